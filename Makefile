@@ -15,7 +15,7 @@ override OUT := $(value OUT)
 export CONTENT OUT PYTHON
 
 help:
-	@sed -n 's/^# \{0,1\}//p; /^$$/q' Makefile
+	@sed -n 's/^#$$//p; s/^# //p; /^$$/q' Makefile
 
 setup:
 	@sh .ci/setup run

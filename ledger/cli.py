@@ -80,7 +80,7 @@ def format_help() -> str:
         lines.append(f"  {name:<{width}}  {line.summary if line else ''}".rstrip())
     lines += [
         "",
-        f"`{DISTRIBUTION} COMMAND --help` lists a command's options; `--version` prints the version.",
+        f"`{DISTRIBUTION} COMMAND --help` lists the options of one command.",
     ]
     return "\n".join(lines)
 
@@ -106,8 +106,8 @@ def _installed_names() -> set[str]:
 def _format_unknown(name: str) -> str:
     names = sorted(_installed_names())
     close = difflib.get_close_matches(name, names, n=SUGGESTIONS_MAX)
-    advice = f"did you mean {' or '.join(close)}?" if close else f"one of {', '.join(names)}"
-    return f"{DISTRIBUTION}: command: got {name!r}, want {advice}"
+    advice = f" (did you mean {' or '.join(close)}?)" if close else ""
+    return f"{DISTRIBUTION}: command: got {name!r}, want one of {', '.join(names)}{advice}"
 
 
 def _format_missing(name: str, module: str) -> str:
