@@ -15,7 +15,7 @@ override OUT := $(value OUT)
 export CONTENT OUT PYTHON
 
 help:
-	@sed -n 's/^#$$//p; s/^# //p; /^$$/q' Makefile
+	@sed -n '/^$$/q; s/^#$$//p; s/^# //p' Makefile
 
 setup:
 	@sh .ci/setup run
