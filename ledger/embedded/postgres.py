@@ -389,13 +389,17 @@ def _wait_reporting(process: subprocess.Popen[bytes], message: str) -> None:
 
 
 def _processes_in(folder: Path) -> list[int]:
-    """List the processes whose working folder this is: Postgres's server and its backends."""
+    """List Postgres's server and backends at work in this folder: it is their working folder.
+
+    The program's name is asked too, so that a shell of somebody who looks around is no match.
+    """
     found = []
     wanted = os.path.realpath(folder)
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
-                if os.readlink(entry / "cwd") == wanted:
+                program = Path(os.readlink(entry / "exe")).name
+                if program.startswith("postgres") and os.readlink(entry / "cwd") == wanted:
                     found.append(int(entry.name))
     return found
 

@@ -232,6 +232,17 @@ def test_stale_lock_naming_a_stranger_is_dropped(data_dir: Path) -> None:
         stranger.wait()
 
 
+def test_shell_in_the_data_folder_is_left_alone(data_dir: Path) -> None:
+    shell = subprocess.Popen(["sleep", "1000"], cwd=data_dir / "pgdata")
+    try:
+        with PostgresCluster(data_dir) as cluster:
+            assert query(cluster.conninfo(), "SELECT 1") == 1
+        assert shell.poll() is None
+    finally:
+        shell.kill()
+        shell.wait()
+
+
 def test_second_owner_is_refused_and_the_first_keeps_working(data_dir: Path) -> None:
     owner, conninfo = start_owner(data_dir)
     with pytest.raises(ClusterInUseError, match=f"in use by process {owner.pid}"):
