@@ -218,10 +218,6 @@ def parse_note(content: bytes) -> Note:
     if not tail.endswith("\n"):
         raise MalformedNoteError("note.signatures", got=tail[-8:], want="lines ending in newline")
     lines = tail[:-1].split("\n")
-    if len(lines) > SIGNATURES_MAX:
-        raise MalformedNoteError(
-            "note.signatures", got=len(lines), want=f"1 to {SIGNATURES_MAX} lines"
-        )
     return Note(text=text, signatures=tuple(_parse_signature(line) for line in lines))
 
 

@@ -132,6 +132,7 @@ ROOT_LINE = SOFA_TEXT.split("\n")[2]
         f"a\n١\n{ROOT_LINE}\n",
         f"a\n{2**63}\n{ROOT_LINE}\n",
         f"a\n{10**30}\n{ROOT_LINE}\n",
+        f"a\n{'9' * 5000}\n{ROOT_LINE}\n",
         f"a\n0\n{ROOT_LINE}\n",
         f"a\n1\n{ROOT_LINE[:-1]}\n",
         f"a\n1\n{ROOT_LINE} \n",

@@ -224,6 +224,19 @@ def test_shrinking_tree_is_inconsistent():
         merkle.check_consistency(-1, roots[0], 2, roots[2], [])
 
 
+def test_consistency_proof_of_other_sizes_is_refused():
+    leaves = numbered_leaves(8)
+    hashes = [merkle.leaf_hash(leaf) for leaf in leaves]
+    roots = [merkle.root_hash(leaves[:size]) for size in range(9)]
+    # Hashes lead to the claimed roots each time; only the claimed sizes are lies.
+    with pytest.raises(ConsistencyError, match="want more"):
+        merkle.check_consistency(1, roots[1], 4, roots[2], merkle.prove_consistency(hashes, 1, 2))
+    with pytest.raises(ConsistencyError, match="want fewer"):
+        merkle.check_consistency(3, roots[7], 4, roots[8], merkle.prove_consistency(hashes, 7, 8))
+    with pytest.raises(ConsistencyError, match="at least one"):
+        merkle.check_consistency(3, roots[3], 5, roots[5], [])
+
+
 def test_size_zero_with_a_root_of_its_own_is_inconsistent():
     with pytest.raises(ConsistencyError):
         merkle.check_consistency(0, bytes(32), 1, merkle.root_hash([b"a"]), [])

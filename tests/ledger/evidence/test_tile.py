@@ -227,6 +227,12 @@ def test_bent_bundle_is_malformed(content, width):
         tile.parse_entry_bundle(content, width)
 
 
+@pytest.mark.parametrize("content", [b"\x00\x01a\x00", b"\x00\x01a\x00\x02b"])
+def test_bundle_that_ends_inside_a_leaf_says_in_which(content):
+    with pytest.raises(MalformedTileError, match="inside leaf 1"):
+        tile.parse_entry_bundle(content, 2)
+
+
 @pytest.mark.parametrize(("length", "width"), [(0, 1), (31, 1), (33, 1), (64, 1), (8191, 256)])
 def test_tile_of_another_length_is_malformed(length, width):
     with pytest.raises(MalformedTileError):
