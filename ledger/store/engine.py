@@ -1,0 +1,67 @@
+"""Connections to Postgres: one engine for a process, one session for a transaction.
+
+The only place that chooses the driver and its limits. It begins and commits nothing: entry points
+(a task, a request, a command) do, with `sessions.begin()`. `try_advisory_lock` lets several
+schedulers run at once.
+
+Migrations make every append-only table refuse changes with one trigger each:
+`CREATE TRIGGER refuse_change BEFORE UPDATE OR DELETE ON the_table FOR EACH ROW EXECUTE FUNCTION
+refuse_change()`; the function comes with migration 0001. TRUNCATE is refused likewise by a
+statement trigger on the same function.
+"""
+
+import hashlib
+from typing import Final, TypeAlias
+
+from sqlalchemy import Engine, create_engine, make_url, text
+from sqlalchemy.orm import Session, sessionmaker
+
+DRIVER: Final = "postgresql+psycopg"
+LOCK_TIMEOUT_MS: Final = 10_000
+STATEMENT_TIMEOUT_MS: Final = 120_000
+
+SessionFactory: TypeAlias = sessionmaker[Session]
+"""What makes sessions; `with sessions.begin() as session:` is one transaction."""
+
+
+def open_engine(database_url: str, *, pool_size: int = 5) -> Engine:
+    """Make the engine of a process; it connects when first used.
+
+    Args:
+        database_url: `postgresql://…`, `postgres://…` or `postgresql+psycopg://…`.
+        pool_size: Connections kept open, ≥ 1; as many again are opened under load.
+
+    Raises:
+        sqlalchemy.exc.ArgumentError: the URL does not parse.
+    """
+    options = f"-c lock_timeout={LOCK_TIMEOUT_MS} -c statement_timeout={STATEMENT_TIMEOUT_MS}"
+    return create_engine(
+        make_url(database_url).set(drivername=DRIVER),
+        pool_size=pool_size,
+        max_overflow=pool_size,
+        pool_pre_ping=True,
+        connect_args={"options": f"{options} -c timezone=UTC"},
+    )
+
+
+def make_session_factory(engine: Engine) -> SessionFactory:
+    """Make the factory of sessions; rows stay readable after their transaction's end."""
+    return sessionmaker(engine, expire_on_commit=False)
+
+
+def open_sessions(database_url: str, *, pool_size: int = 5) -> SessionFactory:
+    """Make an engine and its session factory in one step."""
+    return make_session_factory(open_engine(database_url, pool_size=pool_size))
+
+
+def try_advisory_lock(session: Session, name: str) -> bool:
+    """Take the advisory lock called `name` until the transaction's end, or say that it is taken.
+
+    Args:
+        session: In a transaction; the lock is released with it.
+        name: For example `advance G…`; hashed to the 64 bits that Postgres locks.
+    """
+    digest = hashlib.sha256(name.encode()).digest()
+    key = int.from_bytes(digest[:8], "big", signed=True)
+    taken = session.scalar(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": key})
+    return bool(taken)
