@@ -1,0 +1,140 @@
+"""Closures for the operators that rules use most, with their common cases inline.
+
+What it is: binary operators and indexing compiled for speed. What it does not do: it decides no
+meaning; whatever is not a plain integer or string goes to `operations`, and the two must agree.
+Specification: RULES.md, "Operators".
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from contracts.language.limits import INTEGER_MAX, INTEGER_MIN, Meter
+from contracts.language.operations import ARITHMETIC, RELATIONS, add, get_item, multiply, subtract
+from contracts.language.syntax import Binary, Index
+from contracts.language.values import DictValue, Internal
+
+Frame: TypeAlias = list[Any]
+Run: TypeAlias = Callable[[Frame], Internal]
+
+
+def compile_index(node: Index, container_of: Run, key_at: Run, meter: Meter) -> Run:
+    """Compile ``container[key]``; a dict with a string key is looked up directly."""
+
+    def run(frame: Frame) -> Internal:
+        container = container_of(frame)
+        key = key_at(frame)
+        if type(key) is str and type(container) is DictValue and key in container:
+            return container[key]
+        return get_item(container, key, node, meter)
+
+    return run
+
+
+def compile_binary(node: Binary, left: Run, right: Run, meter: Meter) -> Run:
+    """Compile a binary operator on two compiled operands."""
+    operator = node.operator
+    if operator == "and":
+        return lambda frame: left(frame) and right(frame)
+    if operator == "or":
+        return lambda frame: left(frame) or right(frame)
+    special = _SPECIAL.get(operator)
+    if special is not None:
+        return special(node, left, right, meter)
+    operate = ARITHMETIC.get(operator) or RELATIONS[operator]
+    return lambda frame: operate(left(frame), right(frame), node, meter)
+
+
+def _compile_add(node: Binary, left: Run, right: Run, meter: Meter) -> Run:
+    def run(frame: Frame) -> Internal:
+        one, other = left(frame), right(frame)
+        if type(one) is int and type(other) is int:
+            total = one + other
+            if INTEGER_MIN <= total <= INTEGER_MAX:
+                return total
+        return add(one, other, node, meter)
+
+    return run
+
+
+def _compile_subtract(node: Binary, left: Run, right: Run, meter: Meter) -> Run:
+    def run(frame: Frame) -> Internal:
+        one, other = left(frame), right(frame)
+        if type(one) is int and type(other) is int:
+            difference = one - other
+            if INTEGER_MIN <= difference <= INTEGER_MAX:
+                return difference
+        return subtract(one, other, node, meter)
+
+    return run
+
+
+def _compile_multiply(node: Binary, left: Run, right: Run, meter: Meter) -> Run:
+    def run(frame: Frame) -> Internal:
+        one, other = left(frame), right(frame)
+        if type(one) is int and type(other) is int:
+            product = one * other
+            if INTEGER_MIN <= product <= INTEGER_MAX:
+                return product
+        return multiply(one, other, node, meter)
+
+    return run
+
+
+def _compile_equal(node: Binary, left: Run, right: Run, meter: Meter) -> Run:
+    relate = RELATIONS["=="]
+
+    def run(frame: Frame) -> Internal:
+        one, other = left(frame), right(frame)
+        kind = type(one)
+        if kind is type(other) and (kind is int or kind is str):
+            return one == other
+        return relate(one, other, node, meter)
+
+    return run
+
+
+def _compile_greater(node: Binary, left: Run, right: Run, meter: Meter) -> Run:
+    relate = RELATIONS[">"]
+
+    def run(frame: Frame) -> Internal:
+        one, other = left(frame), right(frame)
+        if type(one) is int and type(other) is int:
+            return one > other
+        return relate(one, other, node, meter)
+
+    return run
+
+
+def _compile_less(node: Binary, left: Run, right: Run, meter: Meter) -> Run:
+    relate = RELATIONS["<"]
+
+    def run(frame: Frame) -> Internal:
+        one, other = left(frame), right(frame)
+        if type(one) is int and type(other) is int:
+            return one < other
+        return relate(one, other, node, meter)
+
+    return run
+
+
+def _compile_in(node: Binary, left: Run, right: Run, meter: Meter) -> Run:
+    relate = RELATIONS["in"]
+
+    def run(frame: Frame) -> Internal:
+        item, container = left(frame), right(frame)
+        if type(item) is str and type(container) is DictValue:
+            return item in container
+        return relate(item, container, node, meter)
+
+    return run
+
+
+_SPECIAL: dict[str, Callable[[Binary, Run, Run, Meter], Run]] = {
+    "+": _compile_add,
+    "-": _compile_subtract,
+    "*": _compile_multiply,
+    "==": _compile_equal,
+    ">": _compile_greater,
+    "<": _compile_less,
+    "in": _compile_in,
+}

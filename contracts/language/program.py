@@ -1,0 +1,109 @@
+"""The rule language's face: parse, check and call a rule.
+
+What it is: the four names that everybody else uses. What it does not do: it knows no rule and no
+ledger. Specification: RULES.md.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from contracts.language.checker import CheckedModule, check_module
+from contracts.language.compiler import compile_module
+from contracts.language.errors import ArgumentError
+from contracts.language.limits import Limits, Meter
+from contracts.language.parser import parse_module
+from contracts.language.syntax import Define, Module
+from contracts.language.values import Value, copy_in, copy_out
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallResult:
+    """What a call returned."""
+
+    value: Any
+    """The result: plain integers, strings, booleans, None, lists, tuples and dicts."""
+
+    steps: int
+    """Steps taken; a function of the source, the arguments and nothing else."""
+
+
+class Program:
+    """A parsed rule; it is checked before its first call, and keeps nothing between calls."""
+
+    __slots__ = ("_checked", "_module")
+
+    def __init__(self, module: Module) -> None:
+        self._module = module
+        self._checked: CheckedModule | None = None
+
+    def check(self) -> CheckedModule:
+        """Check the rule once.
+
+        Raises:
+            CheckError: a static rule of the language is broken.
+        """
+        if self._checked is None:
+            self._checked = check_module(self._module)
+        return self._checked
+
+    def call(self, function: str, arguments: Sequence[Value], *, limits: Limits) -> CallResult:
+        """Call a function of the rule.
+
+        Arguments and result are copied, so nothing is shared with the caller.
+
+        Args:
+            function: name of a function of the module.
+            arguments: its arguments, in order; they are not changed.
+            limits: budgets of the call.
+
+        Returns:
+            The value that the function returned, and the steps that it took.
+
+        Raises:
+            CheckError: a static rule of the language is broken.
+            ArgumentError: there is no such function, or the arguments do not fit it.
+            EvalError: the rule failed, or a limit stopped it.
+        """
+        checked = self.check()
+        define = _find(checked, function)
+        if len(arguments) != len(define.parameters):
+            raise ArgumentError(
+                0,
+                0,
+                f"arguments of {function}: got {len(arguments)}, want {len(define.parameters)}",
+            )
+        copied = [
+            copy_in(argument, parameter.name)
+            for argument, parameter in zip(arguments, define.parameters, strict=True)
+        ]
+        meter = Meter(limits)
+        run, _ = compile_module(checked, meter)[function]
+        value = copy_out(run(copied), define, meter)
+        return CallResult(value=value, steps=meter.steps)
+
+
+def parse(source: bytes) -> Program:
+    """Parse the source of a rule.
+
+    Raises:
+        ParseError: the source is not a program of the grammar.
+        CheckError: it uses a part of Starlark that rules may not use.
+    """
+    return Program(parse_module(source))
+
+
+def check(program: Program) -> None:
+    """Check a parsed rule.
+
+    Raises:
+        CheckError: a static rule of the language is broken.
+    """
+    program.check()
+
+
+def _find(checked: CheckedModule, function: str) -> Define:
+    for define in checked.functions:
+        if define.name == function:
+            return define
+    raise ArgumentError(0, 0, f"function: got {function!r}, want one that the rule defines")

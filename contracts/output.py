@@ -1,0 +1,254 @@
+"""Strict reading of what a rule returned.
+
+What it is: the checks that turn a rule's plain lists into records, or name the first field that
+cannot be right. What it does not do: it recomputes no price; what a byte costs is the rule's to
+decide. Specification: RULES.md, "What the ledger checks".
+
+Checked, in this order: shape and range of every number; each lane's credited and uncredited bytes
+add up to its bytes; charges name parties of lanes and exactly their credited bytes; the closing
+state is the opening state plus this epoch, row by row; caps hold.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from contracts.interface import (
+    KEY_BYTES,
+    MAX_AMOUNT,
+    MAX_REASON,
+    REASON_IN_FULL,
+    CapUse,
+    Charge,
+    ContractOutputError,
+    ContractState,
+    CumulativeRow,
+    LaneInput,
+    LaneOutcome,
+    LaneSource,
+    Parameters,
+    RowKey,
+)
+
+_HEX_DIGITS = frozenset("0123456789abcdef")
+
+
+class OutputReader:
+    """Reads one result against the lanes, parameters and opening state it was made from."""
+
+    def __init__(
+        self, *, lanes: Sequence[LaneInput], parameters: Parameters, opening: ContractState
+    ) -> None:
+        self._lanes = lanes
+        self._parameters = parameters
+        self._opening = opening
+
+    def read(self, value: Any) -> tuple[tuple[LaneOutcome, ...], tuple[Charge, ...], ContractState]:
+        """Read and check a whole result.
+
+        Args:
+            value: what the rule returned.
+
+        Returns:
+            The outcome of each lane, the charges, and the closing state.
+
+        Raises:
+            ContractOutputError: the first field that cannot be right.
+        """
+        result = read_dict("result", value, ("lanes", "charges", "closing"))
+        outcomes = self._outcomes(result["lanes"])
+        charges = self._charges(result["charges"], outcomes)
+        closing = read_dict("closing", result["closing"], ("cap_use", "cumulative"))
+        state = ContractState(
+            cap_use=self._cap_use(closing["cap_use"], outcomes),
+            cumulative=self._cumulative(closing["cumulative"], charges),
+        )
+        return outcomes, charges, state
+
+    def _outcomes(self, value: Any) -> tuple[LaneOutcome, ...]:
+        rows = read_list("lanes", value, len(self._lanes))
+        outcomes: list[LaneOutcome] = []
+        for place, (row, lane) in enumerate(zip(rows, self._lanes, strict=True)):
+            name = f"lanes[{place}]"
+            credited, uncredited, reason = read_list(name, row, 3)
+            credited = read_amount(f"{name}.credited", credited)
+            uncredited = read_amount(f"{name}.uncredited", uncredited)
+            reason = read_amount(f"{name}.reason", reason, most=MAX_REASON)
+            if credited + uncredited != lane.received_bytes:
+                raise ContractOutputError(
+                    f"{name}.credited + uncredited", credited + uncredited, lane.received_bytes
+                )
+            if (reason == REASON_IN_FULL) != (uncredited == 0):
+                raise ContractOutputError(
+                    f"{name}.reason", reason, f"0 exactly if nothing of {uncredited} is uncredited"
+                )
+            outcomes.append(
+                LaneOutcome(credited_bytes=credited, uncredited_bytes=uncredited, reason=reason)
+            )
+        return tuple(outcomes)
+
+    def _charges(self, value: Any, outcomes: Sequence[LaneOutcome]) -> tuple[Charge, ...]:
+        credited_by_key: dict[RowKey, int] = {}
+        for lane, outcome in zip(self._lanes, outcomes, strict=True):
+            key = (lane.payer, lane.payee, lane.source.value, self._parameters.price_version)
+            credited_by_key[key] = credited_by_key.get(key, 0) + outcome.credited_bytes
+        charges: list[Charge] = []
+        for place, row in enumerate(read_list("charges", value)):
+            name = f"charges[{place}]"
+            key, amounts = _read_row(name, row)
+            if charges and charges[-1].key >= key:
+                raise ContractOutputError(name, key, "a row after the one before it")
+            charged_bytes, charge_stroops, fee_stroops = amounts
+            if charged_bytes == 0 or charged_bytes != credited_by_key.get(key, 0):
+                raise ContractOutputError(
+                    f"{name}.bytes", charged_bytes, f"{credited_by_key.get(key, 0)}, and not 0"
+                )
+            charges.append(
+                Charge(
+                    payer=key[0],
+                    payee=key[1],
+                    source=LaneSource(key[2]),
+                    price_version=key[3],
+                    charged_bytes=charged_bytes,
+                    charge_stroops=charge_stroops,
+                    fee_stroops=fee_stroops,
+                )
+            )
+        return tuple(charges)
+
+    def _cap_use(self, value: Any, outcomes: Sequence[LaneOutcome]) -> tuple[CapUse, ...]:
+        opening = {row.entitlement: row for row in self._opening.cap_use}
+        credited = {row.entitlement: row.credited_bytes for row in self._opening.cap_use}
+        latest_ms = {row.entitlement: row.media_ms for row in self._opening.cap_use}
+        max_bytes: dict[bytes, int] = {}
+        for lane, outcome in zip(self._lanes, outcomes, strict=True):
+            entitlement = lane.entitlement
+            credited[entitlement] = credited.get(entitlement, 0) + outcome.credited_bytes
+            latest_ms[entitlement] = max(latest_ms.get(entitlement, 0), lane.media_ms)
+            max_bytes[entitlement] = lane.max_bytes
+        rows: list[CapUse] = []
+        for place, (row, want) in enumerate(
+            zip(read_list("cap_use", value, len(credited)), sorted(credited), strict=True)
+        ):
+            name = f"cap_use[{place}]"
+            entitlement, used_bytes, media_ms = read_list(name, row, 3)
+            if read_key(f"{name}.entitlement", entitlement) != want:
+                raise ContractOutputError(f"{name}.entitlement", entitlement, want.hex())
+            if read_amount(f"{name}.credited", used_bytes) != credited[want]:
+                raise ContractOutputError(f"{name}.credited", used_bytes, credited[want])
+            before = opening.get(want)
+            used_before, ms_before = (before.credited_bytes, before.media_ms) if before else (0, 0)
+            cap = max_bytes.get(want, 0)
+            if cap and used_bytes > max(cap, used_before):
+                raise ContractOutputError(f"{name}.credited", used_bytes, f"at most {cap}")
+            if not ms_before <= read_amount(f"{name}.media_ms", media_ms) <= latest_ms[want]:
+                raise ContractOutputError(
+                    f"{name}.media_ms", media_ms, f"{ms_before} to {latest_ms[want]}"
+                )
+            rows.append(CapUse(entitlement=want, credited_bytes=used_bytes, media_ms=media_ms))
+        return tuple(rows)
+
+    def _cumulative(self, value: Any, charges: Sequence[Charge]) -> tuple[CumulativeRow, ...]:
+        wanted = _add_charges(self._opening.cumulative, charges)
+        rows: list[CumulativeRow] = []
+        for place, (row, want) in enumerate(
+            zip(read_list("cumulative", value, len(wanted)), sorted(wanted), strict=True)
+        ):
+            name = f"cumulative[{place}]"
+            key, amounts = _read_row(name, row)
+            if key != want:
+                raise ContractOutputError(name, key, want)
+            if amounts != wanted[want]:
+                raise ContractOutputError(name, amounts, wanted[want])
+            rows.append(
+                CumulativeRow(
+                    payer=key[0],
+                    payee=key[1],
+                    source=LaneSource(key[2]),
+                    price_version=key[3],
+                    total_bytes=amounts[0],
+                    charge_stroops=amounts[1],
+                    fee_stroops=amounts[2],
+                )
+            )
+        return tuple(rows)
+
+
+def _add_charges(
+    opening: Sequence[CumulativeRow], charges: Sequence[Charge]
+) -> Mapping[RowKey, tuple[int, int, int]]:
+    """Opening totals plus this epoch's charges."""
+    totals = {row.key: (row.total_bytes, row.charge_stroops, row.fee_stroops) for row in opening}
+    for charge in charges:
+        total_bytes, charge_stroops, fee_stroops = totals.get(charge.key, (0, 0, 0))
+        totals[charge.key] = (
+            total_bytes + charge.charged_bytes,
+            charge_stroops + charge.charge_stroops,
+            fee_stroops + charge.fee_stroops,
+        )
+    return totals
+
+
+def _read_row(name: str, value: Any) -> tuple[RowKey, tuple[int, int, int]]:
+    """Read payer, payee, source, price version, bytes, charge and fee."""
+    payer, payee, source, price_version, total_bytes, charge, fee = read_list(name, value, 7)
+    if source not in {"p2p", "cdn"}:
+        raise ContractOutputError(f"{name}.source", repr(source), "p2p or cdn")
+    key = (
+        read_key(f"{name}.payer", payer),
+        read_key(f"{name}.payee", payee),
+        source,
+        read_amount(f"{name}.price_version", price_version),
+    )
+    charge_stroops = read_amount(f"{name}.charge", charge)
+    return key, (
+        read_amount(f"{name}.bytes", total_bytes),
+        charge_stroops,
+        read_amount(f"{name}.fee", fee, most=charge_stroops),
+    )
+
+
+def read_dict(name: str, value: Any, keys: tuple[str, ...]) -> dict[str, Any]:
+    """Return a dict that has exactly these keys.
+
+    Raises:
+        ContractOutputError: it is none, or has others.
+    """
+    if type(value) is not dict or set(value) != set(keys):
+        got = sorted(value) if type(value) is dict else type(value).__name__
+        raise ContractOutputError(name, got, f"a dict with {', '.join(keys)}")
+    return value
+
+
+def read_list(name: str, value: Any, count: int | None = None) -> list[Any]:
+    """Return a list, of this many items if a count is given.
+
+    Raises:
+        ContractOutputError: it is none, or has another count.
+    """
+    if type(value) is not list:
+        raise ContractOutputError(name, type(value).__name__, "a list")
+    if count is not None and len(value) != count:
+        raise ContractOutputError(name, f"{len(value)} items", f"{count} items")
+    return value
+
+
+def read_amount(name: str, value: Any, most: int = MAX_AMOUNT) -> int:
+    """Return an integer from 0 to `most`.
+
+    Raises:
+        ContractOutputError: it is none.
+    """
+    if type(value) is not int or not 0 <= value <= most:
+        raise ContractOutputError(name, repr(value), f"an integer from 0 to {most}")
+    return value
+
+
+def read_key(name: str, value: Any) -> bytes:
+    """Return the 32 bytes that 64 lowercase hexadecimal digits stand for.
+
+    Raises:
+        ContractOutputError: the value is anything else.
+    """
+    if type(value) is not str or len(value) != 2 * KEY_BYTES or not _HEX_DIGITS.issuperset(value):
+        raise ContractOutputError(name, repr(value), "64 lowercase hexadecimal digits")
+    return bytes.fromhex(value)
