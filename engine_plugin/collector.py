@@ -1,0 +1,214 @@
+"""The plugin's HTTP questions to the operator and to the broadcaster's back end.
+
+    GET  {collector}/v1/clock?nonce=<32 hex>        → 152-byte clock record
+    POST {collector}/v1/bundles                      → 220-byte promise, or {"code", "detail"}
+    GET  {collector}/v1/bundles/<digest hex>         → {"state", "code", "codes"}
+    POST {issuer}/v1/entitlements?content_id=<hex>   → entitlement; the body is a session binding
+
+Answers are untrusted: bounded in size, and believed only with the signature of the key that the
+terms name. Every failure is one of two kinds: try again later, or never again.
+
+Not here: when to ask, and keeping what comes back (`uploader`, `plugin`).
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import httpx
+
+from engine_plugin.errors import EngineError
+from ledger.evidence.binding import Binding
+from ledger.evidence.encoding import Signed
+from ledger.evidence.entitlement import ENTITLEMENT, Entitlement
+from ledger.evidence.errors import EvidenceError
+from ledger.evidence.promise import PROMISE, Promise
+from ledger.evidence.terms import Terms
+
+TIMEOUT_S = 10.0
+ANSWER_SIZE_MAX = 1 << 20
+RETRY_AFTER_MOST_S = 300.0
+_RETRIED = frozenset({408, 425, 429})
+
+
+class CollectorUnavailableError(EngineError):
+    """No answer that counts; asking again may help. `retry_after_s` is what the server wished."""
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class CollectorRefusedError(EngineError):
+    """A refusal with a stable code; sending the same again does not help."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(f"{code}: {detail}" if detail else code)
+        self.code = code
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BundleStatus:
+    """What the collector says became of a bundle."""
+
+    state: str
+    code: int
+    """Why the bundle was refused whole; 0 = it was not."""
+    codes: tuple[int, ...]
+    """Per receipt, in the bundle's order; 0 = counted."""
+
+
+class Collector:
+    """Talks to the collector of one broadcaster's terms, and to its issuer."""
+
+    def __init__(self, terms: Signed[Terms], *, entitlement_url: str | None = None) -> None:
+        self._terms = terms
+        self._base = terms.value.collector_url.rstrip("/")
+        self._entitlement_url = None if entitlement_url is None else entitlement_url.rstrip("/")
+        # Ambient proxy settings are meant for people's browsers; they would break loopback.
+        self._client = httpx.AsyncClient(
+            timeout=TIMEOUT_S, trust_env=False, headers={"user-agent": "swarmledger-engine/1"}
+        )
+
+    @property
+    def can_entitle(self) -> bool:
+        """Whether an entitlement URL is configured."""
+        return self._entitlement_url is not None
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    async def read_clock(self) -> tuple[bytes, bytes]:
+        """Ask for the signed clock.
+
+        Returns:
+            The nonce asked with, and the record as it came.
+
+        Raises:
+            CollectorUnavailableError: There was no 200 answer.
+            CollectorRefusedError: The question was refused.
+        """
+        nonce = os.urandom(16)
+        answer = await self._ask("GET", f"{self._base}/v1/clock", params={"nonce": nonce.hex()})
+        return nonce, answer
+
+    async def send_bundle(self, raw: bytes, digest: bytes, submitter_key: bytes) -> Signed[Promise]:
+        """Send a bundle and return the collector's promise for exactly this bundle.
+
+        Raises:
+            CollectorUnavailableError: There was no answer, or no promise that holds.
+            CollectorRefusedError: The bundle was refused whole.
+        """
+        answer = await self._ask(
+            "POST",
+            f"{self._base}/v1/bundles",
+            content=raw,
+            headers={"content-type": "application/octet-stream"},
+        )
+        terms = self._terms.value
+        try:
+            promise = PROMISE.parse(answer)
+            PROMISE.require_signed_by(promise, terms.log_key)
+        except EvidenceError as error:
+            raise CollectorUnavailableError(f"promise: {error}") from None
+        stated = (
+            promise.value.network_id,
+            promise.value.bundle_digest,
+            promise.value.submitter_key,
+            promise.value.broadcaster_account,
+        )
+        if stated != (terms.network_id, digest, submitter_key, terms.broadcaster_account):
+            raise CollectorUnavailableError("promise: got one for another bundle, want this one's")
+        return promise
+
+    async def read_status(self, digest: bytes) -> BundleStatus:
+        """Ask what became of a bundle.
+
+        Raises:
+            CollectorUnavailableError: There was no answer, or not a status.
+            CollectorRefusedError: The bundle is unknown there.
+        """
+        answer = await self._ask("GET", f"{self._base}/v1/bundles/{digest.hex()}")
+        try:
+            content = json.loads(answer)
+            return BundleStatus(
+                state=str(content["state"]),
+                code=int(content.get("code") or 0),
+                codes=tuple(int(code) for code in content.get("codes") or ()),
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CollectorUnavailableError(f"bundle status: {error!r}") from None
+
+    async def fetch_entitlement(
+        self, binding: Signed[Binding], content_id: bytes
+    ) -> Signed[Entitlement]:
+        """Ask the broadcaster's back end for an entitlement; the caller checks what it says.
+
+        Raises:
+            CollectorUnavailableError: No URL, no answer, or not an entitlement.
+            CollectorRefusedError: The back end refused.
+        """
+        if self._entitlement_url is None:
+            raise CollectorUnavailableError("entitlement: got no URL to ask, want one")
+        url = self._entitlement_url
+        if not urlsplit(url).path.endswith("/v1/entitlements"):
+            url += "/v1/entitlements"
+        answer = await self._ask(
+            "POST",
+            url,
+            content=binding.raw,
+            params={"content_id": content_id.hex()},
+            headers={"content-type": "application/octet-stream"},
+        )
+        try:
+            return ENTITLEMENT.parse(answer)
+        except EvidenceError as error:
+            raise CollectorUnavailableError(str(error)) from None
+
+    async def _ask(
+        self,
+        method: str,
+        url: str,
+        *,
+        content: bytes | None = None,
+        params: dict[str, str] | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> bytes:
+        try:
+            async with self._client.stream(
+                method, url, content=content, params=params, headers=headers
+            ) as response:
+                body = bytearray()
+                async for chunk in response.aiter_bytes():
+                    body += chunk
+                    if len(body) > ANSWER_SIZE_MAX:
+                        raise CollectorUnavailableError(f"{url}: answer over {ANSWER_SIZE_MAX} B")
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise CollectorUnavailableError(f"{url}: {error!r}") from None
+        if response.is_success:
+            return bytes(body)
+        _raise_for(response, bytes(body))
+        raise AssertionError("unreachable: every failure raises")
+
+
+def _raise_for(response: httpx.Response, body: bytes) -> None:
+    status = response.status_code
+    where = f"{response.request.url.path}: HTTP {status}"
+    if 400 <= status < 500 and status not in _RETRIED:
+        try:
+            content = json.loads(body)
+            code, detail = content["code"], content.get("detail", "")
+        except (ValueError, KeyError, TypeError, AttributeError):
+            # Not the collector's own words: a proxy, or another server on that port.
+            raise CollectorUnavailableError(where) from None
+        text = detail if isinstance(detail, str) else json.dumps(detail)
+        raise CollectorRefusedError(str(code), text)
+    raise CollectorUnavailableError(where, retry_after_s=_parse_retry_after(response))
+
+
+def _parse_retry_after(response: httpx.Response) -> float | None:
+    text = response.headers.get("retry-after", "")
+    return min(float(text), RETRY_AFTER_MOST_S) if text.isascii() and text.isdigit() else None

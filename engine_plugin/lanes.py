@@ -1,0 +1,300 @@
+"""The receiving side: turns journalled credits into signed, cumulative receipts.
+
+A lane's next receipt takes the credits out of the meter journal, grows the lane's total and root,
+and is stored signed, all in one transaction and before anybody sees it. So a crash repeats a
+receipt or leaves credits for the next one, and never loses, repeats or lowers a byte.
+
+The session key persists with the journal, so a lane goes on after a restart where it stopped.
+Not here: sockets (`side_channel`), the clock (`ledger_clock`), what the payee thinks of a receipt
+(`payee`).
+"""
+
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from engine_plugin.journal import MeterJournal
+from engine_plugin.journal_records import Claim, CreditedBlock, Lane, LaneKey, Source
+from engine_plugin.meter import BLOCK_BYTES
+from engine_plugin.wire import ReceiptVerdict
+from ledger.evidence.encoding import Signed
+from ledger.evidence.entitlement import Entitlement
+from ledger.evidence.merkle import RootBuilder
+from ledger.evidence.receipt import FLAG_CDN, RECEIPT, Receipt, format_credit
+
+UNKNOWN_KEY_BYTES = 256 << 10
+"""Unsigned bytes at which a receipt is due to a payee that never acknowledged one."""
+
+KNOWN_KEY_BYTES = 4 << 20
+"""The same for a payee that has."""
+
+INTERVAL_LEAST_S = 1.0
+INTERVAL_MOST_S = 10.0
+"""Bounds of the time after which any unsigned byte is receipted."""
+
+_LANE_NONCE = 0
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS lane_receipt (
+  lane_digest BLOB PRIMARY KEY CHECK (length(lane_digest) = 32),
+  payee_key BLOB NOT NULL CHECK (length(payee_key) = 32),
+  epoch INTEGER NOT NULL CHECK (epoch >= 0),
+  is_cdn INTEGER NOT NULL CHECK (is_cdn IN (0, 1)),
+  sequence INTEGER NOT NULL CHECK (sequence >= 1),
+  bytes_total INTEGER NOT NULL CHECK (bytes_total >= 0),
+  digest BLOB NOT NULL CHECK (length(digest) = 32),
+  raw BLOB NOT NULL,
+  acknowledged_sequence INTEGER NOT NULL DEFAULT 0,
+  acknowledgement BLOB,
+  verdict INTEGER NOT NULL DEFAULT 0
+) STRICT
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredReceipt:
+    """The newest receipt of one lane, as signed here."""
+
+    raw: bytes
+    payee_key: bytes
+    epoch: int
+    is_cdn: bool
+    sequence: int
+    bytes_total: int
+    digest: bytes
+    acknowledged_sequence: int
+    """Highest sequence that the payee acknowledged; 0: none."""
+    verdict: int
+    """The payee's last answer, a `ReceiptVerdict`."""
+
+    @property
+    def is_acknowledged(self) -> bool:
+        """Whether the payee has stored this very receipt."""
+        return self.acknowledged_sequence >= self.sequence
+
+
+@dataclass(slots=True)
+class _Pace:
+    """How fast a claim grows; decides when its next receipt is due."""
+
+    since_s: float
+    rate_bytes: float = 0.0
+    """Bytes per second over the last receipt's interval."""
+
+
+class Cadence:
+    """When a receipt is due: by bytes at risk, by time, and at once for a past epoch."""
+
+    def __init__(self) -> None:
+        self._paces: dict[tuple[bytes, bytes, int], _Pace] = {}
+
+    def is_due(self, claim: Claim, *, is_known: bool, epoch: int | None, now_s: float) -> bool:
+        """Tell whether a receipt over this claim should be signed now.
+
+        Args:
+            claim: Unsigned bytes of one lane.
+            is_known: Whether the payee ever acknowledged a receipt.
+            epoch: The current epoch, or None while the ledger's clock is unknown.
+            now_s: Monotonic seconds.
+        """
+        if epoch is not None and claim.epoch < epoch:
+            return True
+        pace = self._paces.setdefault(_pace_key(claim), _Pace(now_s))
+        limit = KNOWN_KEY_BYTES if is_known else UNKNOWN_KEY_BYTES
+        # A slow lane waits longer, so that receipts stay a small share of what it carries.
+        wait_s = KNOWN_KEY_BYTES / pace.rate_bytes if pace.rate_bytes else INTERVAL_LEAST_S
+        wait_s = min(max(wait_s, INTERVAL_LEAST_S), INTERVAL_MOST_S)
+        return claim.byte_count >= limit or now_s - pace.since_s >= wait_s
+
+    def note_signed(self, claim: Claim, byte_count: int, now_s: float) -> None:
+        """Take note that a claim was signed."""
+        pace = self._paces.setdefault(_pace_key(claim), _Pace(now_s))
+        pace.rate_bytes = byte_count / max(now_s - pace.since_s, 0.001)
+        pace.since_s = now_s
+
+    def forget_before(self, epoch: int) -> None:
+        """Drop what was remembered of past epochs."""
+        self._paces = {key: pace for key, pace in self._paces.items() if key[2] >= epoch}
+
+
+def _pace_key(claim: Claim) -> tuple[bytes, bytes, int]:
+    return claim.content_id, claim.payee_key, claim.epoch
+
+
+class ReceiptLanes:
+    """Signs receipts over journalled credits and remembers what was acknowledged."""
+
+    def __init__(self, journal: MeterJournal, session_seed: bytes) -> None:
+        """Add the receipt tables to the journal's file.
+
+        Raises:
+            JournalError: SQLite refused.
+        """
+        self._journal = journal
+        self._seed = session_seed
+        with journal.transaction() as tx:
+            tx.execute(_SCHEMA)
+            self._known = {
+                row[0]
+                for row in tx.execute(
+                    "SELECT DISTINCT payee_key FROM lane_receipt WHERE acknowledged_sequence > 0"
+                )
+            }
+
+    def is_known(self, payee_key: bytes) -> bool:
+        """Tell whether the payee has ever acknowledged a receipt of ours."""
+        return payee_key in self._known
+
+    def sign_claim(self, claim: Claim, entitlement: Signed[Entitlement]) -> Signed[Receipt] | None:
+        """Sign the next receipt of the claim's lane; it is durable on return.
+
+        Returns:
+            The receipt, or None when the claim's credits were taken meanwhile.
+
+        Raises:
+            JournalError: Nothing was signed; the credits are still there.
+        """
+        key = LaneKey(
+            entitlement_digest=entitlement.digest,
+            payee_key=claim.payee_key,
+            epoch=claim.epoch,
+            nonce=_LANE_NONCE.to_bytes(4, "little"),
+        )
+        with self._journal.transaction() as tx:
+            blocks: list[CreditedBlock] = []
+            while taken := self._journal.take_credits(claim):
+                blocks += taken
+            if not blocks:
+                return None
+            lane = self._journal.find_lane(key) or Lane(
+                key=key, session_key=claim.session_key, source=claim.source
+            )
+            root = RootBuilder.restore(lane.root_state) if lane.root_state else RootBuilder()
+            for block in blocks:
+                root.append(
+                    format_credit(
+                        claim.content_id, block.piece, block.block * BLOCK_BYTES, block.length
+                    )
+                )
+            lane = replace(
+                lane,
+                sequence=lane.sequence + 1,
+                cumulative_bytes=lane.cumulative_bytes + sum(block.length for block in blocks),
+                root_state=root.export_state(),
+            )
+            signed = self._sign(lane, entitlement.value.network_id, root.root())
+            self._journal.save_lane(lane)
+            _store(tx, signed)
+        # Durable from here: total, root and signed receipt together.
+        return signed
+
+    def take_acknowledgement(
+        self, payee_key: bytes, receipt_digest: bytes, verdict: int, raw: bytes
+    ) -> StoredReceipt | None:
+        """Store a payee's answer to its newest receipt.
+
+        Returns:
+            The receipt answered, or None: it is another payee's, or was replaced meanwhile.
+        """
+        with self._journal.transaction() as tx:
+            row = tx.execute(
+                f"{_SELECT} WHERE digest = ? AND payee_key = ?", (receipt_digest, payee_key)
+            ).fetchone()
+            if row is None:
+                return None
+            receipt = _receipt_of(row)
+            # An older receipt again: the payee holds a newer one, and may say so.
+            is_stored = verdict == ReceiptVerdict.ACCEPTED
+            tx.execute(
+                "UPDATE lane_receipt SET verdict = ?, acknowledgement = ?,"
+                " acknowledged_sequence = max(acknowledged_sequence, ?) WHERE digest = ?",
+                (verdict, raw, receipt.sequence if is_stored else 0, receipt_digest),
+            )
+        if is_stored:
+            self._known.add(payee_key)
+        return receipt
+
+    def list_unacknowledged(self, payee_key: bytes | None = None) -> list[StoredReceipt]:
+        """Return peers' receipts that their payee has not acknowledged, oldest epoch first."""
+        chosen = "" if payee_key is None else " AND payee_key = ?"
+        values = () if payee_key is None else (payee_key,)
+        return self._read(
+            f"{_SELECT} WHERE is_cdn = 0 AND acknowledged_sequence < sequence{chosen}"
+            " ORDER BY epoch, lane_digest",
+            values,
+        )
+
+    def list_cdn(self, epoch: int) -> list[StoredReceipt]:
+        """Return the newest CDN receipts of an epoch."""
+        return self._read(
+            f"{_SELECT} WHERE is_cdn = 1 AND epoch = ? ORDER BY lane_digest", (epoch,)
+        )
+
+    def list_cdn_epochs(self) -> list[int]:
+        """Return the epochs that have CDN receipts."""
+        with self._journal.transaction() as tx:
+            rows = tx.execute("SELECT DISTINCT epoch FROM lane_receipt WHERE is_cdn = 1 ORDER BY 1")
+            return [row[0] for row in rows]
+
+    def _read(self, query: str, values: tuple[object, ...]) -> list[StoredReceipt]:
+        with self._journal.transaction() as tx:
+            return [_receipt_of(row) for row in tx.execute(query, values)]
+
+    def _sign(self, lane: Lane, network_id: bytes, credit_root: bytes) -> Signed[Receipt]:
+        receipt = Receipt(
+            network_id=network_id,
+            flags=FLAG_CDN if lane.source is Source.CDN else 0,
+            entitlement_digest=lane.key.entitlement_digest,
+            payee_key=lane.key.payee_key,
+            epoch=lane.key.epoch,
+            nonce=int.from_bytes(lane.key.nonce, "little"),
+            sequence=lane.sequence,
+            bytes_total=lane.cumulative_bytes,
+            media_ms_total=lane.media_ms,
+            credit_root=credit_root,
+        )
+        return RECEIPT.sign(receipt, self._seed)
+
+
+EntitlementFinder = Callable[[Claim], Signed[Entitlement] | None]
+"""Finds the entitlement under which a claim is signed."""
+
+_SELECT = (
+    "SELECT raw, payee_key, epoch, is_cdn, sequence, bytes_total, digest, acknowledged_sequence,"
+    " verdict FROM lane_receipt"
+)
+
+
+def _store(tx: sqlite3.Connection, signed: Signed[Receipt]) -> None:
+    receipt = signed.value
+    tx.execute(
+        "INSERT INTO lane_receipt (lane_digest, payee_key, epoch, is_cdn, sequence, bytes_total,"
+        " digest, raw) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+        " ON CONFLICT (lane_digest) DO UPDATE SET sequence = excluded.sequence,"
+        " bytes_total = excluded.bytes_total, digest = excluded.digest, raw = excluded.raw,"
+        " verdict = 0",
+        (
+            receipt.lane_digest,
+            receipt.payee_key,
+            receipt.epoch,
+            int(receipt.is_cdn),
+            receipt.sequence,
+            receipt.bytes_total,
+            signed.digest,
+            signed.raw,
+        ),
+    )
+
+
+def _receipt_of(row: tuple[Any, ...]) -> StoredReceipt:
+    return StoredReceipt(
+        raw=row[0],
+        payee_key=row[1],
+        epoch=row[2],
+        is_cdn=bool(row[3]),
+        sequence=row[4],
+        bytes_total=row[5],
+        digest=row[6],
+        acknowledged_sequence=row[7],
+        verdict=row[8],
+    )
