@@ -1,0 +1,23 @@
+"""What can go wrong in the engine plugin.
+
+EngineError
+├── ContentError    the content or its torrent cannot be used; the person can mend it
+├── SessionError    libtorrent could not be started or refused a request
+└── JournalError    the meter journal could not be written or read; metering goes on in memory
+"""
+
+
+class EngineError(Exception):
+    """Base of the plugin's own errors."""
+
+
+class ContentError(EngineError):
+    """A file, folder or torrent cannot be shared or fetched; the message names it and says why."""
+
+
+class SessionError(EngineError):
+    """libtorrent could not listen, or refused a torrent or a setting."""
+
+
+class JournalError(EngineError):
+    """The journal's database refused a read or a write; a retry may succeed (disk full, locked)."""

@@ -1,0 +1,562 @@
+"""The meter journal: what was metered, made durable before anything is signed over it.
+
+One SQLite file (WAL, full sync) holds, for every process run and torrent, the byte classes of
+each (peer-id, endpoint) pair, and the credits that no receipt covers yet. A credit enters with the
+batch in which it became firm; it is stamped with an epoch once it is firm *and* its peer's key is
+proved (the ledger's epoch at that commit); it leaves in the same transaction that adds it to a
+lane. A crash therefore never loses, repeats or moves a journalled byte.
+
+The receipt layer keeps its own tables in this file and shares transactions (`transaction`). This
+module signs nothing, talks to nobody and does not know libtorrent.
+
+Spec: the receipt's rules "bytes belong to the epoch in which they became creditable" and "sequence
+and totals never fall on a lane".
+"""
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from engine_plugin.errors import JournalError
+from engine_plugin.journal_records import (
+    SCHEMA,
+    SCHEMA_VERSION,
+    Claim,
+    CreditedBlock,
+    JournalTotals,
+    Lane,
+    LaneKey,
+    MeterBatch,
+    PeerKey,
+    PeerTotals,
+    PeerUpdate,
+    SessionAudit,
+    Source,
+    pack_blocks,
+    unpack_blocks,
+)
+
+_BUSY_MS = 5000
+
+_SELECT_LANE = (
+    "SELECT session_key, entitlement_digest, payee_key, epoch, nonce, source, sequence,"
+    " cumulative_bytes, media_ms, root_state FROM journal_lane"
+)
+_SELECT_PEERS = (
+    "SELECT r.session_id, t.content_id, p.peer_id, p.endpoint, p.source, p.url, p.public_key,"
+    " p.firm_bytes, p.failed_bytes, p.sent_bytes FROM journal_peer p"
+    " JOIN journal_run r ON r.id = p.run JOIN journal_torrent t ON t.id = p.torrent ORDER BY p.id"
+)
+_PEER_SUMS = """
+SELECT coalesce(sum(firm_bytes) FILTER (WHERE source = 'p2p' AND public_key IS NOT NULL), 0),
+       coalesce(sum(firm_bytes) FILTER (WHERE source = 'cdn'), 0),
+       coalesce(sum(firm_bytes) FILTER (WHERE source = 'p2p' AND public_key IS NULL), 0),
+       coalesce(sum(failed_bytes), 0), coalesce(sum(sent_bytes), 0)
+FROM journal_peer
+"""
+_TORRENT_SUMS = """
+SELECT coalesce(sum(ambiguous_bytes), 0), coalesce(sum(pending_bytes), 0),
+       coalesce(max(is_estimated), 0),
+       coalesce(sum(present_bytes) FILTER (WHERE run = (SELECT max(id) FROM journal_run)), 0)
+FROM journal_torrent_run
+"""
+_RUN_SUMS = """
+SELECT coalesce(sum(redundant_bytes), 0), coalesce(sum(unexplained_bytes), 0) FROM journal_run
+"""
+_UNCLAIMED = """
+SELECT coalesce(sum(c.bytes), 0) FROM journal_credit c JOIN journal_peer p ON p.id = c.peer
+WHERE p.source = 'cdn' OR p.public_key IS NOT NULL
+"""
+_CLAIMED = "SELECT coalesce(sum(cumulative_bytes), 0) FROM journal_lane"
+
+
+class MeterJournal:
+    """An open journal. One process writes it; threads of that process may share it.
+
+    Every method that writes is one transaction, or part of the `transaction` that is open in the
+    calling thread. Any method may raise `JournalError` when SQLite refuses.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Opens the journal, creating it when it does not exist.
+
+        Raises:
+            JournalError: The file cannot be opened, or is of another schema version.
+        """
+        self.path = path
+        self._lock = threading.RLock()
+        self._depth = 0
+        self._run: int | None = None
+        self._rows: dict[tuple[int, PeerKey], int] = {}
+        self._keys: dict[PeerKey, bytes] = {}
+        self._cdn_keys: dict[str, bytes] = {}
+        try:
+            self._connection = sqlite3.connect(
+                path, isolation_level=None, check_same_thread=False, timeout=_BUSY_MS / 1000
+            )
+        except sqlite3.Error as error:
+            raise JournalError(f"{path}: {error}") from error
+        try:
+            self._prepare()
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def close(self) -> None:
+        """Closes the file; everything committed stays."""
+        with self._lock:
+            self._connection.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Opens a write transaction, or joins the one open in this thread.
+
+        Commits when the outermost block ends, rolls all of it back on any exception. Other
+        threads wait. Use the yielded connection for own tables; do not commit on it.
+
+        Raises:
+            JournalError: SQLite refused; nothing of the transaction is durable.
+        """
+        with self._lock:
+            if self._depth:
+                yield self._connection
+                return
+            self._depth = 1
+            rows, keys, cdn_keys = dict(self._rows), dict(self._keys), dict(self._cdn_keys)
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+                yield self._connection
+                # Durable from here: WAL with synchronous=FULL syncs before this returns.
+                self._connection.execute("COMMIT")
+            except BaseException as error:
+                # What was remembered of rows that are rolled back must go with them.
+                self._rows, self._keys, self._cdn_keys = rows, keys, cdn_keys
+                self._roll_back()
+                if isinstance(error, sqlite3.Error):
+                    raise JournalError(f"{self.path}: {error}") from error
+                raise
+            finally:
+                self._depth = 0
+
+    def start_run(self, *, session_id: bytes, session_key: bytes, started_at_ms: int) -> None:
+        """Begins a process run; what follows is booked under it.
+
+        Args:
+            session_id: Fresh random id; 16 bytes.
+            session_key: Public key that may sign for what this run receives; 32 bytes.
+            started_at_ms: Unix milliseconds, for people.
+        """
+        with self.transaction() as tx:
+            cursor = tx.execute(
+                "INSERT INTO journal_run (session_id, session_key, started_at_ms) VALUES (?, ?, ?)",
+                (session_id, session_key, started_at_ms),
+            )
+            self._rows, self._keys = {}, {}
+            self._run = cursor.lastrowid
+
+    def add_torrent(self, *, content_id: bytes, name: str, content_bytes: int) -> int:
+        """Returns the journal's id of a torrent, adding it when it is new."""
+        with self.transaction() as tx:
+            tx.execute(
+                "INSERT INTO journal_torrent (content_id, name, content_bytes) VALUES (?, ?, ?)"
+                " ON CONFLICT (content_id) DO NOTHING",
+                (content_id, name, content_bytes),
+            )
+            (torrent,) = tx.execute(
+                "SELECT id FROM journal_torrent WHERE content_id = ?", (content_id,)
+            ).fetchone()
+            return int(torrent)
+
+    def commit_batch(self, batch: MeterBatch, *, epoch: int | None) -> None:
+        """Makes a batch durable, all or nothing.
+
+        Args:
+            batch: What was metered since the last batch.
+            epoch: The ledger's current epoch, stamped on blocks of proved peers; None while the
+                ledger's clock is unknown (see `stamp_epoch`).
+        """
+        with self.transaction() as tx:
+            for update in batch.peers:
+                self._book_peer(tx, update, epoch)
+            tx.executemany(
+                "INSERT INTO journal_torrent_run VALUES (?, ?, ?, ?, ?, ?, ?)"
+                " ON CONFLICT (run, torrent) DO UPDATE SET passed_bytes = excluded.passed_bytes,"
+                " pending_bytes = excluded.pending_bytes, present_bytes = excluded.present_bytes,"
+                " ambiguous_bytes = excluded.ambiguous_bytes, is_estimated = excluded.is_estimated",
+                [
+                    (
+                        self._current_run(),
+                        gauges.torrent,
+                        gauges.passed_bytes,
+                        gauges.pending_bytes,
+                        gauges.ambiguous_bytes,
+                        gauges.present_bytes,
+                        int(gauges.is_estimated),
+                    )
+                    for gauges in batch.torrents
+                ],
+            )
+
+    def record_audit(self, audit: SessionAudit) -> None:
+        """Stores libtorrent's own counters of this run beside the meter's."""
+        with self.transaction() as tx:
+            tx.execute(
+                "UPDATE journal_run SET recv_payload_bytes = ?, redundant_bytes = ?,"
+                " recv_failed_bytes = ?, difference_bytes = ?, unexplained_bytes = ? WHERE id = ?",
+                (
+                    audit.recv_payload_bytes,
+                    audit.redundant_bytes,
+                    audit.recv_failed_bytes,
+                    audit.difference_bytes,
+                    audit.unexplained_bytes,
+                    self._current_run(),
+                ),
+            )
+
+    def prove_peer(self, peer: PeerKey, public_key: bytes, *, epoch: int | None) -> None:
+        """Attributes a connection of this run to the key that has signed for it.
+
+        Its earlier bytes become creditable now, so they get this epoch; later ones get theirs.
+        Bytes whose blocks were given up by `close_unproved` stay unattested.
+
+        Raises:
+            JournalError: Another key was proved for the same connection before.
+        """
+        with self.transaction() as tx:
+            if self._keys.setdefault(peer, public_key) != public_key:
+                raise JournalError(f"public_key: got a second key for {peer.endpoint}, want one")
+            tx.execute(
+                "UPDATE journal_peer SET public_key = ? WHERE run = ? AND peer_id = ?"
+                " AND endpoint = ? AND source = 'p2p' AND public_key IS NULL AND is_closed = 0",
+                (public_key, self._current_run(), *peer),
+            )
+            if epoch is not None:
+                self._stamp(tx, epoch)
+
+    def prove_cdn(self, url: str, public_key: bytes, *, epoch: int | None) -> None:
+        """Names the CDN's key behind a web seed's URL, from the broadcaster's terms.
+
+        Raises:
+            JournalError: Another key was named for the same URL before.
+        """
+        with self.transaction() as tx:
+            if self._cdn_keys.setdefault(url, public_key) != public_key:
+                raise JournalError(f"public_key: got a second key for {url}, want one")
+            tx.execute(
+                "UPDATE journal_peer SET public_key = ? WHERE run = ? AND url = ?"
+                " AND source = 'cdn' AND public_key IS NULL AND is_closed = 0",
+                (public_key, self._current_run(), url),
+            )
+            if epoch is not None:
+                self._stamp(tx, epoch)
+
+    def close_unproved(self, peer: PeerKey) -> int:
+        """Gives up on proving a connection, so that its blocks need not be kept.
+
+        Returns:
+            The bytes that are unattested for good.
+        """
+        with self.transaction() as tx:
+            rows = tx.execute(
+                "UPDATE journal_peer SET is_closed = 1 WHERE run = ? AND peer_id = ?"
+                " AND endpoint = ? AND public_key IS NULL RETURNING id, firm_bytes",
+                (self._current_run(), *peer),
+            ).fetchall()
+            tx.executemany("DELETE FROM journal_credit WHERE peer = ?", [(row[0],) for row in rows])
+            return sum(row[1] for row in rows)
+
+    def stamp_epoch(self, epoch: int) -> None:
+        """Stamps what became creditable while the ledger's clock was unknown."""
+        with self.transaction() as tx:
+            self._stamp(tx, epoch)
+
+    def list_claims(self) -> list[Claim]:
+        """Returns what is creditable and on no lane yet, oldest epoch first."""
+        rows = self._read(
+            "SELECT r.session_key, t.content_id, p.source, p.public_key, c.epoch, sum(c.bytes)"
+            " FROM journal_credit c JOIN journal_peer p ON p.id = c.peer"
+            " JOIN journal_run r ON r.id = p.run JOIN journal_torrent t ON t.id = p.torrent"
+            " WHERE p.public_key IS NOT NULL AND c.epoch IS NOT NULL"
+            " GROUP BY 5, 1, 2, 3, 4 ORDER BY 5, 1, 2, 3, 4"
+        )
+        return [
+            Claim(
+                session_key=row[0],
+                content_id=row[1],
+                source=Source(row[2]),
+                payee_key=row[3],
+                epoch=row[4],
+                byte_count=row[5],
+            )
+            for row in rows
+        ]
+
+    def take_credits(self, claim: Claim, *, row_limit: int = 1000) -> list[CreditedBlock]:
+        """Takes a claim's blocks out of the journal, in credit order.
+
+        Call it inside the `transaction` that also saves the lane they are added to: together they
+        are one step, and a crash between them undoes both.
+
+        Args:
+            claim: Which group; its `byte_count` is not read.
+            row_limit: At most so many batches of blocks; the rest stays for the next call.
+
+        Raises:
+            ValueError: No transaction is open in this thread.
+        """
+        with self._lock:
+            if not self._depth:
+                raise ValueError("take_credits: got no open transaction, want one with the lane")
+            with self.transaction() as tx:
+                rows = tx.execute(
+                    "SELECT c.id, c.blocks FROM journal_credit c"
+                    " JOIN journal_peer p ON p.id = c.peer JOIN journal_run r ON r.id = p.run"
+                    " JOIN journal_torrent t ON t.id = p.torrent"
+                    " WHERE r.session_key = ? AND t.content_id = ? AND p.source = ?"
+                    " AND p.public_key = ? AND c.epoch = ? ORDER BY c.id LIMIT ?",
+                    (
+                        claim.session_key,
+                        claim.content_id,
+                        claim.source,
+                        claim.payee_key,
+                        claim.epoch,
+                        row_limit,
+                    ),
+                ).fetchall()
+                tx.executemany(
+                    "DELETE FROM journal_credit WHERE id = ?", [(row[0],) for row in rows]
+                )
+            return [block for row in rows for block in unpack_blocks(row[1])]
+
+    def find_lane(self, key: LaneKey) -> Lane | None:
+        """Returns a lane's state, or None when it was never saved."""
+        rows = self._read(
+            f"{_SELECT_LANE} WHERE entitlement_digest = ? AND payee_key = ? AND epoch = ?"
+            " AND nonce = ?",
+            (key.entitlement_digest, key.payee_key, key.epoch, key.nonce),
+        )
+        return _lane_of(rows[0]) if rows else None
+
+    def list_lanes(self, *, epoch: int | None = None) -> list[Lane]:
+        """Returns the lanes of one epoch, or all, in the order in which they were opened."""
+        if epoch is None:
+            return [_lane_of(row) for row in self._read(f"{_SELECT_LANE} ORDER BY id")]
+        rows = self._read(f"{_SELECT_LANE} WHERE epoch = ? ORDER BY id", (epoch,))
+        return [_lane_of(row) for row in rows]
+
+    def save_lane(self, lane: Lane) -> None:
+        """Stores a lane's new state.
+
+        Raises:
+            JournalError: Its sequence or a total would fall.
+        """
+        key = lane.key
+        with self.transaction() as tx:
+            tx.execute(
+                "INSERT INTO journal_lane (session_key, entitlement_digest, payee_key, epoch,"
+                " nonce, source, sequence, cumulative_bytes, media_ms, root_state)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+                " ON CONFLICT (entitlement_digest, payee_key, epoch, nonce) DO UPDATE SET"
+                " sequence = excluded.sequence, cumulative_bytes = excluded.cumulative_bytes,"
+                " media_ms = excluded.media_ms, root_state = excluded.root_state",
+                (
+                    lane.session_key,
+                    key.entitlement_digest,
+                    key.payee_key,
+                    key.epoch,
+                    key.nonce,
+                    lane.source,
+                    lane.sequence,
+                    lane.cumulative_bytes,
+                    lane.media_ms,
+                    lane.root_state,
+                ),
+            )
+
+    def list_peers(self) -> list[PeerTotals]:
+        """Returns every peer row of every run, oldest first."""
+        return [_peer_of(row) for row in self._read(_SELECT_PEERS)]
+
+    def totals(self) -> JournalTotals:
+        """Returns the byte classes over all runs."""
+        with self._lock:
+            try:
+                return _sum_totals(self._connection)
+            except sqlite3.Error as error:
+                raise JournalError(f"{self.path}: {error}") from error
+
+    def _prepare(self) -> None:
+        try:
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.execute("PRAGMA synchronous = FULL")
+            self._connection.execute("PRAGMA foreign_keys = ON")
+            self._connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
+        except sqlite3.Error as error:
+            raise JournalError(f"{self.path}: {error}") from error
+        with self.transaction() as tx:
+            known = tx.execute("SELECT 1 FROM sqlite_master WHERE name = 'journal_schema'")
+            if known.fetchone() is None:
+                for statement in _statements(SCHEMA):
+                    tx.execute(statement)
+                tx.execute("INSERT INTO journal_schema VALUES (?)", (SCHEMA_VERSION,))
+            (version,) = tx.execute("SELECT version FROM journal_schema").fetchone()
+            if version != SCHEMA_VERSION:
+                raise JournalError(
+                    f"{self.path}: schema version: got {version}, want {SCHEMA_VERSION}"
+                )
+
+    def _book_peer(self, tx: sqlite3.Connection, update: PeerUpdate, epoch: int | None) -> None:
+        row = self._peer_row(tx, update)
+        firm = sum(block.length for block in update.blocks)
+        ((is_proved, is_closed),) = tx.execute(
+            "UPDATE journal_peer SET firm_bytes = firm_bytes + ?, failed_bytes = ?, sent_bytes = ?"
+            " WHERE id = ? RETURNING public_key IS NOT NULL, is_closed",
+            (firm, update.failed_bytes, update.sent_bytes, row),
+        ).fetchall()
+        if firm and not is_closed:
+            tx.execute(
+                "INSERT INTO journal_credit (peer, epoch, bytes, blocks) VALUES (?, ?, ?, ?)",
+                (row, epoch if is_proved else None, firm, pack_blocks(update.blocks)),
+            )
+
+    def _peer_row(self, tx: sqlite3.Connection, update: PeerUpdate) -> int:
+        cache_key = update.torrent, update.peer
+        if (row := self._rows.get(cache_key)) is not None:
+            return row
+        is_cdn = update.source is Source.CDN
+        key = self._cdn_keys.get(update.url) if is_cdn else self._keys.get(update.peer)
+        cursor = tx.execute(
+            "INSERT INTO journal_peer (run, torrent, peer_id, endpoint, source, url, public_key)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (self._current_run(), update.torrent, *update.peer, update.source, update.url, key),
+        )
+        if cursor.lastrowid is None:
+            raise AssertionError("lastrowid: got None after an insert")
+        self._rows[cache_key] = cursor.lastrowid
+        return cursor.lastrowid
+
+    def _stamp(self, tx: sqlite3.Connection, epoch: int) -> None:
+        tx.execute(
+            "UPDATE journal_credit SET epoch = ? WHERE epoch IS NULL"
+            " AND peer IN (SELECT id FROM journal_peer WHERE public_key IS NOT NULL)",
+            (epoch,),
+        )
+
+    def _current_run(self) -> int:
+        if self._run is None:
+            raise ValueError("run: got none, want start_run first")
+        return self._run
+
+    def _read(self, query: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
+        with self._lock:
+            try:
+                return self._connection.execute(query, values).fetchall()
+            except sqlite3.Error as error:
+                raise JournalError(f"{self.path}: {error}") from error
+
+    def _roll_back(self) -> None:
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+
+
+def read_totals(path: Path) -> JournalTotals:
+    """Reads a journal's byte classes without writing to it; its process may run or be dead.
+
+    Raises:
+        JournalError: There is no readable journal at the path.
+    """
+    with closing(_open_readonly(path)) as connection:
+        try:
+            return _sum_totals(connection)
+        except sqlite3.Error as error:
+            raise JournalError(f"{path}: {error}") from error
+
+
+def read_peers(path: Path) -> list[PeerTotals]:
+    """Reads a journal's peer rows without writing to it.
+
+    Raises:
+        JournalError: There is no readable journal at the path.
+    """
+    with closing(_open_readonly(path)) as connection:
+        try:
+            return [_peer_of(row) for row in connection.execute(_SELECT_PEERS)]
+        except sqlite3.Error as error:
+            raise JournalError(f"{path}: {error}") from error
+
+
+def _open_readonly(path: Path) -> sqlite3.Connection:
+    try:
+        return sqlite3.connect(
+            f"file:{quote(str(path.resolve()))}?mode=ro", uri=True, timeout=_BUSY_MS / 1000
+        )
+    except sqlite3.Error as error:
+        raise JournalError(f"{path}: {error}") from error
+
+
+def _sum_totals(connection: sqlite3.Connection) -> JournalTotals:
+    # One read transaction, so that the sums are of one moment.
+    connection.execute("SAVEPOINT totals")
+    try:
+        p2p, cdn, unattested, failed, sent = connection.execute(_PEER_SUMS).fetchone()
+        ambiguous, pending, estimated, present = connection.execute(_TORRENT_SUMS).fetchone()
+        redundant, unexplained = connection.execute(_RUN_SUMS).fetchone()
+        (unclaimed,) = connection.execute(_UNCLAIMED).fetchone()
+        (claimed,) = connection.execute(_CLAIMED).fetchone()
+    finally:
+        connection.execute("RELEASE totals")
+    return JournalTotals(
+        delivered_p2p_bytes=p2p,
+        delivered_cdn_bytes=cdn,
+        unattested_bytes=unattested,
+        ambiguous_bytes=ambiguous,
+        pending_bytes=pending,
+        failed_bytes=failed,
+        redundant_bytes=redundant,
+        present_bytes=present,
+        sent_bytes=sent,
+        unclaimed_bytes=unclaimed,
+        claimed_bytes=claimed,
+        unexplained_bytes=unexplained,
+        is_estimated=bool(estimated),
+    )
+
+
+def _lane_of(row: tuple[Any, ...]) -> Lane:
+    return Lane(
+        session_key=row[0],
+        key=LaneKey(entitlement_digest=row[1], payee_key=row[2], epoch=row[3], nonce=row[4]),
+        source=Source(row[5]),
+        sequence=row[6],
+        cumulative_bytes=row[7],
+        media_ms=row[8],
+        root_state=row[9],
+    )
+
+
+def _peer_of(row: tuple[Any, ...]) -> PeerTotals:
+    return PeerTotals(
+        session_id=row[0],
+        content_id=row[1],
+        peer=PeerKey(row[2], row[3]),
+        source=Source(row[4]),
+        url=row[5],
+        public_key=row[6],
+        firm_bytes=row[7],
+        failed_bytes=row[8],
+        sent_bytes=row[9],
+    )
+
+
+def _statements(script: str) -> Iterator[str]:
+    """Cuts a script into statements; `executescript` would commit the open transaction."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""

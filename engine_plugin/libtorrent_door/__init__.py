@@ -1,0 +1,30 @@
+"""The one door to libtorrent: no other module of the product imports it.
+
+Everything that leaves this package is plain data of ours; alerts, handles and settings stay
+inside. Facts about libtorrent that shape the code stand beside the line that needs them; they hold
+for the PyPI wheel libtorrent 2.1.1.
+"""
+
+from engine_plugin.libtorrent_door.session import (
+    Drained,
+    EngineSession,
+    Notice,
+    NoticeKind,
+    PeerSnapshot,
+    SessionCounters,
+    SessionOptions,
+)
+from engine_plugin.libtorrent_door.torrent_file import TorrentFile, build_torrent, read_torrent
+
+__all__ = [
+    "Drained",
+    "EngineSession",
+    "Notice",
+    "NoticeKind",
+    "PeerSnapshot",
+    "SessionCounters",
+    "SessionOptions",
+    "TorrentFile",
+    "build_torrent",
+    "read_torrent",
+]

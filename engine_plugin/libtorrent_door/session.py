@@ -1,0 +1,502 @@
+"""A libtorrent session set up for exact metering, with plain data going in and out.
+
+It starts and stops torrents, copies alerts into event tuples, takes snapshots of peers and
+counters. It counts nothing itself (that is the meter) and starts no thread of its own.
+"""
+
+import ipaddress
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import libtorrent as lt
+
+from engine_plugin.errors import SessionError
+from engine_plugin.identity import PEER_ID_SIZE
+from engine_plugin.libtorrent_door.tiers import TierTable
+from engine_plugin.meter import EventKind
+
+ALL_TORRENTS = -1
+NO_PEER = -1
+_ALERT_QUEUE_SIZE = 1_000_000
+_CATEGORY = lt.alert.category_t
+_ALERT_MASK = (
+    _CATEGORY.status_notification
+    | _CATEGORY.error_notification
+    | _CATEGORY.peer_notification
+    | _CATEGORY.connect_notification
+    | _CATEGORY.block_progress_notification
+    | _CATEGORY.piece_progress_notification
+    | _CATEGORY.upload_notification
+)
+_CHECKING_STATES = {
+    int(lt.torrent_status.states.checking_files),
+    int(lt.torrent_status.states.checking_resume_data),
+}
+_STATS_WAIT_MS = 2000
+
+
+class NoticeKind(StrEnum):
+    """What a notice is about."""
+
+    LISTENING = "listening"
+    LISTEN_FAILED = "listen_failed"
+    CONNECTED = "connected"
+    DISCONNECTED = "disconnected"
+    BANNED = "banned"
+    CHECKED = "checked"
+    FINISHED = "finished"
+    WEB_SEED_FAILED = "web_seed_failed"
+    FILE_FAILED = "file_failed"
+    TORRENT_FAILED = "torrent_failed"
+    HASH_FAILED = "hash_failed"
+    ALERTS_DROPPED = "alerts_dropped"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """Something that happened apart from blocks and pieces."""
+
+    kind: NoticeKind
+    torrent: int = ALL_TORRENTS
+    """Number of the torrent, or -1."""
+    peer: int = NO_PEER
+    """Number of the peer, or -1."""
+    text: str = ""
+    """For people: the error, URL or address."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionOptions:
+    """How to set up a session.
+
+    Raises:
+        ValueError: a field is out of range.
+    """
+
+    listen: str
+    """"IP:port" ("[IP]:port" for IPv6); port 0 lets the system choose."""
+    peer_id: bytes
+    """20 bytes, from `identity.make_peer_id`."""
+    handshake_text: str
+    """From `identity.format_handshake`."""
+    upload_limit: int = 0
+    """Bytes per second to all peers together; 0 = unlimited."""
+    download_limit: int = 0
+    """Bytes per second from all peers and web seeds together; 0 = unlimited."""
+    discovers: bool = False
+    """Whether to use DHT, local discovery, port mapping and trackers."""
+    exchanges_peers: bool = True
+    """Whether to tell peers of each other (PEX)."""
+    allows_local_web_seeds: bool = False
+    """Whether web seeds may lie on loopback or private addresses."""
+    upload_slots: int = 64
+    """Peers served at the same time; n ≥ 1."""
+    web_seed_request_bytes: int = 4 * 1024 * 1024
+    """Longest range asked of a web seed; n ≥ 16,384."""
+
+    def __post_init__(self) -> None:
+        if len(self.peer_id) != PEER_ID_SIZE:
+            raise ValueError(f"peer_id: got {len(self.peer_id)} bytes, want {PEER_ID_SIZE}")
+        split_endpoint(self.listen)
+        for name in ("upload_limit", "download_limit"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: got {getattr(self, name)}, want n >= 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drained:
+    """What the alert queue held, in queue order."""
+
+    events: list[tuple[int, int, int, int, int]] = field(default_factory=list)
+    """`meter.Event` tuples of all torrents."""
+    notices: list[Notice] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerSnapshot:
+    """One connection of one torrent at the moment of asking."""
+
+    torrent: int
+    peer: int
+    """Number of the (peer-id, endpoint) pair."""
+    peer_id: bytes
+    """20 bytes; random for a web seed."""
+    endpoint: str
+    """"IP:port" or "[IP]:port"."""
+    local_endpoint: str
+    """Our end; "" if unknown."""
+    client: str
+    """The peer's client text (BEP 10), or a web seed's Server header; undecodable replaced."""
+    is_web_seed: bool
+    is_outgoing: bool
+    """Whether we dialled."""
+    handshake_done: bool
+    downloaded_bytes: int
+    """Payload from this peer, duplicates included; for people only."""
+    uploaded_bytes: int
+    """Payload to this peer; for people only."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionCounters:
+    """libtorrent's own counters of this session, wire payload bytes."""
+
+    recv_payload_bytes: int
+    redundant_bytes: int
+    failed_bytes: int
+
+
+class EngineSession:
+    """A running session. Methods may be called from any thread, `drain` from one at a time."""
+
+    def __init__(self, options: SessionOptions) -> None:
+        """Starts the session.
+
+        Raises:
+            SessionError: libtorrent refused the settings.
+        """
+        self.options = options
+        params: Any = lt.session_params()
+        # The default backend loses write reports and, on a kill, data already reported verified.
+        params.disk_io_constructor = "mmap_disk_io_constructor"
+        params.settings = _settings(options)
+        try:
+            self._session: Any = lt.session(params)
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise SessionError(f"session: {error}") from error
+        self.tiers = TierTable(self._session)
+        self._handles: list[Any] = []
+        self._torrents: dict[bytes, int] = {}
+        self._by_handle: dict[Any, int] = {}
+        self._peers: dict[tuple[bytes, tuple[str, int]], int] = {}
+        self._peer_keys: list[tuple[bytes, str]] = []
+        self._counters: SessionCounters | None = None
+        self._handlers = self._make_handlers()
+
+    @property
+    def listen_port(self) -> int:
+        """The TCP port listened on; 0 while not listening."""
+        return int(self._session.listen_port())
+
+    def add_torrent(
+        self,
+        data: bytes,
+        save_path: Path,
+        *,
+        peers: Sequence[tuple[str, int]] = (),
+        is_complete: bool = False,
+        is_sequential: bool = False,
+        uses_web_seeds: bool = True,
+    ) -> int:
+        """Starts a torrent.
+
+        Args:
+            data: The torrent file.
+            save_path: Folder that holds, or will hold, the torrent's name.
+            peers: Addresses to dial.
+            is_complete: Whether the files are known to be complete, so that no check is needed.
+            is_sequential: Whether to prefer pieces in order.
+            uses_web_seeds: Whether to download from the torrent's web seeds.
+
+        Returns:
+            The torrent's number in this session.
+
+        Raises:
+            SessionError: libtorrent refused it, or it runs already.
+        """
+        flags = lt.torrent_flags
+        try:
+            params = lt.load_torrent_buffer(data)
+            hashes = params.info_hashes
+            content = hashes.v2.to_bytes() if hashes.has_v2() else hashes.v1.to_bytes()
+            params.save_path = str(save_path)
+            params.peers = list(peers)
+            params.flags = (
+                params.flags & ~(flags.auto_managed | flags.paused) | flags.duplicate_is_error
+            )
+            if not self.options.discovers:
+                params.trackers = []
+                params.flags |= flags.disable_dht | flags.disable_lsd
+            if not self.options.exchanges_peers:
+                params.flags |= flags.disable_pex
+            if is_complete:
+                params.flags |= flags.seed_mode
+            if is_sequential:
+                params.flags |= flags.sequential_download
+            if not uses_web_seeds:
+                params.url_seeds = []
+            handle = self._session.add_torrent(params)
+        except (RuntimeError, ValueError) as error:
+            raise SessionError(f"torrent: {error}") from error
+        self._handles.append(handle)
+        self._torrents[content] = len(self._handles) - 1
+        return len(self._handles) - 1
+
+    def remove_torrent(self, torrent: int) -> None:
+        """Stops a torrent; its files stay, its number is not used again."""
+        self._session.remove_torrent(self._handles[torrent])
+
+    def connect_peer(self, torrent: int, address: str, port: int) -> None:
+        """Dials a peer; libtorrent acts at its next tick."""
+        self._handles[torrent].connect_peer((address, port))
+
+    def force_recheck(self, torrent: int) -> None:
+        """Checks the files on disk again; the queue then tells CHECKING and CHECKED."""
+        self._handles[torrent].force_recheck()
+
+    def wait(self, timeout_ms: int) -> bool:
+        """Waits for an alert without holding the interpreter's lock; says whether there is one."""
+        # The return value is an alert that the next pop frees: it must not be kept.
+        return self._session.wait_for_alert(timeout_ms) is not None
+
+    def drain(self) -> Drained:
+        """Empties the alert queue. Call it at least every 100 ms while there is traffic."""
+        drained = Drained()
+        handlers = self._handlers
+        alerts = self._session.pop_alerts()
+        for alert in alerts:
+            handler = handlers.get(type(alert))
+            if handler is not None:
+                handler(alert, drained)
+        # An alert that outlives the next pop is a segmentation fault.
+        alerts.clear()
+        alert = None
+        return drained
+
+    def peer_key(self, peer: int) -> tuple[bytes, str]:
+        """Returns peer-id (20 bytes) and endpoint text of a peer's number."""
+        return self._peer_keys[peer]
+
+    def peers(self) -> list[PeerSnapshot]:
+        """Takes a snapshot of all connections; blocks on the network thread, so once a second."""
+        snapshots = []
+        for torrent, handle in enumerate(self._handles):
+            if handle.is_valid():
+                snapshots += [self._snapshot(torrent, info) for info in handle.get_peer_info()]
+        return snapshots
+
+    def progress(self, torrent: int) -> tuple[int, bool]:
+        """Returns bytes done (padding included) and whether everything wanted is there."""
+        status = self._handles[torrent].status()
+        return int(status.total_wanted_done), bool(status.is_finished)
+
+    def read_counters(self) -> tuple[SessionCounters | None, Drained]:
+        """Asks for libtorrent's counters and drains the queue until they arrive.
+
+        Returns:
+            The counters, or None if they did not arrive in time; and what else was drained.
+        """
+        self._counters = None
+        self._session.post_session_stats()
+        total = Drained()
+        waited_ms = 0
+        while self._counters is None and waited_ms < _STATS_WAIT_MS:
+            self.wait(50)
+            waited_ms += 50
+            more = self.drain()
+            total.events.extend(more.events)
+            total.notices.extend(more.notices)
+        return self._counters, total
+
+    def set_limits(self, *, upload_limit: int, download_limit: int) -> None:
+        """Changes the session's rates; bytes per second, 0 = unlimited."""
+        self._session.apply_settings(
+            {"upload_rate_limit": upload_limit, "download_rate_limit": download_limit}
+        )
+
+    def flush(self) -> None:
+        """Asks libtorrent to write what it holds."""
+        for handle in self._handles:
+            if handle.is_valid():
+                handle.flush_cache()
+
+    def pause(self) -> None:
+        """Disconnects all peers and stops transfers."""
+        self._session.pause()
+
+    def close(self) -> None:
+        """Gives the session up; its ports are free about a second later."""
+        self._by_handle.clear()
+        self._handles.clear()
+        del self._session
+
+    def _make_handlers(self) -> dict[type[Any], Callable[[Any, Drained], None]]:
+        note, kinds = self._note, NoticeKind
+        return {
+            lt.block_downloading_alert: self._block(EventKind.ASKED),
+            lt.block_finished_alert: self._block(EventKind.WRITTEN),
+            lt.block_uploaded_alert: self._block(EventKind.SENT),
+            lt.piece_finished_alert: self._on_piece_finished,
+            lt.hash_failed_alert: self._on_hash_failed,
+            lt.state_changed_alert: self._on_state_changed,
+            lt.torrent_checked_alert: self._on_checked,
+            lt.torrent_finished_alert: self._on_finished,
+            lt.alerts_dropped_alert: self._on_dropped,
+            lt.session_stats_alert: self._on_stats,
+            lt.listen_succeeded_alert: note(kinds.LISTENING),
+            lt.listen_failed_alert: note(kinds.LISTEN_FAILED),
+            lt.peer_connect_alert: note(kinds.CONNECTED),
+            lt.peer_disconnected_alert: note(kinds.DISCONNECTED),
+            # A closing peer posts this or the one above, never both.
+            lt.peer_error_alert: note(kinds.DISCONNECTED),
+            lt.peer_ban_alert: note(kinds.BANNED),
+            lt.url_seed_alert: note(kinds.WEB_SEED_FAILED),
+            lt.file_error_alert: note(kinds.FILE_FAILED),
+            lt.torrent_error_alert: note(kinds.TORRENT_FAILED),
+        }
+
+    def _block(self, kind: EventKind) -> Callable[[Any, Drained], None]:
+        number = int(kind)
+
+        def copy_block(alert: Any, drained: Drained) -> None:
+            drained.events.append(
+                (
+                    number,
+                    self._torrent_of(alert.handle),
+                    self._peer_of(alert.pid.to_bytes(), alert.ep),
+                    alert.piece_index,
+                    alert.block_index,
+                )
+            )
+
+        return copy_block
+
+    def _note(self, kind: NoticeKind) -> Callable[[Any, Drained], None]:
+        def copy_notice(alert: Any, drained: Drained) -> None:
+            torrent, peer = ALL_TORRENTS, NO_PEER
+            if isinstance(alert, lt.torrent_alert):
+                torrent = self._torrent_of(alert.handle)
+            if isinstance(alert, lt.peer_alert):
+                peer = self._peer_of(alert.pid.to_bytes(), alert.ep)
+            drained.notices.append(
+                Notice(kind=kind, torrent=torrent, peer=peer, text=alert.message())
+            )
+
+        return copy_notice
+
+    def _on_piece_finished(self, alert: Any, drained: Drained) -> None:
+        torrent = self._torrent_of(alert.handle)
+        drained.events.append((EventKind.PASSED, torrent, NO_PEER, alert.piece_index, 0))
+
+    def _on_hash_failed(self, alert: Any, drained: Drained) -> None:
+        torrent = self._torrent_of(alert.handle)
+        drained.events.append((EventKind.FAILED, torrent, NO_PEER, alert.piece_index, 0))
+        drained.notices.append(
+            Notice(kind=NoticeKind.HASH_FAILED, torrent=torrent, text=alert.message())
+        )
+
+    def _on_state_changed(self, alert: Any, drained: Drained) -> None:
+        checking = int(alert.state) in _CHECKING_STATES
+        kind = EventKind.CHECKING if checking else EventKind.CHECKED
+        drained.events.append((kind, self._torrent_of(alert.handle), NO_PEER, 0, 0))
+
+    def _on_checked(self, alert: Any, drained: Drained) -> None:
+        torrent = self._torrent_of(alert.handle)
+        drained.events.append((EventKind.CHECKED, torrent, NO_PEER, 0, 0))
+        drained.notices.append(Notice(kind=NoticeKind.CHECKED, torrent=torrent))
+
+    def _on_finished(self, alert: Any, drained: Drained) -> None:
+        torrent = self._torrent_of(alert.handle)
+        drained.events.append((EventKind.FINISHED, torrent, NO_PEER, 0, 0))
+        drained.notices.append(Notice(kind=NoticeKind.FINISHED, torrent=torrent))
+
+    def _on_dropped(self, alert: Any, drained: Drained) -> None:
+        drained.events.append((EventKind.DROPPED, ALL_TORRENTS, NO_PEER, 0, 0))
+        drained.notices.append(Notice(kind=NoticeKind.ALERTS_DROPPED, text=alert.message()))
+
+    def _on_stats(self, alert: Any, _: Drained) -> None:
+        values = alert.values
+        self._counters = SessionCounters(
+            recv_payload_bytes=values["net.recv_payload_bytes"],
+            redundant_bytes=values["net.recv_redundant_bytes"],
+            failed_bytes=values["net.recv_failed_bytes"],
+        )
+
+    def _torrent_of(self, handle: Any) -> int:
+        if (number := self._by_handle.get(handle)) is not None:
+            return number
+        hashes = handle.info_hashes()
+        content = hashes.v2.to_bytes() if hashes.has_v2() else hashes.v1.to_bytes()
+        number = self._torrents.get(content, ALL_TORRENTS)
+        if number != ALL_TORRENTS:
+            self._by_handle[handle] = number
+        return number
+
+    def _peer_of(self, peer_id: bytes, endpoint: tuple[str, int]) -> int:
+        key = peer_id, endpoint
+        if (number := self._peers.get(key)) is None:
+            number = self._peers[key] = len(self._peer_keys)
+            self._peer_keys.append((peer_id, format_endpoint(*endpoint)))
+        return number
+
+    def _snapshot(self, torrent: int, info: Any) -> PeerSnapshot:
+        peer_id = info.pid.to_bytes()
+        number = self._peer_of(peer_id, info.ip)
+        return PeerSnapshot(
+            torrent=torrent,
+            peer=number,
+            peer_id=peer_id,
+            endpoint=self._peer_keys[number][1],
+            local_endpoint=format_endpoint(*info.local_endpoint()),
+            client=info.client.decode("utf-8", "replace"),
+            is_web_seed=info.connection_type == lt.peer_info.web_seed,
+            is_outgoing=bool(info.flags & lt.peer_info.local_connection),
+            handshake_done=not info.flags & (lt.peer_info.handshake | lt.peer_info.connecting),
+            downloaded_bytes=info.total_download,
+            uploaded_bytes=info.total_upload,
+        )
+
+
+def format_endpoint(address: str, port: int) -> str:
+    """Formats "IP:port", with brackets around an IPv6 address."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def split_endpoint(text: str) -> tuple[str, int]:
+    """Reads what `format_endpoint` prints; port 0 to 65535.
+
+    Raises:
+        ValueError: The text is no IP address and port.
+    """
+    address, colon, port = text.rpartition(":")
+    if not colon or not port.isdecimal() or int(port) > 65535:
+        raise ValueError(f'endpoint: got {text!r}, want "IP:port"')
+    if address.startswith("[") and address.endswith("]"):
+        return str(ipaddress.IPv6Address(address[1:-1])), int(port)
+    return str(ipaddress.IPv4Address(address)), int(port)
+
+
+def _settings(options: SessionOptions) -> dict[str, object]:
+    address, _ = split_endpoint(options.listen)
+    settings: dict[str, object] = {
+        "alert_mask": _ALERT_MASK,
+        # The default of 2,000 drops alerts, and with them bytes, at a few MB/s.
+        "alert_queue_size": _ALERT_QUEUE_SIZE,
+        # Two finished peers would part before the last receipt.
+        "close_redundant_connections": False,
+        # A copied peer-id must not throw out the real peer.
+        "allow_multiple_connections_per_pid": True,
+        "peer_fingerprint": options.peer_id,
+        "handshake_client_version": options.handshake_text,
+        "user_agent": options.handshake_text.partition(" ")[0],
+        # Dialling acts on the tick; the default is 500 ms.
+        "tick_interval": 100,
+        "min_reconnect_time": 5,
+        "listen_interfaces": options.listen,
+        "enable_dht": options.discovers,
+        "enable_lsd": options.discovers,
+        "enable_upnp": options.discovers,
+        "enable_natpmp": options.discovers,
+        "upload_rate_limit": options.upload_limit,
+        "download_rate_limit": options.download_limit,
+        "unchoke_slots_limit": options.upload_slots,
+        "urlseed_max_request_bytes": options.web_seed_request_bytes,
+        "urlseed_wait_retry": 2,
+        "ssrf_mitigation": not options.allows_local_web_seeds,
+    }
+    if not ipaddress.ip_address(address).is_unspecified:
+        settings["outgoing_interfaces"] = address
+    return settings

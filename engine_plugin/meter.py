@@ -1,0 +1,381 @@
+"""Counts, exactly, which peer delivered which verified block of one torrent.
+
+The meter turns libtorrent's events, in queue order and copied to plain tuples, into credits: a
+block is credited to the peer whose copy was written, once its piece has passed the hash check.
+Only firm credits leave the meter, and a firm credit never falls. What is not certain stays
+pending (no write report yet) or becomes ambiguous (several peers were asked and none was seen
+writing); ambiguous bytes are reported and never claimed.
+
+A block counts with the bytes it shares with real files: padding is nobody's.
+
+This module does not know libtorrent, peers' keys, clocks or disks; peers are small integers.
+"""
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+from itertools import accumulate
+from typing import NamedTuple
+
+BLOCK_BYTES = 16384
+"""The unit of BitTorrent requests; the last block of a piece may be shorter."""
+
+
+class EventKind(IntEnum):
+    """What happened; the first field of an event tuple."""
+
+    ASKED = 0
+    """A request for the block was queued to the peer."""
+    WRITTEN = 1
+    """The peer's copy of the block was written to disk."""
+    PASSED = 2
+    """The piece passed its hash check."""
+    FAILED = 3
+    """The piece failed its hash check."""
+    SENT = 4
+    """The block was put into the peer's send buffer."""
+    CHECKING = 5
+    """The files on disk are being checked from here on."""
+    CHECKED = 6
+    """The check of the files on disk has ended."""
+    FINISHED = 7
+    """Every wanted piece has passed."""
+    DROPPED = 8
+    """Events were lost here; of all torrents of the session."""
+
+
+# Plain integers for the loop that runs twice per block.
+_ASKED, _WRITTEN, _SENT = int(EventKind.ASKED), int(EventKind.WRITTEN), int(EventKind.SENT)
+
+
+class Event(NamedTuple):
+    """One event; the meter reads any 5-tuple of this order."""
+
+    kind: int
+    torrent: int
+    """Number of the torrent in its session; -1: all."""
+    peer: int
+    """Number of the (peer-id, endpoint) pair in its session; -1: none."""
+    piece: int
+    block: int
+
+
+class Credit(NamedTuple):
+    """One block that became firm."""
+
+    peer: int
+    piece: int
+    block: int
+    length: int
+    """Content bytes of the block; 1 to 16,384."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PieceLayout:
+    """How a torrent's pieces are cut and which of their bytes are padding.
+
+    Raises:
+        ValueError: a size is out of range, or the pad ranges overlap or are out of order.
+    """
+
+    total_bytes: int
+    """Size of all pieces together, padding included; n ≥ 1."""
+
+    piece_bytes: int
+    """Size of every piece but the last; n ≥ 1."""
+
+    pads: tuple[tuple[int, int], ...] = ()
+    """Half-open byte ranges of pad files, ascending."""
+
+    padding_on_wire: bool = True
+    """Whether peers send the padding inside a block: yes with v1 and hybrid, no with v2 only."""
+
+    def __post_init__(self) -> None:
+        if self.total_bytes < 1:
+            raise ValueError(f"total_bytes: got {self.total_bytes}, want n >= 1")
+        if self.piece_bytes < 1:
+            raise ValueError(f"piece_bytes: got {self.piece_bytes}, want n >= 1")
+        last = 0
+        for start, end in self.pads:
+            if not last <= start < end <= self.total_bytes:
+                raise ValueError(
+                    f"pads: got ({start}, {end}) after {last}, want ascending ranges in "
+                    f"0..{self.total_bytes}"
+                )
+            last = end
+
+    @property
+    def piece_count(self) -> int:
+        """Number of pieces; n ≥ 1."""
+        return -(-self.total_bytes // self.piece_bytes)
+
+    @property
+    def blocks_per_piece(self) -> int:
+        """Number of blocks of every piece but the last; n ≥ 1."""
+        return -(-self.piece_bytes // BLOCK_BYTES)
+
+    @property
+    def content_bytes(self) -> int:
+        """Size of the files, without padding."""
+        return self.total_bytes - sum(end - start for start, end in self.pads)
+
+    @property
+    def mixed_padding_bytes(self) -> int:
+        """Padding inside blocks that also hold content."""
+        return sum(min(end - start, -start % BLOCK_BYTES) for start, end in self.pads)
+
+
+class _BlockSizes:
+    """Content bytes of each block of a piece, by one search of the pad ranges."""
+
+    __slots__ = ("_layout", "_plain", "_starts", "_sums")
+
+    def __init__(self, layout: PieceLayout) -> None:
+        self._layout = layout
+        self._starts = [start for start, _ in layout.pads]
+        self._sums = [0, *accumulate(end - start for start, end in layout.pads)]
+        self._plain = _block_lengths(layout.piece_bytes)
+
+    def wire(self, piece: int) -> list[int]:
+        """Returns the size of each block as BitTorrent requests it."""
+        size = min(
+            self._layout.piece_bytes, self._layout.total_bytes - piece * self._layout.piece_bytes
+        )
+        return self._plain if size == self._layout.piece_bytes else _block_lengths(size)
+
+    def content(self, piece: int) -> list[int]:
+        """Returns the content bytes of each block of the piece; 0 for a block of padding."""
+        lengths = self.wire(piece)
+        if not self._starts:
+            return lengths
+        first = piece * self._layout.piece_bytes
+        if self._padding_before(first) == self._padding_before(first + sum(lengths)):
+            return lengths
+        before = [self._padding_before(edge) for edge in accumulate(lengths, initial=first)]
+        return [
+            length - (before[number + 1] - before[number]) for number, length in enumerate(lengths)
+        ]
+
+    def _padding_before(self, offset: int) -> int:
+        index = bisect_right(self._starts, offset)
+        if index == 0:
+            return 0
+        start, end = self._layout.pads[index - 1]
+        return self._sums[index - 1] + min(offset, end) - start
+
+
+class TorrentMeter:
+    """The metering algorithm for one torrent in one session.
+
+    Totals are read from the attributes; credits are taken once each with `take_credits`.
+    At any time: firm + pending + ambiguous = content bytes of the pieces that passed after they
+    were downloaded (`passed_bytes`).
+    """
+
+    def __init__(self, layout: PieceLayout) -> None:
+        """Starts at zero; nothing has passed, no check is running."""
+        self.layout = layout
+        self.firm: defaultdict[int, int] = defaultdict(int)
+        """Credited content bytes by peer; never falls."""
+        self.failed: defaultdict[int, int] = defaultdict(int)
+        """Content bytes of pieces that failed the hash check, by peer."""
+        self.sent: defaultdict[int, int] = defaultdict(int)
+        """Content bytes handed to the send buffer, by peer; upper bound, never a claim."""
+        self.padding: defaultdict[int, int] = defaultdict(int)
+        """Padding bytes inside credited blocks, by peer."""
+        self.passed_bytes = 0
+        """Content bytes of pieces that passed after a download."""
+        self.present_bytes = 0
+        """Content bytes that the last check found on disk."""
+        self.is_estimated = False
+        """Whether events were lost: totals may be too low, never too high."""
+        self.is_finished = False
+        """Whether the torrent has been reported finished since the last check."""
+        self._sizes = _BlockSizes(layout)
+        self._width = layout.blocks_per_piece
+        self._pieces = layout.piece_count
+        self._checking = False
+        self._settled: set[int] = set()
+        self._wrote: dict[int, int] = {}
+        self._asked: dict[int, int] = {}
+        self._several: set[int] = set()
+        self._open: dict[int, tuple[int, int]] = {}
+        self._doubtful: dict[int, int] = {}
+        self._lost_bytes = 0
+        self._credits: list[Credit] = []
+
+    @property
+    def pending_bytes(self) -> int:
+        """Content bytes that passed and wait for a write report."""
+        return sum(length for _, length in self._open.values())
+
+    @property
+    def ambiguous_bytes(self) -> int:
+        """Content bytes that passed and can be attributed to nobody."""
+        return self._lost_bytes + sum(self._doubtful.values())
+
+    def take_credits(self) -> list[Credit]:
+        """Returns the credits since the last call, in credit order."""
+        taken, self._credits = self._credits, []
+        return taken
+
+    def feed(self, events: Iterable[tuple[int, int, int, int, int]]) -> None:
+        """Takes events of this torrent strictly in queue order.
+
+        Raises:
+            ValueError: An event names a piece or a block that the torrent does not have.
+        """
+        # The two kinds that come once per block are dispatched first and by plain comparison.
+        for kind, _, peer, piece, block in events:
+            if kind == _ASKED:
+                key = self._key(piece, block)
+                if self._asked.setdefault(key, peer) != peer:
+                    self._several.add(key)
+                    self._asked[key] = peer
+            elif kind == _WRITTEN:
+                self._on_written(peer, piece, block)
+            elif kind == _SENT:
+                self._key(piece, block)
+                self.sent[peer] += sum(self._sizes.content(piece)[block : block + 1])
+            else:
+                self._on_rare(kind, piece)
+
+    def settle_pending(self) -> None:
+        """Decides what still waits, after the torrent finished and the queue had time to drain.
+
+        A block asked of exactly one peer becomes that peer's; the others become ambiguous. A
+        write report that comes still later turns ambiguous into firm.
+        """
+        for key, (peer, length) in self._open.items():
+            if key in self._several:
+                self._doubtful[key] = length
+            else:
+                self._credit(peer, key, length)
+        self._open.clear()
+        self._several.intersection_update(self._asked)
+
+    def forget_piece(self, piece: int) -> None:
+        """Takes note that the data of a piece was lost; it may be downloaded and counted again."""
+        self._settled.discard(self._in_range(piece))
+        for key in range(piece * self._width, (piece + 1) * self._width):
+            self._wrote.pop(key, None)
+            self._asked.pop(key, None)
+            if entry := self._open.pop(key, None):
+                self._lost_bytes += entry[1]
+            self._lost_bytes += self._doubtful.pop(key, 0)
+            self._several.discard(key)
+
+    def _on_rare(self, kind: int, piece: int) -> None:
+        if kind == EventKind.PASSED:
+            self._on_passed(self._in_range(piece))
+        elif kind == EventKind.FAILED:
+            self._on_failed(self._in_range(piece))
+        elif kind == EventKind.CHECKING:
+            self._restart_check()
+        elif kind == EventKind.CHECKED:
+            # A write of before the check may be reported during it: it belongs to no open piece.
+            if self._checking:
+                self._drop_open_blocks()
+            self._checking = False
+        elif kind == EventKind.FINISHED:
+            self.is_finished = True
+        elif kind == EventKind.DROPPED:
+            self._on_dropped()
+        else:
+            raise ValueError(f"kind: got {kind}, want an EventKind")
+
+    def _on_written(self, peer: int, piece: int, block: int) -> None:
+        key = self._key(piece, block)
+        if piece not in self._settled:
+            self._wrote[key] = peer
+            return
+        if entry := self._open.pop(key, None):
+            self._credit(peer, key, entry[1])
+            self._several.discard(key)
+        elif length := self._doubtful.pop(key, 0):
+            self._credit(peer, key, length)
+
+    def _on_passed(self, piece: int) -> None:
+        if piece in self._settled:
+            return
+        self._settled.add(piece)
+        first = piece * self._width
+        for block, length in enumerate(self._sizes.content(piece)):
+            key = first + block
+            writer, asked = self._wrote.pop(key, None), self._asked.pop(key, None)
+            if self._checking:
+                self.present_bytes += length
+            elif length:
+                self.passed_bytes += length
+                if writer is not None:
+                    self._credit(writer, key, length)
+                elif asked is not None:
+                    self._open[key] = asked, length
+                    continue
+                else:
+                    # Downloaded, yet nobody was seen: events were lost, or the block survived
+                    # a failed piece. It may be anybody's, so it is nobody's.
+                    self._lost_bytes += length
+            self._several.discard(key)
+
+    def _on_failed(self, piece: int) -> None:
+        if piece in self._settled:
+            self.forget_piece(piece)
+            return
+        first = piece * self._width
+        for block, length in enumerate(self._sizes.content(piece)):
+            key = first + block
+            writer, asked = self._wrote.pop(key, None), self._asked.pop(key, None)
+            self._several.discard(key)
+            culprit = asked if writer is None else writer
+            if culprit is not None and length:
+                self.failed[culprit] += length
+
+    def _on_dropped(self) -> None:
+        # What was known of unfinished pieces may have been overtaken by a lost event.
+        self.is_estimated = True
+        for key, (_, length) in self._open.items():
+            self._doubtful[key] = length
+        self._open.clear()
+        self._drop_open_blocks()
+
+    def _restart_check(self) -> None:
+        self.settle_pending()
+        self._lost_bytes += sum(self._doubtful.values())
+        self._doubtful.clear()
+        self._drop_open_blocks()
+        self._settled.clear()
+        self.present_bytes = 0
+        self.is_finished = False
+        self._checking = True
+
+    def _drop_open_blocks(self) -> None:
+        self._wrote.clear()
+        self._asked.clear()
+        self._several.clear()
+
+    def _credit(self, peer: int, key: int, length: int) -> None:
+        piece, block = divmod(key, self._width)
+        self.firm[peer] += length
+        if self.layout.padding_on_wire and self.layout.pads:
+            self.padding[peer] += self._sizes.wire(piece)[block] - length
+        self._credits.append(Credit(peer, piece, block, length))
+
+    def _key(self, piece: int, block: int) -> int:
+        if not (0 <= piece < self._pieces and 0 <= block < self._width):
+            raise ValueError(
+                f"block: got piece {piece} block {block}, want piece < {self._pieces}, "
+                f"block < {self._width}"
+            )
+        return piece * self._width + block
+
+    def _in_range(self, piece: int) -> int:
+        if not 0 <= piece < self._pieces:
+            raise ValueError(f"piece: got {piece}, want 0..{self._pieces - 1}")
+        return piece
+
+
+def _block_lengths(size: int) -> list[int]:
+    return [min(BLOCK_BYTES, size - start) for start in range(0, size, BLOCK_BYTES)]

@@ -1,0 +1,359 @@
+"""The alert pump: from libtorrent's queue through the meters into the journal.
+
+One step waits for alerts, drains them, feeds each torrent's meter and makes the new credits
+durable. It also keeps the table of peers fresh, decides pending blocks after the drain grace, and
+compares the meters with libtorrent's own counters. It signs nothing; whoever signs reads the
+journal. If the journal refuses, metering goes on in memory and the batch is written later.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from engine_plugin.errors import JournalError
+from engine_plugin.journal import MeterJournal
+from engine_plugin.journal_records import (
+    CreditedBlock,
+    MeterBatch,
+    PeerKey,
+    PeerUpdate,
+    SessionAudit,
+    Source,
+    TorrentGauges,
+)
+from engine_plugin.libtorrent_door import EngineSession, Notice, NoticeKind, PeerSnapshot
+from engine_plugin.libtorrent_door.session import ALL_TORRENTS, Drained
+from engine_plugin.meter import Credit, TorrentMeter
+from engine_plugin.torrents import TorrentFile
+
+GRACE_SECONDS = 2.0
+"""How long after a torrent finished late write reports are awaited."""
+POLL_SECONDS = 1.0
+"""How often the table of peers is refreshed."""
+COMMIT_SECONDS = 0.25
+"""How often new credits are made durable."""
+GAUGE_SECONDS = 1.0
+"""How often figures without credits (sent, failed) are made durable."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Metered:
+    """One torrent of the pump."""
+
+    torrent: TorrentFile
+    journal_id: int
+    meter: TorrentMeter
+    settle_at: float | None = None
+    unsaved: list[Credit] = field(default_factory=list)
+    touched: set[int] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepResult:
+    """What a step brought."""
+
+    notices: tuple[Notice, ...]
+    credited_bytes: int
+    """Content bytes that became firm in this step."""
+    committed: bool
+    """Whether a batch was made durable."""
+    journal_error: str | None = None
+    """Why the batch could not be written; it is kept and tried again."""
+
+
+class MeterPump:
+    """Owns the session's alert queue. Call its methods from one thread."""
+
+    def __init__(
+        self,
+        session: EngineSession,
+        journal: MeterJournal,
+        *,
+        current_epoch: Callable[[], int | None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Binds a session to a journal whose run has started.
+
+        Args:
+            session: Whose alert queue is drained here and nowhere else.
+            journal: Where credits become durable.
+            current_epoch: The ledger's epoch now, or None while its clock is unknown.
+            clock: Monotonic seconds.
+        """
+        self.session = session
+        self.journal = journal
+        self.peers: tuple[PeerSnapshot, ...] = ()
+        """The last snapshot of connections; replaced as a whole, safe to read from any thread."""
+        self._current_epoch = current_epoch
+        self._clock = clock
+        self._torrents: dict[int, _Metered] = {}
+        self._sources: dict[int, tuple[Source, str]] = {}
+        self._next_poll = self._next_commit = self._next_gauges = clock()
+
+    def add(self, torrent: TorrentFile, number: int) -> None:
+        """Meters a torrent of the session; call it before the next step.
+
+        Args:
+            torrent: The torrent file's facts.
+            number: What `EngineSession.add_torrent` returned for it.
+        """
+        self._torrents[number] = _Metered(
+            torrent=torrent,
+            journal_id=self.journal.add_torrent(
+                content_id=torrent.content_id,
+                name=torrent.name,
+                content_bytes=torrent.content_bytes,
+            ),
+            meter=TorrentMeter(torrent.layout),
+        )
+
+    def meter(self, number: int) -> TorrentMeter:
+        """Returns the meter of a torrent, to read its totals."""
+        return self._torrents[number].meter
+
+    def sent_bytes(self, number: int, peer: PeerKey) -> int:
+        """Returns content bytes handed to a connection's send buffer: no claim may exceed it."""
+        meter = self._torrents[number].meter
+        return sum(
+            count
+            for index, count in list(meter.sent.items())
+            if self.session.peer_key(index) == peer
+        )
+
+    def firm_bytes(self, number: int) -> dict[Source, int]:
+        """Returns a torrent's firm content bytes by source, durable or not yet."""
+        totals = dict.fromkeys(Source, 0)
+        for peer, count in list(self._torrents[number].meter.firm.items()):
+            totals[self._source_of(number, peer)[0]] += count
+        return totals
+
+    def step(self, timeout_ms: int = 100) -> StepResult:
+        """Waits for alerts, meters them and makes credits durable when it is time to."""
+        self.session.wait(timeout_ms)
+        return self._take(self.session.drain(), commit=False)
+
+    def commit(self) -> StepResult:
+        """Drains what there is and makes all credits durable now."""
+        return self._take(self.session.drain(), commit=True)
+
+    def audit(self) -> SessionAudit | None:
+        """Compares the meters with libtorrent's counters and journals the difference.
+
+        At rest nothing is unexplained. While blocks are on their way it is their size; call it
+        when the torrents are idle.
+
+        Returns:
+            The figures, or None if libtorrent did not answer in time.
+        """
+        counters, drained = self.session.read_counters()
+        self._take(drained, commit=True)
+        if counters is None:
+            return None
+        metered = mixed_padding = 0
+        for number, metering in self._torrents.items():
+            meter = metering.meter
+            if metering.torrent.web_seeds:
+                mixed_padding += meter.layout.mixed_padding_bytes
+            metered += meter.passed_bytes
+            # Peers send the padding inside a block; a web seed is never asked for it.
+            metered += sum(
+                count
+                for peer, count in meter.padding.items()
+                if self._source_of(number, peer)[0] is Source.P2P
+            )
+        audit = SessionAudit(
+            recv_payload_bytes=counters.recv_payload_bytes,
+            redundant_bytes=counters.redundant_bytes,
+            recv_failed_bytes=counters.failed_bytes,
+            difference_bytes=counters.recv_payload_bytes
+            - counters.redundant_bytes
+            - counters.failed_bytes
+            - metered,
+            # A duplicate block of a web seed is received without its padding, yet libtorrent
+            # counts it as redundant with it.
+            tolerance_bytes=min(counters.redundant_bytes, mixed_padding),
+        )
+        self.journal.record_audit(audit)
+        return audit
+
+    def finish(self, *, grace_seconds: float = GRACE_SECONDS) -> StepResult:
+        """Ends metering: pauses the session, drains through the grace, decides what is pending.
+
+        What is firm is durable on return, unless the result says why not. Receipts of it can
+        still be signed and sent; the session may be closed.
+        """
+        self._refresh_peers()
+        self.session.pause()
+        self.session.flush()
+        deadline = self._clock() + grace_seconds
+        notices: list[Notice] = []
+        credited = 0
+        while (left := deadline - self._clock()) > 0:
+            result = self.step(min(100, int(left * 1000) + 1))
+            notices.extend(result.notices)
+            credited += result.credited_bytes
+        for metering in self._torrents.values():
+            metering.meter.settle_pending()
+        last = self.commit()
+        return StepResult(
+            notices=(*notices, *last.notices),
+            credited_bytes=credited + last.credited_bytes,
+            committed=last.committed,
+            journal_error=last.journal_error,
+        )
+
+    def _take(self, drained: Drained, *, commit: bool) -> StepResult:
+        self._feed(drained)
+        self._settle_finished()
+        credited = self._collect_credits()
+        now = self._clock()
+        unknown = any(
+            credit.peer not in self._sources
+            for metering in self._torrents.values()
+            for credit in metering.unsaved[-1:]
+        )
+        met = any(notice.kind is NoticeKind.CONNECTED for notice in drained.notices)
+        if now >= self._next_poll or unknown or met:
+            self._refresh_peers()
+            self._next_poll = now + POLL_SECONDS
+        committed, error = False, None
+        if commit or self._is_due(now):
+            self._next_commit = now + COMMIT_SECONDS
+            try:
+                committed = self._commit(with_gauges=commit or now >= self._next_gauges)
+            except JournalError as failure:
+                error = str(failure)
+        return StepResult(
+            notices=tuple(drained.notices),
+            credited_bytes=credited,
+            committed=committed,
+            journal_error=error,
+        )
+
+    def _feed(self, drained: Drained) -> None:
+        by_torrent: defaultdict[int, list[tuple[int, int, int, int, int]]] = defaultdict(list)
+        for event in drained.events:
+            if event[1] == ALL_TORRENTS:
+                for number in self._torrents:
+                    by_torrent[number].append(event)
+            else:
+                by_torrent[event[1]].append(event)
+        for number, events in by_torrent.items():
+            if metering := self._torrents.get(number):
+                metering.meter.feed(events)
+                metering.touched.update(event[2] for event in events if event[2] >= 0)
+
+    def _settle_finished(self) -> None:
+        now = self._clock()
+        for metering in self._torrents.values():
+            meter = metering.meter
+            if not (meter.is_finished and meter.pending_bytes):
+                metering.settle_at = None
+            elif metering.settle_at is None:
+                metering.settle_at = now + GRACE_SECONDS
+            elif now >= metering.settle_at:
+                meter.settle_pending()
+                metering.settle_at = None
+
+    def _collect_credits(self) -> int:
+        credited = 0
+        for metering in self._torrents.values():
+            new = metering.meter.take_credits()
+            metering.unsaved.extend(new)
+            metering.touched.update(credit.peer for credit in new)
+            credited += sum(credit.length for credit in new)
+        return credited
+
+    def _is_due(self, now: float) -> bool:
+        if now >= self._next_commit and any(m.unsaved for m in self._torrents.values()):
+            return True
+        return now >= self._next_gauges and any(m.touched for m in self._torrents.values())
+
+    def _commit(self, *, with_gauges: bool) -> bool:
+        updates: list[PeerUpdate] = []
+        for number, metering in self._torrents.items():
+            blocks: defaultdict[int, list[CreditedBlock]] = defaultdict(list)
+            for credit in metering.unsaved:
+                blocks[credit.peer].append(CreditedBlock(*credit[1:]))
+            updates.extend(
+                self._update_of(number, peer, tuple(blocks.get(peer, ())))
+                for peer in (metering.touched if with_gauges else blocks)
+            )
+        gauges = tuple(_gauges_of(metering) for metering in self._torrents.values())
+        self.journal.commit_batch(
+            MeterBatch(peers=tuple(updates), torrents=gauges), epoch=self._current_epoch()
+        )
+        # Durable from here; before this line nothing was forgotten.
+        for metering in self._torrents.values():
+            metering.unsaved.clear()
+            if with_gauges:
+                metering.touched.clear()
+        if with_gauges:
+            self._next_gauges = self._clock() + GAUGE_SECONDS
+        return True
+
+    def _update_of(self, number: int, peer: int, blocks: tuple[CreditedBlock, ...]) -> PeerUpdate:
+        metering = self._torrents[number]
+        source, url = self._source_of(number, peer)
+        return PeerUpdate(
+            torrent=metering.journal_id,
+            peer=PeerKey(*self.session.peer_key(peer)),
+            source=source,
+            url=url,
+            failed_bytes=metering.meter.failed.get(peer, 0),
+            sent_bytes=metering.meter.sent.get(peer, 0),
+            blocks=blocks,
+        )
+
+    def _refresh_peers(self) -> None:
+        self.peers = tuple(self.session.peers())
+        for snapshot in self.peers:
+            if snapshot.peer in self._sources or not snapshot.handshake_done:
+                continue
+            if snapshot.is_web_seed:
+                url = self._url_of(snapshot.torrent, snapshot.endpoint)
+                self._sources[snapshot.peer] = Source.CDN, url
+            else:
+                self._sources[snapshot.peer] = Source.P2P, ""
+
+    def _source_of(self, number: int, peer: int) -> tuple[Source, str]:
+        """Returns source and URL of a peer; one that left unseen is told by its address.
+
+        A server's listening address cannot be a BitTorrent connection's far end as well.
+        """
+        if peer not in self._sources:
+            _, endpoint = self.session.peer_key(peer)
+            torrent = self._torrents[number].torrent
+            literal = [url for url in torrent.web_seeds if _endpoint_of(url) == endpoint]
+            self._sources[peer] = (Source.CDN, literal[0]) if literal else (Source.P2P, "")
+        return self._sources[peer]
+
+    def _url_of(self, number: int, endpoint: str) -> str:
+        """Returns which web seed's URL an address belongs to, or "" when it cannot be told."""
+        metering = self._torrents.get(number)
+        web_seeds = metering.torrent.web_seeds if metering else ()
+        for url in web_seeds:
+            if _endpoint_of(url) == endpoint:
+                return url
+        return web_seeds[0] if len(web_seeds) == 1 else ""
+
+
+def _gauges_of(metering: _Metered) -> TorrentGauges:
+    meter = metering.meter
+    return TorrentGauges(
+        torrent=metering.journal_id,
+        passed_bytes=meter.passed_bytes,
+        pending_bytes=meter.pending_bytes,
+        ambiguous_bytes=meter.ambiguous_bytes,
+        present_bytes=meter.present_bytes,
+        is_estimated=meter.is_estimated,
+    )
+
+
+def _endpoint_of(url: str) -> str:
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
