@@ -1,0 +1,141 @@
+"""Charges: judged lanes through the contract, and its answer in the books' words.
+
+The contract sees sealed lanes, its own part of the opening state and the terms' prices, nothing
+else; `contracts.settlement` refuses whatever it returns that cannot be right.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from contracts import settlement as contract
+from contracts.registry import Rule
+from ledger.books.judgement import JudgedLane
+from ledger.books.state import CapUse, Cumulative, CumulativeKey, State
+from ledger.evidence.encoding import ZERO_KEY
+from ledger.evidence.terms import Terms
+
+_SOURCES = (contract.LaneSource.P2P, contract.LaneSource.CDN)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settlement:
+    """What the contract decided about an epoch."""
+
+    lanes: tuple[JudgedLane, ...]
+    """The lanes it saw, in order."""
+
+    outcomes: tuple[contract.LaneOutcome, ...]
+    """One per lane."""
+
+    charges: tuple[contract.Charge, ...]
+    """What the epoch adds, by payer, payee, source and price version."""
+
+    cap_use: Mapping[bytes, CapUse]
+    """Closing cap use."""
+
+    cumulative: Mapping[CumulativeKey, Cumulative]
+    """Closing cumulative totals."""
+
+    steps: int
+    """Steps the contract took."""
+
+
+def run_contract(
+    rule: Rule, terms: Terms, lanes: Sequence[JudgedLane], opening: State
+) -> Settlement:
+    """Run the contract on judged lanes.
+
+    Raises:
+        SettlementError: What goes in or comes out cannot be right.
+        LanguageError: The contract fails or exceeds its bounds.
+    """
+    result = contract.settle(
+        rule,
+        [_lane_input(lane) for lane in lanes],
+        _parameters(terms),
+        _contract_state(opening),
+    )
+    last_epochs = {
+        **{digest: use.last_epoch for digest, use in opening.cap_use.items()},
+        **{lane.entitlement_digest: lane.entitlement_last_epoch for lane in lanes},
+    }
+    return Settlement(
+        lanes=tuple(lanes),
+        outcomes=result.outcomes,
+        charges=result.charges,
+        cap_use={
+            row.entitlement: CapUse(
+                credited_bytes=row.credited_bytes,
+                media_ms=row.media_ms,
+                last_epoch=last_epochs[row.entitlement],
+            )
+            for row in result.closing.cap_use
+        },
+        cumulative={
+            (row.payer, row.payee, _SOURCES.index(row.source), row.price_version): Cumulative(
+                bytes_total=row.total_bytes,
+                charge_stroops=row.charge_stroops,
+                fee_stroops=row.fee_stroops,
+            )
+            for row in result.closing.cumulative
+        },
+        steps=result.steps,
+    )
+
+
+def _lane_input(lane: JudgedLane) -> contract.LaneInput:
+    return contract.LaneInput(
+        entitlement=lane.entitlement_digest,
+        payer=lane.payer_account,
+        payee=b"" if lane.payee_account == ZERO_KEY else lane.payee_account,
+        payee_key=lane.payee_key,
+        content=lane.content_id,
+        source=_SOURCES[lane.is_cdn],
+        received_bytes=lane.bytes_new,
+        media_ms=lane.media_ms_total,
+        max_bytes=lane.max_bytes,
+        max_media_ms=lane.max_media_ms,
+    )
+
+
+def _parameters(terms: Terms) -> contract.Parameters:
+    return contract.Parameters(
+        price_version=terms.price_version,
+        price_stroops=terms.price_stroops,
+        price_quantity_bytes=terms.price_quantity_bytes,
+        fee_ppm=terms.fee_ppm,
+        cdn_prices={
+            cdn.key: (cdn.price_stroops, cdn.price_quantity_bytes)
+            for cdn in terms.cdns
+            if cdn.account != ZERO_KEY
+        },
+    )
+
+
+def _contract_state(opening: State) -> contract.ContractState:
+    return contract.ContractState(
+        cap_use=tuple(
+            contract.CapUse(
+                entitlement=digest, credited_bytes=use.credited_bytes, media_ms=use.media_ms
+            )
+            for digest, use in sorted(opening.cap_use.items())
+        ),
+        cumulative=tuple(
+            sorted(
+                (
+                    contract.CumulativeRow(
+                        payer=payer,
+                        payee=payee,
+                        source=_SOURCES[source],
+                        price_version=version,
+                        total_bytes=total.bytes_total,
+                        charge_stroops=total.charge_stroops,
+                        fee_stroops=total.fee_stroops,
+                    )
+                    for (payer, payee, source, version), total in opening.cumulative.items()
+                ),
+                # The contract orders sources by name, "cdn" before "p2p"; the state by number.
+                key=lambda row: row.key,
+            )
+        ),
+    )

@@ -1,0 +1,424 @@
+"""Epoch: sealed inputs to leaves, balances, statements and payouts, in the one defined order.
+
+`seal_epoch` fixes the inputs: it judges receipts and makes the leaves up to the seal leaf.
+`compute_epoch` is a pure function of sealed inputs and opening state: fold what the chain did, run
+the contract, accrue, plan payouts, and check every view against every other. Worker and verifier
+run these same functions. Corrections: a lane of an earlier epoch pays what it counts for now minus
+what it counted for before.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from contracts.registry import Rule
+from ledger.books.charges import Settlement, run_contract
+from ledger.books.draft import Draft
+from ledger.books.errors import require_equal
+from ledger.books.folding import fold_transactions
+from ledger.books.journal import Account, Book, EntryKind, JournalEntry, Posting, sum_postings
+from ledger.books.judgement import (
+    BundleCheck,
+    JudgedLane,
+    Judgement,
+    LaneCount,
+    ReceiptCode,
+    codes_root_of,
+    judge_lanes,
+    lane_root_of,
+)
+from ledger.books.payouts import plan_payouts
+from ledger.books.state import CorrectedLane, PayeeBalance, State, state_root
+from ledger.books.statements import StatementLine, salt_of_line, sum_tree_of
+from ledger.books.transactions import AppliedTransaction, NetworkFact, format_fact
+from ledger.evidence.encoding import RecordCode, Signed
+from ledger.evidence.leaf import (
+    BUNDLE_LEAF,
+    CORRECTION_LEAF,
+    RESULT_LEAF,
+    SEAL_LEAF,
+    Activation,
+    BundleLeaf,
+    CorrectionLeaf,
+    PayoutLeaf,
+    ResultLeaf,
+    SealLeaf,
+    commit_to,
+    commit_to_salt_key,
+    format_payout_leaf,
+)
+from ledger.evidence.merkle import root_hash
+from ledger.evidence.sumtree import SumRoot
+from ledger.evidence.terms import Terms
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochInputs:
+    """Everything an epoch's leaves are computed from."""
+
+    terms: Signed[Terms]
+    """Terms in force."""
+
+    opening: State
+    """Closing state of the epoch before."""
+
+    rule: Rule
+    """Contract in force."""
+
+    activations: tuple[Signed[Activation], ...]
+    """Activations that begin with this epoch; first in the log."""
+
+    checks: tuple[BundleCheck, ...]
+    """Bundles promised for this seal, checked; in `bundle_order`."""
+
+    counted_before: Mapping[bytes, LaneCount]
+    """For lanes of earlier epochs in these bundles: what they counted for in their own seal."""
+
+    facts: tuple[NetworkFact, ...]
+    """Transactions of our accounts in this epoch's network ledgers, in chain order."""
+
+    transactions: tuple[AppliedTransaction, ...]
+    """The same, as the books read them."""
+
+    last_ledger_sequence: int
+    """Last network ledger that closed before the epoch's end."""
+
+    last_ledger_close_s: int
+    """Its close time."""
+
+    salt_key: bytes
+    """Key of the epoch's salts; stored before the seal; 32 bytes."""
+
+    @property
+    def epoch(self) -> int:
+        """The epoch to seal."""
+        return self.opening.head.next_epoch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seal:
+    """The inputs, final."""
+
+    judgement: Judgement
+    corrections: tuple[CorrectionLeaf, ...]
+    """By ascending lane digest."""
+
+    leaves: tuple[bytes, ...]
+    """Activations, bundle leaves, corrections, seal leaf."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What the epoch came to."""
+
+    settlement: Settlement
+    """Per lane and per payee, as the contract returned it."""
+
+    entries: tuple[JournalEntry, ...]
+    """Journal of the epoch."""
+
+    lines: tuple[StatementLine, ...]
+    """By ascending subject."""
+
+    sum_root: SumRoot
+    """Root of the sum tree over the lines."""
+
+    closing: State
+    """Opening state of the next epoch."""
+
+    result_leaf: ResultLeaf
+    payouts: tuple[PayoutLeaf, ...]
+    leaves: tuple[bytes, ...]
+    """Result leaf, then payout leaves."""
+
+
+def bundle_order(check: BundleCheck) -> tuple[bytes, bytes]:
+    """Sort key of bundles in a seal: the bundle's key, then its digest."""
+    if check.bundle is None:
+        raise ValueError("bundle: got one that does not parse, want only framed ones in a seal")
+    return check.bundle.value.key, check.bundle.digest
+
+
+def seal_epoch(inputs: EpochInputs) -> Seal:
+    """Judge the inputs and make the epoch's leaves up to its seal leaf.
+
+    Raises:
+        ValueError: Bundles are not in `bundle_order` or facts not in chain order: our own error.
+    """
+    if sorted(inputs.checks, key=bundle_order) != list(inputs.checks):
+        raise ValueError("checks: not in bundle order")
+    orders = [fact.order for fact in inputs.facts]
+    if sorted(set(orders)) != orders or len(inputs.facts) != len(inputs.transactions):
+        raise ValueError("facts: not in chain order, or transactions missing")
+    judgement = judge_lanes(
+        inputs.checks,
+        terms=inputs.terms.value,
+        void_from=inputs.opening.void_from,
+        counted_before=_counts_so_far(inputs),
+    )
+    corrections = tuple(
+        _correction_leaf(inputs, lane) for lane in judgement.lanes if lane.epoch < inputs.epoch
+    )
+    leaves = [activation.raw for activation in inputs.activations]
+    leaves.extend(
+        BUNDLE_LEAF.format_body(_bundle_leaf(inputs, check, codes))
+        for check, codes in zip(inputs.checks, judgement.codes, strict=True)
+    )
+    leaves.extend(CORRECTION_LEAF.format_body(correction) for correction in corrections)
+    leaves.append(SEAL_LEAF.format_body(_seal_leaf(inputs, len(corrections))))
+    return Seal(judgement=judgement, corrections=corrections, leaves=tuple(leaves))
+
+
+def _counts_so_far(inputs: EpochInputs) -> dict[bytes, LaneCount]:
+    """What lanes of earlier epochs counted for: a correction kept in the state is the newest."""
+    counts = dict(inputs.counted_before)
+    for digest, lane in inputs.opening.corrected_lanes.items():
+        counts[digest] = LaneCount(sequence=lane.sequence, bytes_total=lane.bytes_total)
+    return counts
+
+
+def _bundle_leaf(
+    inputs: EpochInputs, check: BundleCheck, codes: tuple[ReceiptCode, ...]
+) -> BundleLeaf:
+    if check.bundle is None:
+        raise AssertionError("a sealed bundle is framed")
+    bundle = check.bundle.value
+    counted = [
+        receipt.value.bytes_total
+        for receipt, code in zip(bundle.receipts, codes, strict=True)
+        if code == ReceiptCode.COUNTED
+    ]
+    return BundleLeaf(
+        network_id=inputs.terms.value.network_id,
+        epoch=bundle.epoch,
+        sealing_epoch=inputs.epoch,
+        bundle_digest=check.bundle.digest,
+        submitter_commitment=commit_to(
+            inputs.salt_key, RecordCode.LEAF_BUNDLE, bundle.submitter_key
+        ),
+        code=check.code,
+        receipts_counted=len(counted),
+        receipts_refused=len(codes) - len(counted),
+        bytes_counted=sum(counted),
+        codes_root=codes_root_of(codes),
+    )
+
+
+def _correction_leaf(inputs: EpochInputs, lane: JudgedLane) -> CorrectionLeaf:
+    return CorrectionLeaf(
+        network_id=inputs.terms.value.network_id,
+        epoch=lane.epoch,
+        sealing_epoch=inputs.epoch,
+        lane_commitment=commit_to(inputs.salt_key, RecordCode.LEAF_CORRECTION, lane.lane_digest),
+        bytes_before=lane.bytes_before,
+        bytes_after=lane.count.bytes_total,
+    )
+
+
+def _seal_leaf(inputs: EpochInputs, correction_count: int) -> SealLeaf:
+    return SealLeaf(
+        network_id=inputs.terms.value.network_id,
+        epoch=inputs.epoch,
+        terms_digest=inputs.terms.digest,
+        rules_digest=inputs.rule.digest,
+        opening_state_root=state_root(inputs.opening),
+        last_ledger_sequence=inputs.last_ledger_sequence,
+        last_ledger_close_s=inputs.last_ledger_close_s,
+        facts_root=root_hash([format_fact(fact) for fact in inputs.facts]),
+        fact_count=len(inputs.facts),
+        bundle_count=len(inputs.checks),
+        correction_count=correction_count,
+        salt_key_commitment=commit_to_salt_key(inputs.salt_key),
+    )
+
+
+def compute_epoch(inputs: EpochInputs, seal: Seal) -> Result:
+    """Compute what a sealed epoch comes to.
+
+    Raises:
+        BooksError: A transaction nobody planned moved money, or two views of a number differ.
+        ContractError: The contract failed or returned what its interface forbids.
+    """
+    terms = inputs.terms.value
+    draft = Draft.of(inputs.opening)
+    draft.head = replace(
+        draft.head,
+        last_ledger_sequence=inputs.last_ledger_sequence,
+        last_ledger_close_s=inputs.last_ledger_close_s,
+    )
+    fold_transactions(draft, terms, inputs.transactions)
+    settlement = run_contract(inputs.rule, terms, seal.judgement.lanes, inputs.opening)
+    draft.cap_use = dict(settlement.cap_use)
+    draft.cumulative = dict(settlement.cumulative)
+    postings = _accrue(draft, settlement)
+    lines = _lines(inputs, settlement, draft)
+    sum_root = sum_tree_of(lines).root()
+    if postings:
+        draft.book(
+            EntryKind.ACCRUAL, terms.epoch_end_s(inputs.epoch), sum_root.hash, tuple(postings)
+        )
+    _note_lanes(draft, inputs, seal)
+    payouts = tuple(plan_payouts(draft, terms))
+    _forget(draft, terms, inputs.epoch)
+    closing = draft.finish()
+    _check_views(inputs.opening, closing, tuple(draft.entries), lines, settlement)
+    result_leaf = _result_leaf(inputs, seal, settlement, sum_root, closing, len(payouts))
+    leaves = (
+        RESULT_LEAF.format_body(result_leaf),
+        *(format_payout_leaf(payout) for payout in payouts),
+    )
+    return Result(
+        settlement=settlement,
+        entries=tuple(draft.entries),
+        lines=lines,
+        sum_root=sum_root,
+        closing=closing,
+        result_leaf=result_leaf,
+        payouts=payouts,
+        leaves=leaves,
+    )
+
+
+def _accrue(draft: Draft, settlement: Settlement) -> list[Posting]:
+    postings: list[Posting] = []
+    for charge in settlement.charges:
+        postings.extend(draft.accrue(charge.payee, charge.charge_stroops, charge.fee_stroops))
+    return postings
+
+
+def _lines(inputs: EpochInputs, settlement: Settlement, draft: Draft) -> tuple[StatementLine, ...]:
+    """One line for every party that delivered, was charged for, or was paid in this epoch."""
+    bytes_by_subject: dict[bytes, list[int]] = defaultdict(lambda: [0, 0])
+    for lane, outcome in zip(settlement.lanes, settlement.outcomes, strict=True):
+        subject = lane.payee_key if lane.payee_account == bytes(32) else lane.payee_account
+        bytes_by_subject[subject][lane.is_cdn] += outcome.credited_bytes
+    money_by_subject: dict[bytes, list[int]] = defaultdict(lambda: [0, 0])
+    for charge in settlement.charges:
+        money_by_subject[charge.payee][0] += charge.charge_stroops
+        money_by_subject[charge.payee][1] += charge.fee_stroops
+    paid = {
+        account
+        for account, balance in draft.payees.items()
+        if balance.paid_stroops != _opening_balance(inputs, account).paid_stroops
+    }
+    lines: list[StatementLine] = []
+    for subject in sorted({*bytes_by_subject, *money_by_subject, *paid}):
+        before = _opening_balance(inputs, subject)
+        after = draft.payees.get(subject, PayeeBalance())
+        bytes_p2p, bytes_cdn = bytes_by_subject[subject]
+        charge_stroops, fee_stroops = money_by_subject[subject]
+        line = StatementLine(
+            subject=subject,
+            salt=salt_of_line(inputs.salt_key, subject),
+            bytes_p2p=bytes_p2p,
+            bytes_cdn=bytes_cdn,
+            charge_stroops=charge_stroops,
+            fee_stroops=fee_stroops,
+            opening_stroops=before.owed_stroops,
+            paid_stroops=after.paid_stroops - before.paid_stroops,
+            closing_stroops=after.owed_stroops,
+        )
+        lines.append(line)
+    return tuple(lines)
+
+
+def _opening_balance(inputs: EpochInputs, account: bytes) -> PayeeBalance:
+    return inputs.opening.payees.get(account, PayeeBalance())
+
+
+def _note_lanes(draft: Draft, inputs: EpochInputs, seal: Seal) -> None:
+    for lane in seal.judgement.lanes:
+        if lane.epoch < inputs.epoch:
+            draft.corrected_lanes[lane.lane_digest] = CorrectedLane(
+                epoch=lane.epoch,
+                sequence=lane.count.sequence,
+                bytes_total=lane.count.bytes_total,
+            )
+    for entitlement, first_epoch in seal.judgement.voided:
+        known = draft.void_from.get(entitlement, first_epoch)
+        draft.void_from[entitlement] = min(known, first_epoch)
+
+
+def _forget(draft: Draft, terms: Terms, epoch: int) -> None:
+    """Drop what no receipt can touch any more, so that the state does not grow for ever."""
+    oldest = epoch + 1 - terms.correction_epochs
+    draft.corrected_lanes = {
+        digest: lane for digest, lane in draft.corrected_lanes.items() if lane.epoch >= oldest
+    }
+    draft.cap_use = {
+        entitlement: use for entitlement, use in draft.cap_use.items() if use.last_epoch >= oldest
+    }
+
+
+def _check_views(
+    opening: State,
+    closing: State,
+    entries: tuple[JournalEntry, ...],
+    lines: tuple[StatementLine, ...],
+    settlement: Settlement,
+) -> None:
+    """Contract, statements, journal and state are four views of the same numbers."""
+    charged = sum(charge.charge_stroops for charge in settlement.charges)
+    credited = sum(outcome.credited_bytes for outcome in settlement.outcomes)
+    require_equal("Σ statement charges", got=sum(x.charge_stroops for x in lines), want=charged)
+    require_equal("Σ statement bytes", got=sum(x.bytes_credited for x in lines), want=credited)
+    require_equal(
+        "Σ payee balances that moved",
+        got=sum(line.closing_stroops - line.opening_stroops for line in lines),
+        want=closing.carried_stroops - opening.carried_stroops,
+    )
+    change = sum_postings(entries)
+    for account, before, after in (
+        (Account.ESCROW, opening.head.escrow_stroops, closing.head.escrow_stroops),
+        (Account.PAYOUT, opening.head.payout_stroops, closing.head.payout_stroops),
+        (Account.FEES, -opening.head.fees_stroops, -closing.head.fees_stroops),
+        (Account.SUSPENSE, -opening.head.suspense_stroops, -closing.head.suspense_stroops),
+        (Account.UNSPENT, -opening.unspent_stroops, -closing.unspent_stroops),
+        (Account.PAYEE, -opening.carried_stroops, -closing.carried_stroops),
+    ):
+        journal = sum(
+            amount
+            for (kind, _, book), amount in change.items()
+            if kind == account and book == Book.PRICED
+        )
+        require_equal(f"journal of {account.name}", got=journal, want=after - before)
+    require_equal(
+        "escrow + payout balances",
+        got=closing.head.escrow_stroops + closing.head.payout_stroops,
+        want=closing.unspent_stroops
+        + closing.head.fees_stroops
+        + closing.carried_stroops
+        + closing.head.suspense_stroops,
+    )
+
+
+def _result_leaf(
+    inputs: EpochInputs,
+    seal: Seal,
+    settlement: Settlement,
+    sum_root: SumRoot,
+    closing: State,
+    payout_count: int,
+) -> ResultLeaf:
+    credited = [0, 0]
+    uncredited = 0
+    for lane, outcome in zip(settlement.lanes, settlement.outcomes, strict=True):
+        credited[lane.is_cdn] += outcome.credited_bytes
+        uncredited += outcome.uncredited_bytes
+    return ResultLeaf(
+        network_id=inputs.terms.value.network_id,
+        epoch=inputs.epoch,
+        rules_digest=inputs.rule.digest,
+        lane_count=len(seal.judgement.lanes),
+        lane_root=lane_root_of(seal.judgement.lanes),
+        bytes_p2p_credited=credited[0],
+        bytes_cdn_credited=credited[1],
+        bytes_uncredited=uncredited,
+        charged_stroops=sum(charge.charge_stroops for charge in settlement.charges),
+        fee_stroops=sum(charge.fee_stroops for charge in settlement.charges),
+        sum_tree_hash=sum_root.hash,
+        sum_tree_bytes=sum_root.total_bytes,
+        sum_tree_stroops=sum_root.total_stroops,
+        payout_count=payout_count,
+        closing_state_root=state_root(closing),
+    )

@@ -1,0 +1,156 @@
+"""Folding: network facts into balances, deposits, decided batches and the XLM book.
+
+Every transaction on an account of the settlement domain passes here in the order of the chain. One
+that moved our money and belongs to no deposit or planned batch stops the books: nobody may guess
+what it was. Reference: Stellar's rule that a slot (channel account, sequence) applies at most once.
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from ledger.books.draft import Draft
+from ledger.books.errors import UnknownTransactionError
+from ledger.books.state import OpenBatch
+from ledger.books.transactions import AppliedTransaction, Movement
+from ledger.evidence.leaf import PAYOUT_FUNDING
+from ledger.evidence.terms import Terms
+
+
+def domain_accounts(terms: Terms) -> frozenset[bytes]:
+    """Return the accounts of the settlement domain: escrow, payout, anchor, channels."""
+    single = (terms.escrow_account, terms.payout_account, terms.anchor_account)
+    return frozenset((*single, *terms.channel_accounts))
+
+
+def fold_transactions(
+    draft: Draft, terms: Terms, transactions: Iterable[AppliedTransaction]
+) -> None:
+    """Fold transactions, given in chain order, into a draft.
+
+    Raises:
+        UnknownTransactionError: Money of ours moved by a transaction that no plan explains.
+    """
+    ours = domain_accounts(terms)
+    for transaction in transactions:
+        _fold_network_fee(draft, transaction, ours)
+        batch_number = _batch_of_slot(draft, transaction, terms)
+        if batch_number is not None:
+            _decide_batch(draft, terms, transaction, batch_number)
+        elif transaction.succeeded:
+            for movement in transaction.movements:
+                _fold_movement(draft, terms, transaction, movement)
+        _fold_native_movements(draft, transaction, ours)
+        _open_channels(draft, terms, transaction)
+
+
+def _fold_network_fee(
+    draft: Draft, transaction: AppliedTransaction, ours: frozenset[bytes]
+) -> None:
+    if transaction.fee_account in ours and transaction.fee_charged_stroops:
+        draft.spend_xlm(
+            transaction.fee_account,
+            transaction.fee_charged_stroops,
+            transaction.close_time_s,
+            transaction.tx_hash,
+            is_fee=True,
+        )
+
+
+def _batch_of_slot(draft: Draft, transaction: AppliedTransaction, terms: Terms) -> int | None:
+    if transaction.source_account not in terms.channel_accounts:
+        return None
+    for number, batch in draft.batches.items():
+        slot = (batch.channel_account, batch.channel_sequence)
+        if slot == (transaction.source_account, transaction.sequence):
+            return number
+    raise UnknownTransactionError(
+        f"transaction {transaction.tx_hash.hex()}: got sequence {transaction.sequence} of channel "
+        f"{transaction.source_account.hex()}, want the slot of an undecided batch"
+    )
+
+
+def _decide_batch(
+    draft: Draft, terms: Terms, transaction: AppliedTransaction, batch_number: int
+) -> None:
+    batch = draft.batches.pop(batch_number)
+    if not transaction.succeeded:
+        for account in transaction.failed_destinations:
+            if account in draft.payees:
+                draft.payees[account] = replace(draft.payees[account], pays_alone=True)
+        return
+    _require_planned(batch, transaction, terms)
+    if batch.kind == PAYOUT_FUNDING:
+        draft.fund(batch.total_stroops, transaction.close_time_s, transaction.tx_hash)
+        return
+    payments = [(payment.account, payment.amount_stroops) for payment in batch.payments]
+    draft.pay(payments, transaction.close_time_s, transaction.tx_hash)
+
+
+def _require_planned(batch: OpenBatch, transaction: AppliedTransaction, terms: Terms) -> None:
+    source = terms.escrow_account if batch.kind == PAYOUT_FUNDING else terms.payout_account
+    planned = [
+        (terms.asset_code, terms.asset_issuer, source, payment.account, payment.amount_stroops)
+        for payment in batch.payments
+    ]
+    moved = [
+        (
+            movement.asset_code,
+            movement.asset_issuer,
+            movement.source,
+            movement.destination,
+            movement.amount_stroops,
+        )
+        for movement in transaction.movements
+    ]
+    if planned != moved:
+        raise UnknownTransactionError(
+            f"transaction {transaction.tx_hash.hex()}: moved {len(moved)} amounts, "
+            f"want the {len(planned)} planned payments of its slot"
+        )
+
+
+def _fold_movement(
+    draft: Draft, terms: Terms, transaction: AppliedTransaction, movement: Movement
+) -> None:
+    if not movement.is_exact and movement.source in domain_accounts(terms):
+        raise UnknownTransactionError(
+            f"transaction {transaction.tx_hash.hex()}: a conversion by {movement.source.hex()}, "
+            "want planned payments only"
+        )
+    if (movement.asset_code, movement.asset_issuer) != (terms.asset_code, terms.asset_issuer):
+        return
+    holders = (terms.escrow_account, terms.payout_account)
+    if movement.source in holders:
+        raise UnknownTransactionError(
+            f"transaction {transaction.tx_hash.hex()}: moved {movement.amount_stroops} stroops out "
+            f"of {movement.source.hex()}, want a planned batch"
+        )
+    time_s, reference = transaction.close_time_s, transaction.tx_hash
+    if movement.destination == terms.escrow_account:
+        known = terms.broadcaster_account in {movement.source, transaction.memo_hash}
+        draft.deposit(movement.amount_stroops, known=known, time_s=time_s, reference=reference)
+    elif movement.destination == terms.payout_account:
+        draft.stray_payout_deposit(movement.amount_stroops, time_s, reference)
+
+
+def _fold_native_movements(
+    draft: Draft, transaction: AppliedTransaction, ours: frozenset[bytes]
+) -> None:
+    time_s, reference = transaction.close_time_s, transaction.tx_hash
+    for movement in transaction.movements:
+        if not movement.is_native or not movement.amount_stroops:
+            continue
+        if movement.source in ours:
+            draft.spend_xlm(
+                movement.source, movement.amount_stroops, time_s, reference, is_fee=False
+            )
+        if movement.destination in ours:
+            draft.receive_xlm(movement.destination, movement.amount_stroops, time_s, reference)
+
+
+def _open_channels(draft: Draft, terms: Terms, transaction: AppliedTransaction) -> None:
+    """A new account starts at sequence ledger << 32; its first slot is the number after."""
+    for movement in transaction.movements:
+        if movement.creates_account and movement.destination in terms.channel_accounts:
+            first_sequence = (transaction.ledger_sequence << 32) + 1
+            draft.channels[movement.destination] = first_sequence

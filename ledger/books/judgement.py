@@ -1,0 +1,484 @@
+"""Judgement: which receipts of which bundles count, and with which code each other one does not.
+
+Two steps. `check_bundle` looks at one bundle alone: frame, signatures, entitlements, bindings; its
+verdict never changes, so a worker computes it once, on arrival. `judge_lanes` looks at all receipts
+of a seal as sets by lane, so the order of arrival never matters. Both give every receipt exactly
+one stable code. Not here: caps and the payable rule (the contract).
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+from ledger.evidence.binding import Binding, Role, is_valid_binding
+from ledger.evidence.bundle import Bundle, BundleKind, is_signed_by_submitter, parse_bundle
+from ledger.evidence.encoding import ZERO_KEY, Signed
+from ledger.evidence.entitlement import ENTITLEMENT, Entitlement
+from ledger.evidence.errors import MalformedError
+from ledger.evidence.merkle import root_hash
+from ledger.evidence.receipt import RECEIPT, Receipt
+from ledger.evidence.terms import Terms
+
+
+class BundleCode(IntEnum):
+    """Why a bundle was refused whole; 0 if it was not. Numbers are never reused."""
+
+    ACCEPTED = 0
+    MALFORMED = 1
+    BAD_SIGNATURE = 2
+    WRONG_NETWORK = 3
+    WRONG_BROADCASTER = 4
+    TOO_LATE = 5
+    """Its epoch is older than the terms' correction window."""
+
+    POISON = 6
+    """It stopped a worker repeatedly and was set aside."""
+
+
+class ReceiptCode(IntEnum):
+    """What became of a receipt; 0 = counted. Numbers are never reused."""
+
+    COUNTED = 0
+    SUPERSEDED = 1
+    """A higher sequence of the same lane counts instead."""
+
+    DUPLICATE = 2
+    """The same receipt stands in an earlier bundle of this seal."""
+
+    BUNDLE_REFUSED = 3
+    BAD_SIGNATURE = 10
+    WRONG_NETWORK = 11
+    WRONG_EPOCH = 12
+    WRONG_PAYEE = 13
+    """The payee is not the bundle's submitter, or not a CDN of the terms."""
+
+    UNBOUND_PAYEE = 14
+    """No valid binding leads from the payee's key to an account."""
+
+    OWN_PAYEE = 15
+    """A session key cannot be its own payee."""
+
+    UNKNOWN_ENTITLEMENT = 20
+    BAD_ENTITLEMENT = 21
+    """Not signed by the terms' issuing key, or for other terms, broadcaster, payer or network."""
+
+    WRONG_SESSION = 22
+    """The receipt's submitter or signer is not the entitlement's session key."""
+
+    ENTITLEMENT_NOT_VALID = 23
+    """Its time does not meet the epoch."""
+
+    ENTITLEMENT_VOID = 24
+    """Its session key signed contradicting receipts in an earlier epoch."""
+
+    EQUIVOCATION = 30
+    """It contradicts another receipt of its lane; the smaller total counts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BundleCheck:
+    """The verdict on one bundle alone."""
+
+    raw: bytes
+    """The bundle as it came."""
+
+    bundle: Signed[Bundle] | None
+    """Parsed, unless malformed."""
+
+    code: BundleCode
+    """0 when its receipts are judged one by one."""
+
+    receipt_codes: tuple[ReceiptCode, ...]
+    """One per receipt, in the bundle's order; COUNTED means: not refused so far."""
+
+    payee_account: bytes
+    """Account bound to a payee bundle's submitter in the bundle's epoch; zeros if none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneCount:
+    """What a lane counts for."""
+
+    sequence: int
+    """Sequence of the receipt that counts."""
+
+    bytes_total: int
+    """Its bytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgedLane:
+    """One lane after judgement: the contract's input, and an entry under the lane root."""
+
+    lane_digest: bytes
+    """32 bytes."""
+
+    epoch: int
+    """Epoch of the lane; below the sealing epoch for a correction."""
+
+    entitlement_digest: bytes
+    """32 bytes."""
+
+    payee_key: bytes
+    """32 bytes."""
+
+    payee_account: bytes
+    """Account that earns; zeros for a CDN without one."""
+
+    payer_account: bytes
+    """Account that is charged."""
+
+    content_id: bytes
+    """32 bytes."""
+
+    is_cdn: bool
+    """Source of the bytes."""
+
+    count: LaneCount
+    """What counts from now on."""
+
+    bytes_before: int
+    """What counted in earlier seals; 0 unless this is a correction."""
+
+    media_ms_total: int
+    """Media time stated by the counting receipt."""
+
+    max_bytes: int
+    """Cap of the entitlement; 0 = none."""
+
+    max_media_ms: int
+    """Cap of the entitlement; 0 = none."""
+
+    entitlement_last_epoch: int
+    """Last epoch the entitlement's time meets; its cap use is forgotten some epochs later."""
+
+    @property
+    def bytes_new(self) -> int:
+        """Bytes this seal adds."""
+        return self.count.bytes_total - self.bytes_before
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """All receipts of one seal, judged."""
+
+    codes: tuple[tuple[ReceiptCode, ...], ...]
+    """Final codes per bundle, in the order of the bundles given."""
+
+    lanes: tuple[JudgedLane, ...]
+    """By ascending lane digest; one per lane with a counted receipt."""
+
+    equivocations: tuple[tuple[bytes, bytes], ...]
+    """Pairs of contradicting signed receipts (raw), by lane."""
+
+    voided: tuple[tuple[bytes, int], ...]
+    """(entitlement digest, first epoch in which it is void), ascending."""
+
+
+def check_bundle(raw: bytes, terms: Signed[Terms], sealing_epoch: int) -> BundleCheck:
+    """Judge one bundle alone.
+
+    Args:
+        raw: The bytes as they came; at most `BUNDLE_SIZE_MAX`.
+        terms: Valid terms of the broadcaster.
+        sealing_epoch: Epoch in whose seal the bundle stands.
+
+    Returns:
+        A verdict; hostile bytes never raise.
+    """
+    try:
+        signed = parse_bundle(raw)
+    except MalformedError:
+        return _refused(raw, None, BundleCode.MALFORMED)
+    bundle = signed.value
+    if bundle.network_id != terms.value.network_id:
+        return _refused(raw, signed, BundleCode.WRONG_NETWORK)
+    if bundle.broadcaster_account != terms.value.broadcaster_account:
+        return _refused(raw, signed, BundleCode.WRONG_BROADCASTER)
+    if not sealing_epoch - terms.value.correction_epochs <= bundle.epoch <= sealing_epoch:
+        return _refused(raw, signed, BundleCode.TOO_LATE)
+    if not is_signed_by_submitter(signed):
+        return _refused(raw, signed, BundleCode.BAD_SIGNATURE)
+    account = _bound_account(bundle, bundle.bindings)
+    context = _BundleContext(bundle, terms, account, _entitlement_codes(bundle, terms))
+    codes = tuple(_check_receipt(receipt, context) for receipt in bundle.receipts)
+    return BundleCheck(
+        raw=raw,
+        bundle=signed,
+        code=BundleCode.ACCEPTED,
+        receipt_codes=codes,
+        payee_account=account,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _BundleContext:
+    bundle: Bundle
+    terms: Signed[Terms]
+    payee_account: bytes
+    entitlements: Mapping[bytes, tuple[Entitlement, ReceiptCode]]
+
+
+def _refused(raw: bytes, signed: Signed[Bundle] | None, code: BundleCode) -> BundleCheck:
+    count = signed.value.receipt_count if signed else 0
+    return BundleCheck(
+        raw=raw,
+        bundle=signed,
+        code=code,
+        receipt_codes=(ReceiptCode.BUNDLE_REFUSED,) * count,
+        payee_account=ZERO_KEY,
+    )
+
+
+def _bound_account(bundle: Bundle, bindings: Iterable[Signed[Binding]]) -> bytes:
+    """Return the account the submitter acts for in the bundle's epoch; zeros if none."""
+    newest: Binding | None = None
+    for signed in bindings:
+        binding = signed.value
+        if (
+            binding.key == bundle.submitter_key
+            and binding.role == Role.SESSION
+            and binding.network_id == bundle.network_id
+            and (newest is None or binding.serial > newest.serial)
+            and is_valid_binding(signed)
+        ):
+            newest = binding
+    if newest is None or not newest.covers(Role.SESSION, bundle.epoch):
+        return ZERO_KEY
+    return newest.account
+
+
+def _entitlement_codes(
+    bundle: Bundle, terms: Signed[Terms]
+) -> dict[bytes, tuple[Entitlement, ReceiptCode]]:
+    start_s = terms.value.epoch_start_s(bundle.epoch)
+    end_s = terms.value.epoch_end_s(bundle.epoch)
+    verdicts: dict[bytes, tuple[Entitlement, ReceiptCode]] = {}
+    for signed in bundle.entitlements:
+        entitlement = signed.value
+        code = ReceiptCode.COUNTED
+        if (
+            entitlement.network_id != terms.value.network_id
+            or entitlement.broadcaster_account != terms.value.broadcaster_account
+            or entitlement.payer_account != terms.value.broadcaster_account
+            or entitlement.terms_digest != terms.digest
+            or entitlement.issuing_key != terms.value.issuing_key
+            or not ENTITLEMENT.is_signed_by(signed, terms.value.issuing_key)
+        ):
+            code = ReceiptCode.BAD_ENTITLEMENT
+        elif entitlement.not_after_s < start_s or entitlement.not_before_s >= end_s:
+            code = ReceiptCode.ENTITLEMENT_NOT_VALID
+        verdicts[signed.digest] = (entitlement, code)
+    return verdicts
+
+
+def _check_receipt(signed: Signed[Receipt], context: _BundleContext) -> ReceiptCode:
+    """Return the first code that applies; cheap checks first, the signature last."""
+    receipt, bundle = signed.value, context.bundle
+    if receipt.network_id != bundle.network_id:
+        return ReceiptCode.WRONG_NETWORK
+    if receipt.epoch != bundle.epoch:
+        return ReceiptCode.WRONG_EPOCH
+    payee_code = _check_payee(receipt, context)
+    if payee_code != ReceiptCode.COUNTED:
+        return payee_code
+    if receipt.entitlement_digest not in context.entitlements:
+        return ReceiptCode.UNKNOWN_ENTITLEMENT
+    entitlement, code = context.entitlements[receipt.entitlement_digest]
+    if code != ReceiptCode.COUNTED:
+        return code
+    if entitlement.session_key == receipt.payee_key:
+        return ReceiptCode.OWN_PAYEE
+    if bundle.kind == BundleKind.VIEWER and entitlement.session_key != bundle.submitter_key:
+        return ReceiptCode.WRONG_SESSION
+    if not RECEIPT.is_signed_by(signed, entitlement.session_key):
+        return ReceiptCode.BAD_SIGNATURE
+    return ReceiptCode.COUNTED
+
+
+def _check_payee(receipt: Receipt, context: _BundleContext) -> ReceiptCode:
+    bundle = context.bundle
+    if bundle.kind == BundleKind.VIEWER:
+        known = receipt.is_cdn and context.terms.value.cdn_of(receipt.payee_key) is not None
+        return ReceiptCode.COUNTED if known else ReceiptCode.WRONG_PAYEE
+    if receipt.is_cdn or receipt.payee_key != bundle.submitter_key:
+        return ReceiptCode.WRONG_PAYEE
+    bound = context.payee_account != ZERO_KEY
+    return ReceiptCode.COUNTED if bound else ReceiptCode.UNBOUND_PAYEE
+
+
+@dataclass(slots=True)
+class _Place:
+    """A receipt that passed its bundle's check, and where it stands."""
+
+    bundle_index: int
+    receipt_index: int
+    signed: Signed[Receipt]
+
+
+def judge_lanes(
+    checks: Sequence[BundleCheck],
+    *,
+    terms: Terms,
+    void_from: Mapping[bytes, int],
+    counted_before: Mapping[bytes, LaneCount],
+) -> Judgement:
+    """Judge all receipts of one seal as sets by lane.
+
+    Args:
+        checks: All bundles of the seal by ascending (bundle key, digest); hence one result whatever
+            the order of arrival.
+        terms: Terms in force.
+        void_from: Entitlement digest → first epoch in which it is void.
+        counted_before: Lane digest → what it counted for in earlier seals.
+
+    Returns:
+        Final codes, lanes, contradictions and newly void entitlements.
+    """
+    codes = [list(check.receipt_codes) for check in checks]
+    places: dict[bytes, list[_Place]] = defaultdict(list)
+    for bundle_index, check in enumerate(checks):
+        if check.bundle is None or check.code != BundleCode.ACCEPTED:
+            continue
+        for receipt_index, signed in enumerate(check.bundle.value.receipts):
+            if codes[bundle_index][receipt_index] != ReceiptCode.COUNTED:
+                continue
+            receipt = signed.value
+            if void_from.get(receipt.entitlement_digest, receipt.epoch + 1) <= receipt.epoch:
+                codes[bundle_index][receipt_index] = ReceiptCode.ENTITLEMENT_VOID
+                continue
+            places[receipt.lane_digest].append(_Place(bundle_index, receipt_index, signed))
+    lanes: list[JudgedLane] = []
+    pairs: list[tuple[bytes, bytes]] = []
+    voided: dict[bytes, int] = {}
+    for digest in sorted(places):
+        before = counted_before.get(digest)
+        winner, contradictions = _judge_lane(places[digest], before, codes)
+        pairs.extend(contradictions)
+        receipt = places[digest][0].signed.value
+        if contradictions:
+            first_void = receipt.epoch + 1
+            known = voided.get(receipt.entitlement_digest, first_void)
+            voided[receipt.entitlement_digest] = min(known, first_void)
+        if winner is not None:
+            lanes.append(_lane_of(winner, checks[winner.bundle_index], terms, before))
+    return Judgement(
+        codes=tuple(tuple(row) for row in codes),
+        lanes=tuple(lanes),
+        equivocations=tuple(pairs),
+        voided=tuple(sorted(voided.items())),
+    )
+
+
+def _judge_lane(
+    places: list[_Place], before: LaneCount | None, codes: list[list[ReceiptCode]]
+) -> tuple[_Place | None, list[tuple[bytes, bytes]]]:
+    """Give every receipt of one lane its final code; return the one that counts, if any."""
+    distinct: dict[bytes, _Place] = {}
+    for place in places:
+        if place.signed.body in distinct:
+            codes[place.bundle_index][place.receipt_index] = ReceiptCode.DUPLICATE
+        else:
+            distinct[place.signed.body] = place
+    ordered = sorted(distinct.values(), key=lambda p: (p.signed.value.sequence, p.signed.body))
+    contradictions, involved = _find_contradictions(ordered)
+    if contradictions:
+        winner = min(
+            (place for place in ordered if place.signed.body in involved),
+            key=lambda p: (p.signed.value.bytes_total, p.signed.value.sequence, p.signed.body),
+        )
+    else:
+        winner = ordered[-1]
+    counts = before is None or (
+        winner.signed.value.sequence > before.sequence
+        and winner.signed.value.bytes_total >= before.bytes_total
+    )
+    for place in ordered:
+        code = ReceiptCode.SUPERSEDED
+        if place.signed.body in involved:
+            code = ReceiptCode.EQUIVOCATION
+        if place is winner and counts:
+            code = ReceiptCode.COUNTED
+        codes[place.bundle_index][place.receipt_index] = code
+    return (winner if counts else None), contradictions
+
+
+def _find_contradictions(
+    ordered: list[_Place],
+) -> tuple[list[tuple[bytes, bytes]], set[bytes]]:
+    """Find receipts that one honest session key cannot both have signed.
+
+    Same sequence with other content, or a higher sequence with a lower total. Walking by sequence
+    and comparing with the highest totals so far finds a contradiction of every receipt that has
+    one with an earlier receipt.
+    """
+    pairs: list[tuple[bytes, bytes]] = []
+    involved: set[bytes] = set()
+    for index, place in enumerate(ordered):
+        later = place.signed.value
+        for earlier_place in _rivals(ordered[:index], later):
+            pairs.append((earlier_place.signed.raw, place.signed.raw))
+            involved |= {earlier_place.signed.body, place.signed.body}
+    return pairs, involved
+
+
+def _rivals(earlier: list[_Place], later: Receipt) -> list[_Place]:
+    if not earlier:
+        return []
+    most_bytes = max(earlier, key=lambda p: p.signed.value.bytes_total)
+    most_media = max(earlier, key=lambda p: p.signed.value.media_ms_total)
+    rivals: list[_Place] = []
+    if earlier[-1].signed.value.sequence == later.sequence:
+        rivals.append(earlier[-1])
+    if most_bytes.signed.value.bytes_total > later.bytes_total and most_bytes not in rivals:
+        rivals.append(most_bytes)
+    if most_media.signed.value.media_ms_total > later.media_ms_total and most_media not in rivals:
+        rivals.append(most_media)
+    return rivals
+
+
+def _lane_of(
+    winner: _Place, check: BundleCheck, terms: Terms, before: LaneCount | None
+) -> JudgedLane:
+    receipt = winner.signed.value
+    if check.bundle is None:
+        raise AssertionError("a counted receipt stands in a parsed bundle")
+    entitlement = next(
+        signed.value
+        for signed in check.bundle.value.entitlements
+        if signed.digest == receipt.entitlement_digest
+    )
+    cdn = terms.cdn_of(receipt.payee_key) if receipt.is_cdn else None
+    return JudgedLane(
+        lane_digest=receipt.lane_digest,
+        epoch=receipt.epoch,
+        entitlement_digest=receipt.entitlement_digest,
+        payee_key=receipt.payee_key,
+        payee_account=cdn.account if cdn else check.payee_account,
+        payer_account=entitlement.payer_account,
+        content_id=entitlement.content_id,
+        is_cdn=receipt.is_cdn,
+        count=LaneCount(sequence=receipt.sequence, bytes_total=receipt.bytes_total),
+        bytes_before=before.bytes_total if before else 0,
+        media_ms_total=receipt.media_ms_total,
+        max_bytes=entitlement.max_bytes,
+        max_media_ms=entitlement.max_media_ms,
+        entitlement_last_epoch=terms.epoch_at(entitlement.not_after_s),
+    )
+
+
+def format_lane_entry(lane_digest: bytes, count: LaneCount) -> bytes:
+    """Return the 48-byte leaf under the lane root: digest, sequence, counted bytes."""
+    numbers = (count.sequence, count.bytes_total)
+    return lane_digest + b"".join(number.to_bytes(8, "little") for number in numbers)
+
+
+def lane_root_of(lanes: Sequence[JudgedLane]) -> bytes:
+    """Return the RFC 6962 root over all lane entries, by ascending lane digest."""
+    return root_hash([format_lane_entry(lane.lane_digest, lane.count) for lane in lanes])
+
+
+def codes_root_of(codes: Sequence[int]) -> bytes:
+    """Return the RFC 6962 root over a bundle's receipt codes, u16 little-endian each."""
+    return root_hash([int(code).to_bytes(2, "little") for code in codes])

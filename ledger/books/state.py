@@ -1,0 +1,487 @@
+"""State: what one epoch hands to the next, so that each epoch can be checked alone.
+
+Opening state of epoch N is the closing state of N-1; its root stands in the seal leaf, the closing
+root in the result leaf. The contract part (cap use, cumulative charges) is returned by the
+contract; the books part (balances, undecided batches, next slots) is folded from the contract's
+lines and the network facts. Encoded as rows: one kind byte and fixed-width fields each, strictly
+ascending by bytes; the root is RFC 6962 over the rows. State roots use no salts: states are shown
+to the auditor only.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from itertools import pairwise
+from types import MappingProxyType
+from typing import Any
+
+from ledger.evidence.encoding import TAG_SIZE, Layout, Reader, RecordCode, format_tag, parse_tag
+from ledger.evidence.errors import MalformedRecordError
+from ledger.evidence.leaf import Payment
+from ledger.evidence.merkle import root_hash
+
+ROWS_MAX = 50_000_000
+
+
+class RowKind(IntEnum):
+    """The first byte of a state row."""
+
+    HEAD = 1
+    CAP_USE = 2
+    VOID = 3
+    CUMULATIVE = 4
+    PAYEE = 5
+    BATCH = 6
+    BATCH_PAYMENT = 7
+    CHANNEL = 8
+    CORRECTED_LANE = 9
+    XLM = 10
+
+
+_ROWS: Mapping[RowKind, Layout] = {
+    RowKind.HEAD: Layout(
+        "state.head",
+        [
+            ("next_epoch", "u32"),
+            ("last_ledger_sequence", "u32"),
+            ("last_ledger_close_s", "u64"),
+            ("next_batch_number", "u64"),
+            ("deposited_stroops", "u64"),
+            ("refunded_stroops", "u64"),
+            ("charged_stroops", "u64"),
+            ("fees_stroops", "u64"),
+            ("suspense_stroops", "u64"),
+            ("escrow_stroops", "u64"),
+            ("payout_stroops", "u64"),
+        ],
+    ),
+    RowKind.CAP_USE: Layout(
+        "state.cap_use",
+        [
+            ("entitlement", "bytes32"),
+            ("credited_bytes", "u64"),
+            ("media_ms", "u64"),
+            ("last_epoch", "u32"),
+        ],
+    ),
+    RowKind.VOID: Layout("state.void", [("entitlement", "bytes32"), ("first_epoch", "u32")]),
+    RowKind.CUMULATIVE: Layout(
+        "state.cumulative",
+        [
+            ("payer", "bytes32"),
+            ("payee", "bytes32"),
+            ("source", "u8"),
+            ("price_version", "u32"),
+            ("bytes_total", "u64"),
+            ("charge_stroops", "u64"),
+            ("fee_stroops", "u64"),
+        ],
+    ),
+    RowKind.PAYEE: Layout(
+        "state.payee",
+        [
+            ("account", "bytes32"),
+            ("accrued_stroops", "u64"),
+            ("paid_stroops", "u64"),
+            ("pays_alone", "u8"),
+        ],
+    ),
+    RowKind.BATCH: Layout(
+        "state.batch",
+        [
+            ("number", "u64"),
+            ("kind", "u16"),
+            ("channel_account", "bytes32"),
+            ("channel_sequence", "u64"),
+        ],
+    ),
+    RowKind.BATCH_PAYMENT: Layout(
+        "state.batch_payment",
+        [("number", "u64"), ("place", "u16"), ("account", "bytes32"), ("amount_stroops", "u64")],
+    ),
+    RowKind.CHANNEL: Layout("state.channel", [("account", "bytes32"), ("next_sequence", "u64")]),
+    RowKind.CORRECTED_LANE: Layout(
+        "state.corrected_lane",
+        [
+            ("lane_digest", "bytes32"),
+            ("epoch", "u32"),
+            ("sequence", "u64"),
+            ("bytes_total", "u64"),
+        ],
+    ),
+    RowKind.XLM: Layout(
+        "state.xlm",
+        [("account", "bytes32"), ("received_stroops", "u64"), ("spent_stroops", "u64")],
+    ),
+}
+STATE_LAYOUTS: Mapping[RowKind, Layout] = MappingProxyType(dict(_ROWS))
+"""Row layouts after the kind byte, for the format document's test."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """Totals since the first epoch; growing numbers, never differences."""
+
+    next_epoch: int
+    """Epoch that this state opens."""
+
+    last_ledger_sequence: int = 0
+    """Last network ledger folded."""
+
+    last_ledger_close_s: int = 0
+    """Its close time."""
+
+    next_batch_number: int = 0
+    """Number of the next payout batch."""
+
+    deposited_stroops: int = 0
+    """Σ deposits credited to the broadcaster."""
+
+    refunded_stroops: int = 0
+    """Σ refunds of unspent deposits."""
+
+    charged_stroops: int = 0
+    """Σ charges."""
+
+    fees_stroops: int = 0
+    """Σ fees, part of the charges; they stay in escrow until the DAO's rule moves them."""
+
+    suspense_stroops: int = 0
+    """Money that arrived without a known sender."""
+
+    escrow_stroops: int = 0
+    """Balance of the escrow account by the facts."""
+
+    payout_stroops: int = 0
+    """Balance of the payout account by the facts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CapUse:
+    """What an entitlement has used of its caps."""
+
+    credited_bytes: int
+    media_ms: int
+    last_epoch: int
+    """Last epoch the entitlement's time meets."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cumulative:
+    """Totals of one (payer, payee, source, price version)."""
+
+    bytes_total: int
+    charge_stroops: int
+    fee_stroops: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PayeeBalance:
+    """What a payee has earned and got."""
+
+    accrued_stroops: int = 0
+    """Σ (charges - fees) owed to it since the first epoch."""
+
+    paid_stroops: int = 0
+    """Σ payments applied on the network."""
+
+    pays_alone: bool = False
+    """Its last payment failed in a ledger; the next one stands in a batch of its own."""
+
+    @property
+    def owed_stroops(self) -> int:
+        """What is accrued and not paid."""
+        return self.accrued_stroops - self.paid_stroops
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenBatch:
+    """A planned batch whose slot no fact has decided yet."""
+
+    kind: int
+    channel_account: bytes
+    channel_sequence: int
+    payments: tuple[Payment, ...]
+
+    @property
+    def total_stroops(self) -> int:
+        """Σ payments."""
+        return sum(payment.amount_stroops for payment in self.payments)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CorrectedLane:
+    """A lane counted again after its epoch's seal."""
+
+    epoch: int
+    sequence: int
+    bytes_total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class XlmTotals:
+    """An account of ours in the XLM book: two growing totals."""
+
+    received_stroops: int = 0
+    spent_stroops: int = 0
+
+
+CumulativeKey = tuple[bytes, bytes, int, int]
+"""(payer, payee, source: 0 peers, 1 CDN, price version)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """Everything an epoch needs to know of the epochs before."""
+
+    network_id: bytes
+    """32 bytes."""
+
+    broadcaster_account: bytes
+    """Whose books; 32 bytes."""
+
+    head: Head
+    cap_use: Mapping[bytes, CapUse] = field(default_factory=dict)
+    """By entitlement digest."""
+
+    void_from: Mapping[bytes, int] = field(default_factory=dict)
+    """Entitlement digest → first epoch in which it is void."""
+
+    cumulative: Mapping[CumulativeKey, Cumulative] = field(default_factory=dict)
+    payees: Mapping[bytes, PayeeBalance] = field(default_factory=dict)
+    """By account."""
+
+    batches: Mapping[int, OpenBatch] = field(default_factory=dict)
+    """Undecided ones, by number."""
+
+    channels: Mapping[bytes, int] = field(default_factory=dict)
+    """Channel account → next sequence number to use."""
+
+    corrected_lanes: Mapping[bytes, CorrectedLane] = field(default_factory=dict)
+    """By lane digest."""
+
+    xlm: Mapping[bytes, XlmTotals] = field(default_factory=dict)
+    """By account of ours."""
+
+    @property
+    def unspent_stroops(self) -> int:
+        """Deposits - charges - refunds; negative when charges exceed what was deposited."""
+        head = self.head
+        return head.deposited_stroops - head.charged_stroops - head.refunded_stroops
+
+    @property
+    def carried_stroops(self) -> int:
+        """Σ owed to payees."""
+        return sum(payee.owed_stroops for payee in self.payees.values())
+
+    @property
+    def paid_stroops(self) -> int:
+        """Σ paid to payees."""
+        return sum(payee.paid_stroops for payee in self.payees.values())
+
+    def pending_stroops(self, account: bytes) -> int:
+        """Return what undecided batches would pay to an account."""
+        return sum(
+            payment.amount_stroops
+            for batch in self.batches.values()
+            for payment in batch.payments
+            if payment.account == account
+        )
+
+
+def genesis_state(network_id: bytes, broadcaster_account: bytes, first_epoch: int) -> State:
+    """Return the state before the first epoch: nothing happened yet."""
+    return State(
+        network_id=network_id,
+        broadcaster_account=broadcaster_account,
+        head=Head(next_epoch=first_epoch),
+    )
+
+
+def state_rows(state: State) -> list[bytes]:
+    """Return the state's rows, strictly ascending."""
+    rows = [bytes([kind]) + _ROWS[kind].pack(_Row(values)) for kind, values in _values(state)]
+    rows.sort()
+    return rows
+
+
+class _Row:
+    """Attribute access over a dict, as layouts pack objects."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self.__dict__.update(values)
+
+
+def _values(state: State) -> Iterator[tuple[RowKind, Mapping[str, Any]]]:
+    head = state.head
+    yield RowKind.HEAD, {name.name: getattr(head, name.name) for name in _ROWS[RowKind.HEAD].fields}
+    for entitlement, use in state.cap_use.items():
+        yield (
+            RowKind.CAP_USE,
+            {
+                "entitlement": entitlement,
+                "credited_bytes": use.credited_bytes,
+                "media_ms": use.media_ms,
+                "last_epoch": use.last_epoch,
+            },
+        )
+    for entitlement, first_epoch in state.void_from.items():
+        yield RowKind.VOID, {"entitlement": entitlement, "first_epoch": first_epoch}
+    for (payer, payee, source, version), total in state.cumulative.items():
+        yield (
+            RowKind.CUMULATIVE,
+            {
+                "payer": payer,
+                "payee": payee,
+                "source": source,
+                "price_version": version,
+                "bytes_total": total.bytes_total,
+                "charge_stroops": total.charge_stroops,
+                "fee_stroops": total.fee_stroops,
+            },
+        )
+    yield from _book_values(state)
+
+
+def _book_values(state: State) -> Iterator[tuple[RowKind, Mapping[str, Any]]]:
+    for account, payee in state.payees.items():
+        yield (
+            RowKind.PAYEE,
+            {
+                "account": account,
+                "accrued_stroops": payee.accrued_stroops,
+                "paid_stroops": payee.paid_stroops,
+                "pays_alone": int(payee.pays_alone),
+            },
+        )
+    for number, batch in state.batches.items():
+        yield (
+            RowKind.BATCH,
+            {
+                "number": number,
+                "kind": batch.kind,
+                "channel_account": batch.channel_account,
+                "channel_sequence": batch.channel_sequence,
+            },
+        )
+        for place, payment in enumerate(batch.payments):
+            yield (
+                RowKind.BATCH_PAYMENT,
+                {
+                    "number": number,
+                    "place": place,
+                    "account": payment.account,
+                    "amount_stroops": payment.amount_stroops,
+                },
+            )
+    for account, next_sequence in state.channels.items():
+        yield RowKind.CHANNEL, {"account": account, "next_sequence": next_sequence}
+    for digest, lane in state.corrected_lanes.items():
+        yield (
+            RowKind.CORRECTED_LANE,
+            {
+                "lane_digest": digest,
+                "epoch": lane.epoch,
+                "sequence": lane.sequence,
+                "bytes_total": lane.bytes_total,
+            },
+        )
+    for account, totals in state.xlm.items():
+        yield (
+            RowKind.XLM,
+            {
+                "account": account,
+                "received_stroops": totals.received_stroops,
+                "spent_stroops": totals.spent_stroops,
+            },
+        )
+
+
+def state_root(state: State) -> bytes:
+    """Return the RFC 6962 root over the state's rows."""
+    return root_hash(state_rows(state))
+
+
+def format_state(state: State) -> bytes:
+    """Return the state's canonical bytes: tag, broadcaster, row count, length-prefixed rows."""
+    rows = state_rows(state)
+    parts = [format_tag(RecordCode.STATE, state.network_id), state.broadcaster_account]
+    parts.append(len(rows).to_bytes(4, "little"))
+    parts.extend(len(row).to_bytes(2, "little") + row for row in rows)
+    return b"".join(parts)
+
+
+def parse_state(data: bytes) -> State:
+    """Return a state from its canonical bytes.
+
+    Raises:
+        MalformedRecordError: Anything that would not print back identically.
+    """
+    _, network_id = parse_tag(RecordCode.STATE, data)
+    reader = Reader("state", data)
+    reader.take(TAG_SIZE, "tag")
+    broadcaster = reader.take(32, "broadcaster_account")
+    count = reader.integer(4, "row count", limit=ROWS_MAX)
+    rows = [reader.take(reader.integer(2, "row length"), "row") for _ in range(count)]
+    reader.finish()
+    for before, after in pairwise(rows):
+        if before >= after:
+            raise MalformedRecordError("state.rows", got=after[:40], want="strictly ascending")
+    state = _state_of(network_id, broadcaster, rows)
+    if format_state(state) != data:
+        raise MalformedRecordError("state", got="rows that contradict", want="canonical rows")
+    return state
+
+
+def _state_of(network_id: bytes, broadcaster: bytes, rows: list[bytes]) -> State:
+    parsed: dict[RowKind, list[dict[str, Any]]] = {kind: [] for kind in RowKind}
+    for row in rows:
+        if not row or row[0] not in set(RowKind):
+            raise MalformedRecordError("state.row.kind", got=row[:1], want="a known kind")
+        kind = RowKind(row[0])
+        parsed[kind].append(_ROWS[kind].unpack(row[1:]))
+    if len(parsed[RowKind.HEAD]) != 1:
+        raise MalformedRecordError("state.head", got=len(parsed[RowKind.HEAD]), want="one row")
+    payments: dict[int, dict[int, Payment]] = {}
+    for row_values in parsed[RowKind.BATCH_PAYMENT]:
+        payment = Payment(
+            account=row_values["account"], amount_stroops=row_values["amount_stroops"]
+        )
+        payments.setdefault(row_values["number"], {})[row_values["place"]] = payment
+    return State(
+        network_id=network_id,
+        broadcaster_account=broadcaster,
+        head=Head(**parsed[RowKind.HEAD][0]),
+        cap_use={v.pop("entitlement"): CapUse(**v) for v in parsed[RowKind.CAP_USE]},
+        void_from={v["entitlement"]: v["first_epoch"] for v in parsed[RowKind.VOID]},
+        cumulative={
+            (v.pop("payer"), v.pop("payee"), v.pop("source"), v.pop("price_version")): Cumulative(
+                **v
+            )
+            for v in parsed[RowKind.CUMULATIVE]
+        },
+        payees={
+            v["account"]: PayeeBalance(
+                accrued_stroops=v["accrued_stroops"],
+                paid_stroops=v["paid_stroops"],
+                pays_alone=bool(v["pays_alone"]),
+            )
+            for v in parsed[RowKind.PAYEE]
+        },
+        batches={
+            v["number"]: OpenBatch(
+                kind=v["kind"],
+                channel_account=v["channel_account"],
+                channel_sequence=v["channel_sequence"],
+                payments=tuple(
+                    payment for _, payment in sorted(payments.get(v["number"], {}).items())
+                ),
+            )
+            for v in parsed[RowKind.BATCH]
+        },
+        channels={v["account"]: v["next_sequence"] for v in parsed[RowKind.CHANNEL]},
+        corrected_lanes={
+            v.pop("lane_digest"): CorrectedLane(**v) for v in parsed[RowKind.CORRECTED_LANE]
+        },
+        xlm={v.pop("account"): XlmTotals(**v) for v in parsed[RowKind.XLM]},
+    )
