@@ -61,7 +61,10 @@ BUILTIN_KEYWORDS = {"sorted": ("reverse",)}
 """Keyword arguments of built-in functions; all are optional."""
 
 _FORBIDDEN_NAMES = frozenset(
-    "bytes chr dir eval exec float getattr hasattr hash int open ord print repr set str type".split()
+    (
+        *("bytes", "chr", "dir", "eval", "exec", "float", "getattr", "hasattr", "hash", "int"),
+        *("open", "ord", "print", "repr", "set", "str", "type"),
+    )
 )
 
 _NOTHING: frozenset[str] = frozenset()

@@ -522,6 +522,10 @@ class _Scope:
         meter = self._meter
         if node.function in BUILTINS:
             builtin = BUILTINS[node.function]
+            if not keywords:
+                return lambda frame: builtin(
+                    [argument(frame) for argument in positional], {}, node, meter
+                )
 
             def run_builtin(frame: Frame) -> Internal:
                 arguments = [argument(frame) for argument in positional]

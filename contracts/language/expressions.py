@@ -10,20 +10,37 @@ from typing import Any, TypeAlias
 
 from contracts.language.limits import INTEGER_MAX, INTEGER_MIN, Meter
 from contracts.language.operations import ARITHMETIC, RELATIONS, add, get_item, multiply, subtract
-from contracts.language.syntax import Binary, Index
-from contracts.language.values import DictValue, Internal
+from contracts.language.syntax import Binary, Constant, Index
+from contracts.language.values import DictValue, Internal, ListValue
 
 Frame: TypeAlias = list[Any]
 Run: TypeAlias = Callable[[Frame], Internal]
 
 
 def compile_index(node: Index, container_of: Run, key_at: Run, meter: Meter) -> Run:
-    """Compile ``container[key]``; a dict with a string key is looked up directly."""
+    """Compile ``container[key]``; strings into dicts and integers into lists go directly."""
+    if isinstance(node.key, Constant) and isinstance(node.key.value, str):
+        return _compile_field(node, node.key.value, container_of, meter)
 
     def run(frame: Frame) -> Internal:
         container = container_of(frame)
         key = key_at(frame)
-        if type(key) is str and type(container) is DictValue and key in container:
+        if type(key) is int and type(container) is ListValue:
+            if -len(container) <= key < len(container):
+                return container[key]
+        elif type(key) is str and type(container) is DictValue and key in container:
+            return container[key]
+        return get_item(container, key, node, meter)
+
+    return run
+
+
+def _compile_field(node: Index, key: str, container_of: Run, meter: Meter) -> Run:
+    """Compile ``container["name"]``."""
+
+    def run(frame: Frame) -> Internal:
+        container = container_of(frame)
+        if type(container) is DictValue and key in container:
             return container[key]
         return get_item(container, key, node, meter)
 
@@ -86,7 +103,9 @@ def _compile_equal(node: Binary, left: Run, right: Run, meter: Meter) -> Run:
     def run(frame: Frame) -> Internal:
         one, other = left(frame), right(frame)
         kind = type(one)
-        if kind is type(other) and (kind is int or kind is str):
+        if kind is not type(other):
+            return False
+        if kind is int or kind is str:
             return one == other
         return relate(one, other, node, meter)
 

@@ -14,14 +14,18 @@ from contracts.language.errors import ForbiddenError, ParseError, SourceLimitErr
 from contracts.language.limits import INTEGER_MAX, MAX_SOURCE_BYTES, MAX_STRING_CHARACTERS
 
 KEYWORDS = frozenset(
-    "and break continue def elif else for if in not or pass return True False None".split()
+    (
+        *("and", "break", "continue", "def", "elif", "else", "for", "if", "in", "not", "or"),
+        *("pass", "return", "True", "False", "None"),
+    )
 )
 
 FORBIDDEN_WORDS = frozenset(
     (
-        "as assert async await class del except finally from global import is lambda load nonlocal"
-        " raise try while with yield"
-    ).split()
+        *("as", "assert", "async", "await", "class", "del", "except", "finally", "from"),
+        *("global", "import", "is", "lambda", "load", "nonlocal", "raise", "try", "while"),
+        *("with", "yield"),
+    )
 )
 """Reserved in Starlark; rules may not use them at all."""
 

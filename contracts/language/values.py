@@ -24,6 +24,7 @@ from contracts.language.limits import (
     MAX_ITEMS,
     MAX_STRING_CHARACTERS,
     MAX_VALUE_DEPTH,
+    STRING_BYTES,
     Meter,
     Place,
 )
@@ -38,6 +39,8 @@ FROZEN = 1 << 30
 """Lock count of a module constant; it is never released."""
 
 _TYPE_NAMES = {bool: "bool", int: "int", str: "string", tuple: "tuple", range: "range"}
+_FLAT = frozenset((int, str))
+_FLAT_ITEMS = 8
 _TEXT = frozenset(map(chr, [0x09, 0x0A, *range(0x20, 0x7F)]))
 
 
@@ -143,11 +146,17 @@ def key_of(value: Internal, at: Place, meter: Meter) -> str:
     """
     if type(value) is str:
         return value
-    parts: list[str] = []
-    _write_key(value, parts, at, meter, 1)
-    key = TextKey("\0" + "".join(parts))
+    if type(value) is tuple and len(value) <= _FLAT_ITEMS and _FLAT.issuperset(map(type, value)):
+        # Python's own text of a flat tuple is unambiguous too, and quicker.
+        meter.step(len(value), at)
+        meter.allocate(STRING_BYTES + sum(len(item) for item in value if type(item) is str), at)
+        key = TextKey(f"\0{value!r}")
+    else:
+        parts: list[str] = []
+        _write_key(value, parts, at, meter, 1)
+        meter.allocate(STRING_BYTES, at)
+        key = TextKey("\0" + "".join(parts))
     key.original = value
-    meter.allocate(len(key), at)
     return key
 
 
@@ -155,6 +164,8 @@ def _write_key(value: Internal, parts: list[str], at: Place, meter: Meter, depth
     check_depth(depth, at)
     kind = type(value)
     if kind is str:
+        # Charged before the parts are joined: one string can stand in a tuple many times.
+        meter.allocate(len(value), at)
         parts.append(f"{len(value)}:{value}")
     elif kind is int:
         parts.append(f"i{value},")
@@ -251,7 +262,7 @@ def compare(left: Internal, right: Internal, at: Place, meter: Meter, depth: int
 # Copies
 
 
-def copy_in(value: object, where: str, depth: int = 1) -> Internal:
+def copy_in(value: Any, where: str, depth: int = 1) -> Internal:
     """Copy a host's value into the language.
 
     Args:
@@ -264,12 +275,12 @@ def copy_in(value: object, where: str, depth: int = 1) -> Internal:
     """
     kind = type(value)
     if kind is str:
-        return _check_text(value, where)  # type: ignore[arg-type]
+        return check_text(value, where)
     if kind is int:
-        if not INTEGER_MIN <= value <= INTEGER_MAX:  # type: ignore[operator]
+        if not INTEGER_MIN <= value <= INTEGER_MAX:
             raise ArgumentError(0, 0, f"{where}: got an integer beyond 128 bits, want it inside")
         return value
-    if value is None or value is True or value is False:
+    if value is None or kind is bool:
         return value
     if depth > MAX_VALUE_DEPTH:
         raise ArgumentError(0, 0, f"{where}: nested deeper than {MAX_VALUE_DEPTH} levels")
@@ -283,11 +294,18 @@ def copy_in(value: object, where: str, depth: int = 1) -> Internal:
         return tuple([copy_in(item, where, depth + 1) for item in value])
     copied = DictValue()
     for key, item in value.items():
-        copied[_copy_key(key, where)] = copy_in(item, where, depth + 1)
+        if type(key) is not str:
+            raise ArgumentError(0, 0, f"{where}: got a key of {type(key).__name__}, want str")
+        copied[check_text(key, where)] = copy_in(item, where, depth + 1)
     return copied
 
 
-def _check_text(value: str, where: str) -> str:
+def check_text(value: str, where: str) -> str:
+    """Return a host's string if it is one of the language.
+
+    Raises:
+        ArgumentError: it is too long, or holds other than printable ASCII, tabs and newlines.
+    """
     if len(value) > MAX_STRING_CHARACTERS:
         raise ArgumentError(
             0, 0, f"{where}: got {len(value)} characters, want at most {MAX_STRING_CHARACTERS}"
@@ -295,12 +313,6 @@ def _check_text(value: str, where: str) -> str:
     if not (value.isascii() and value.isprintable()) and not _TEXT.issuperset(value):
         raise ArgumentError(0, 0, f"{where}: got a string with other than printable ASCII")
     return value
-
-
-def _copy_key(key: object, where: str) -> str:
-    if type(key) is str:
-        return _check_text(key, where)
-    raise ArgumentError(0, 0, f"{where}: got a key of {type(key).__name__}, want str")
 
 
 def copy_out(value: Internal, at: Place, meter: Meter, depth: int = 1) -> Any:
