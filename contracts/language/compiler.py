@@ -21,6 +21,7 @@ from contracts.language.checker import (
 )
 from contracts.language.errors import TypeMismatchError, UnassignedError
 from contracts.language.expressions import compile_binary, compile_index
+from contracts.language.iteration import Fill, Frame, compile_clause, lock
 from contracts.language.limits import CONTAINER_BYTES, ENTRY_BYTES, ITEM_BYTES, Meter, Place
 from contracts.language.operations import (
     ARITHMETIC,
@@ -58,7 +59,6 @@ from contracts.language.syntax import (
     Unary,
 )
 from contracts.language.values import (
-    FROZEN,
     DictValue,
     Internal,
     ListValue,
@@ -68,7 +68,6 @@ from contracts.language.values import (
     mismatch,
 )
 
-Frame: TypeAlias = list[Any]
 Run: TypeAlias = Callable[[Frame], Internal]
 Signal: TypeAlias = int
 Execute: TypeAlias = Callable[[Frame], Signal]
@@ -289,6 +288,8 @@ class _Scope:
     def _store_tuple(self, target: Expression) -> Store:
         stores = tuple(self._store(item) for item in target.children())
         count = len(stores)
+        slots = [self._slots[item.name] for item in target.children() if isinstance(item, Name)]
+        pair = (slots[0], slots[1]) if count == 2 and len(slots) == 2 else None
 
         def store(frame: Frame, value: Internal) -> None:
             if type(value) is not tuple and type(value) is not ListValue:
@@ -297,6 +298,9 @@ class _Scope:
                 raise TypeMismatchError(
                     target.line, target.column, f"unpacking: got {len(value)} items, want {count}"
                 )
+            if pair:
+                frame[pair[0]], frame[pair[1]] = value
+                return
             # A list that is unpacked into its own items must not change on the way.
             for one, item in zip(stores, tuple(value), strict=True):
                 one(frame, item)
@@ -359,21 +363,25 @@ class _Scope:
     def _for(self, statement: For) -> Execute:
         iterable = self.expression(statement.iterable)
         store = self._store(statement.target)
+        slot = self._slots[statement.target.name] if isinstance(statement.target, Name) else 0
         body = self.block(statement.body)
         meter = self._meter
 
         def execute(frame: Frame) -> Signal:
             iterated = iterable(frame)
-            lock = _lock(iterated)
+            locked = lock(iterated)
             signal = _NEXT
             for item in items_of(iterated, statement, meter, "for"):
-                store(frame, item)
+                if slot:
+                    frame[slot] = item
+                else:
+                    store(frame, item)
                 signal = body(frame)
                 if signal in _LEAVES_LOOP:
                     break
             # An error leaves the lock: it ends the call, and with it all unfrozen values.
-            if lock is not None:
-                lock.locks -= 1
+            if locked is not None:
+                locked.locks -= 1
             return _RETURN if signal == _RETURN else _NEXT
 
         return execute
@@ -476,9 +484,9 @@ class _Scope:
             else:
                 set_item(made, key(frame), value(frame), node, meter)
 
-        fill: Callable[[Frame, Any], None] = put
+        fill: Fill = put
         for run, store, at in reversed(clauses):
-            fill = _clause(run, store, at, fill, _nodes(node), meter)
+            fill = compile_clause(run, store, at, fill, _nodes(node), meter)
 
         def comprehend(frame: Frame) -> Internal:
             meter.allocate(CONTAINER_BYTES, node)
@@ -497,7 +505,8 @@ class _Scope:
 
     def _index(self, node: Index) -> Run:
         container, key = self.expression(node.container), self.expression(node.key)
-        return compile_index(node, container, key, self._meter)
+        slot = self._slots.get(node.container.name) if isinstance(node.container, Name) else None
+        return compile_index(node, container, key, slot, self._meter)
 
     def _slice(self, node: Slice) -> Run:
         container = self.expression(node.container)
@@ -576,44 +585,3 @@ class _Scope:
         Binary: _binary,
         Conditional: _conditional,
     }
-
-
-def _lock(iterated: Internal) -> ListValue | DictValue | None:
-    """Lock what is about to be iterated, unless it is frozen or cannot change anyway."""
-    if isinstance(iterated, ListValue | DictValue) and iterated.locks < FROZEN:
-        iterated.locks += 1
-        return iterated
-    return None
-
-
-def _clause(
-    run: Run,
-    store: Store | None,
-    at: Place,
-    inner: Callable[[Frame, Any], None],
-    cost: int,
-    meter: Meter,
-) -> Callable[[Frame, Any], None]:
-    """Compile one clause of a comprehension around those that follow it."""
-    if store is None:
-
-        def filter_clause(frame: Frame, made: Any) -> None:
-            if run(frame):
-                inner(frame, made)
-
-        return filter_clause
-    bind = store
-
-    def for_clause(frame: Frame, made: Any) -> None:
-        iterated = run(frame)
-        lock = _lock(iterated)
-        for item in items_of(iterated, at, meter, "for"):
-            meter.steps_left -= cost
-            if meter.steps_left < 0:
-                meter.step(0, at)
-            bind(frame, item)
-            inner(frame, made)
-        if lock is not None:
-            lock.locks -= 1
-
-    return for_clause

@@ -6,20 +6,32 @@ Specification: RULES.md, "Operators".
 """
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
+from contracts.language.iteration import Frame
 from contracts.language.limits import INTEGER_MAX, INTEGER_MIN, Meter
 from contracts.language.operations import ARITHMETIC, RELATIONS, add, get_item, multiply, subtract
 from contracts.language.syntax import Binary, Constant, Index
 from contracts.language.values import DictValue, Internal, ListValue
 
-Frame: TypeAlias = list[Any]
 Run: TypeAlias = Callable[[Frame], Internal]
 
 
-def compile_index(node: Index, container_of: Run, key_at: Run, meter: Meter) -> Run:
-    """Compile ``container[key]``; strings into dicts and integers into lists go directly."""
+def compile_index(
+    node: Index, container_of: Run, key_at: Run, slot: int | None, meter: Meter
+) -> Run:
+    """Compile ``container[key]``; strings into dicts and integers into lists go directly.
+
+    Args:
+        node: the expression.
+        container_of: the compiled container.
+        key_at: the compiled key.
+        slot: the container's slot, if it is a local variable.
+        meter: pays for the rest.
+    """
     if isinstance(node.key, Constant) and isinstance(node.key.value, str):
+        if slot is not None:
+            return _compile_field_of_local(node, node.key.value, container_of, slot, meter)
         return _compile_field(node, node.key.value, container_of, meter)
 
     def run(frame: Frame) -> Internal:
@@ -43,6 +55,20 @@ def _compile_field(node: Index, key: str, container_of: Run, meter: Meter) -> Ru
         if type(container) is DictValue and key in container:
             return container[key]
         return get_item(container, key, node, meter)
+
+    return run
+
+
+def _compile_field_of_local(
+    node: Index, key: str, container_of: Run, slot: int, meter: Meter
+) -> Run:
+    """Compile ``local["name"]``; an unassigned local is no dict, and is found on the slow way."""
+
+    def run(frame: Frame) -> Internal:
+        container = frame[slot]
+        if type(container) is DictValue and key in container:
+            return container[key]
+        return get_item(container_of(frame), key, node, meter)
 
     return run
 

@@ -289,15 +289,25 @@ def copy_in(value: Any, where: str, depth: int = 1) -> Internal:
     if len(value) > MAX_ITEMS:
         raise ArgumentError(0, 0, f"{where}: got {len(value)} items, want at most {MAX_ITEMS}")
     if isinstance(value, list):
-        return ListValue([copy_in(item, where, depth + 1) for item in value])
+        return ListValue([_copy_item(item, where, depth + 1) for item in value])
     if isinstance(value, tuple):
-        return tuple([copy_in(item, where, depth + 1) for item in value])
+        return tuple([_copy_item(item, where, depth + 1) for item in value])
     copied = DictValue()
     for key, item in value.items():
         if type(key) is not str:
             raise ArgumentError(0, 0, f"{where}: got a key of {type(key).__name__}, want str")
-        copied[check_text(key, where)] = copy_in(item, where, depth + 1)
+        copied[check_text(key, where)] = _copy_item(item, where, depth + 1)
     return copied
+
+
+def _copy_item(item: Any, where: str, depth: int) -> Internal:
+    """Copy what stands in a container; the cases that are by far the most come first."""
+    kind = type(item)
+    if kind is int and INTEGER_MIN <= item <= INTEGER_MAX:
+        return item
+    if kind is str and len(item) <= MAX_STRING_CHARACTERS and item.isascii():
+        return item if item.isprintable() else check_text(item, where)
+    return copy_in(item, where, depth)
 
 
 def check_text(value: str, where: str) -> str:
