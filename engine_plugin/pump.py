@@ -32,6 +32,8 @@ GRACE_SECONDS = 2.0
 """How long after a torrent finished late write reports are awaited."""
 POLL_SECONDS = 1.0
 """How often the table of peers is refreshed."""
+FIRST_POLL_SECONDS = 0.2
+"""How soon after a new connection the table is refreshed."""
 COMMIT_SECONDS = 0.25
 """How often new credits are made durable."""
 GAUGE_SECONDS = 1.0
@@ -47,6 +49,7 @@ class _Metered:
     meter: TorrentMeter
     settle_at: float | None = None
     unsaved: list[Credit] = field(default_factory=list)
+    looked_at: int = 0
     touched: set[int] = field(default_factory=set)
 
 
@@ -108,6 +111,19 @@ class MeterPump:
             ),
             meter=TorrentMeter(torrent.layout),
         )
+
+    def remove(self, number: int) -> StepResult:
+        """Ends a torrent: decides what is pending, makes it durable, removes it from the session.
+
+        On a journal error nothing is removed; the caller may try again.
+        """
+        self._take(self.session.drain(), commit=False)
+        self._torrents[number].meter.settle_pending()
+        result = self.commit()
+        if result.journal_error is None:
+            self.session.remove_torrent(number)
+            del self._torrents[number]
+        return result
 
     def meter(self, number: int) -> TorrentMeter:
         """Returns the meter of a torrent, to read its totals."""
@@ -209,13 +225,9 @@ class MeterPump:
         self._settle_finished()
         credited = self._collect_credits()
         now = self._clock()
-        unknown = any(
-            credit.peer not in self._sources
-            for metering in self._torrents.values()
-            for credit in metering.unsaved[-1:]
-        )
-        met = any(notice.kind is NoticeKind.CONNECTED for notice in drained.notices)
-        if now >= self._next_poll or unknown or met:
+        if any(notice.kind is NoticeKind.CONNECTED for notice in drained.notices):
+            self._next_poll = min(self._next_poll, now + FIRST_POLL_SECONDS)
+        if now >= self._next_poll or self._has_unseen_peer():
             self._refresh_peers()
             self._next_poll = now + POLL_SECONDS
         committed, error = False, None
@@ -266,6 +278,15 @@ class MeterPump:
             credited += sum(credit.length for credit in new)
         return credited
 
+    def _has_unseen_peer(self) -> bool:
+        # A peer may come, deliver and leave between two polls: look at once when bytes appear.
+        unseen = False
+        for metering in self._torrents.values():
+            for credit in metering.unsaved[metering.looked_at :]:
+                unseen = unseen or credit.peer not in self._sources
+            metering.looked_at = len(metering.unsaved)
+        return unseen
+
     def _is_due(self, now: float) -> bool:
         if now >= self._next_commit and any(m.unsaved for m in self._torrents.values()):
             return True
@@ -288,6 +309,7 @@ class MeterPump:
         # Durable from here; before this line nothing was forgotten.
         for metering in self._torrents.values():
             metering.unsaved.clear()
+            metering.looked_at = 0
             if with_gauges:
                 metering.touched.clear()
         if with_gauges:

@@ -19,6 +19,8 @@ from engine_plugin.libtorrent_door.tiers import TierTable
 from engine_plugin.meter import EventKind
 
 ALL_TORRENTS = -1
+UNKNOWN_TORRENT = -2
+"""Of a torrent that was removed before its last alerts were drained."""
 NO_PEER = -1
 _ALERT_QUEUE_SIZE = 1_000_000
 _CATEGORY = lt.alert.category_t
@@ -61,7 +63,7 @@ class Notice:
 
     kind: NoticeKind
     torrent: int = ALL_TORRENTS
-    """Number of the torrent, or -1."""
+    """Number of the torrent; -1: none in particular, -2: one that was removed."""
     peer: int = NO_PEER
     """Number of the peer, or -1."""
     text: str = ""
@@ -420,8 +422,9 @@ class EngineSession:
             return number
         hashes = handle.info_hashes()
         content = hashes.v2.to_bytes() if hashes.has_v2() else hashes.v1.to_bytes()
-        number = self._torrents.get(content, ALL_TORRENTS)
-        if number != ALL_TORRENTS:
+        number = self._torrents.get(content, UNKNOWN_TORRENT)
+        # A removed torrent's handle equals every other removed one's: it must not be remembered.
+        if number != UNKNOWN_TORRENT and handle.is_valid():
             self._by_handle[handle] = number
         return number
 
@@ -486,6 +489,8 @@ def _settings(options: SessionOptions) -> dict[str, object]:
         "tick_interval": 100,
         "min_reconnect_time": 5,
         "listen_interfaces": options.listen,
+        # A port next to the one that was asked for is a port that nobody dials.
+        "max_retry_port_bind": 0,
         "enable_dht": options.discovers,
         "enable_lsd": options.discovers,
         "enable_upnp": options.discovers,

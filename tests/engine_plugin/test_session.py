@@ -423,3 +423,61 @@ def test_debtor_is_slowed_and_blocked_address_gets_nothing(
 def test_endpoint_that_is_no_address_and_port_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"endpoint|got|address|Octet|Expected"):
         split_endpoint(text)
+
+
+def test_journal_that_refuses_is_written_later_without_loss(
+    tmp_path: Path, nodes: Callable[..., Node]
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "film.bin").write_bytes(_noise(11, 1_000_003))
+    torrent = make_torrent(source / "film.bin")
+    seeder = nodes(tmp_path / "s", "127.0.0.101")
+    seeder.state = source
+    seeder.add(torrent, is_complete=True)
+    leecher = nodes(tmp_path / "leecher", "127.0.0.102")
+    leecher.add(torrent)
+    _run_until(lambda: NoticeKind.CHECKED in leecher.notices, leecher)
+    with leecher.journal.transaction() as tx:
+        tx.execute("ALTER TABLE journal_credit RENAME TO away")
+    leecher.dial(seeder)
+    _run_until(lambda: NoticeKind.FINISHED in leecher.notices, leecher, seeder)
+    error = leecher.pump.commit().journal_error
+    assert error is not None
+    assert "journal_credit" in error
+    with leecher.journal.transaction() as tx:
+        assert tx.execute("SELECT total(firm_bytes) FROM journal_peer").fetchone() == (0,)
+        tx.execute("ALTER TABLE away RENAME TO journal_credit")
+    assert leecher.pump.finish(grace_seconds=0.2).journal_error is None
+    totals = leecher.journal.totals()
+    assert totals.unattested_bytes + totals.ambiguous_bytes == torrent.content_bytes
+
+
+def test_last_alerts_of_a_removed_torrent_touch_no_other_torrent(
+    tmp_path: Path, nodes: Callable[..., Node]
+) -> None:
+    for name in ("one.bin", "two.bin"):
+        (tmp_path / name).write_bytes(_noise(len(name) + ord(name[0]), 1_000_003))
+    one, two = (make_torrent(tmp_path / name) for name in ("one.bin", "two.bin"))
+    seeder = nodes(tmp_path / "s", "127.0.0.111")
+    leecher = nodes(tmp_path / "leecher", "127.0.0.112", download_limit=1_000_000)
+    seeder.state = tmp_path
+    seeder.add(one, is_complete=True)
+    seeder.add(two, is_complete=True)
+    leecher.add(one)
+    _run_until(lambda: NoticeKind.CHECKED in leecher.notices, leecher)
+    leecher.dial(seeder)
+    first, meter = leecher.number, leecher.pump.meter(leecher.number)
+    _run_until(lambda: sum(meter.firm.values()) > 0, leecher, seeder)
+    leecher.notices.clear()
+    leecher.add(two)
+    other = leecher.pump.meter(leecher.number)
+    # Removed behind the pump's back, with alerts still in the queue.
+    leecher.session.remove_torrent(first)
+    for _ in range(20):
+        leecher.step()
+        seeder.step()
+    assert not other.firm
+    assert not other._wrote
+    assert leecher.pump.remove(leecher.number).journal_error is None
+    assert leecher.journal.totals().unattested_bytes == sum(meter.firm.values())
