@@ -1,0 +1,154 @@
+"""The command `swarmledger devnet`: serve a network over HTTP, or judge the devnet by recorded vectors."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import os
+import socket
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import uvicorn
+
+from ledger.devnet.http import DevnetHttp
+from ledger.devnet.network import Settings
+from ledger.devnet.service import Devnet, Options
+from ledger.devnet.vectors import judge_files
+
+app = typer.Typer(
+    help="A Stellar network in one process, for demos and tests.", no_args_is_help=True
+)
+
+
+def _bind(listen: str) -> socket.socket:
+    host, _, port = listen.rpartition(":")
+    if not host or not port.isdecimal():
+        raise typer.BadParameter(f"--listen: got {listen!r}, want HOST:PORT")
+    found = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        found.bind((host, int(port)))
+    except OSError as error:
+        found.close()
+        raise typer.BadParameter(f"--listen: cannot bind {listen}: {error}") from error
+    return found
+
+
+def _write_ready(path: Path, content: dict[str, object]) -> None:
+    """Write the file in one step, so that a reader sees all of it or nothing."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        json.dump(content, file)
+    Path(name).replace(path)
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn that tells once it listens."""
+
+    def __init__(
+        self, config: uvicorn.Config, ready: Path | None, content: dict[str, object]
+    ) -> None:
+        super().__init__(config)
+        self._ready, self._content = ready, content
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start listening, then write the ready file."""
+        await super().startup(sockets=sockets)
+        if self._ready is not None:
+            _write_ready(self._ready, self._content)
+
+
+@app.command()
+def serve(
+    passphrase: Annotated[
+        str, typer.Option(help="Network passphrase; the root account's seed is its hash.")
+    ],
+    listen: Annotated[
+        str, typer.Option(help="HOST:PORT; port 0 takes any free one.")
+    ] = "127.0.0.1:0",
+    close_seconds: Annotated[
+        float, typer.Option(help="Seconds between network ledgers; 0 = only on request.")
+    ] = 1.0,
+    ready_file: Annotated[
+        Path | None,
+        typer.Option(help="JSON with url, passphrase, root account, pid; written once listening."),
+    ] = None,
+    protocol: Annotated[int, typer.Option(min=19, help="Protocol number.")] = 23,
+    max_tx_set_size: Annotated[
+        int, typer.Option(min=1, help="Operations a network ledger takes.")
+    ] = 1_000,
+    base_fee: Annotated[int, typer.Option(min=1, help="Stroops per operation.")] = 100,
+    base_reserve: Annotated[int, typer.Option(min=1, help="Stroops per reserve unit.")] = 5_000_000,
+    submit_timeout_seconds: Annotated[
+        float, typer.Option(help="How long POST /transactions waits before it answers 504.")
+    ] = 30.0,
+) -> None:
+    """Run a network until SIGTERM or SIGINT."""
+    settings = Settings(
+        passphrase=passphrase,
+        protocol=protocol,
+        base_fee=base_fee,
+        base_reserve=base_reserve,
+        max_tx_set_size=max_tx_set_size,
+        expected_close_seconds=max(1, math.ceil(close_seconds)),
+    )
+    options = Options(close_seconds=close_seconds, submit_timeout_seconds=submit_timeout_seconds)
+    listener = _bind(listen)
+    host, port = listener.getsockname()[:2]
+    url = f"http://{host}:{port}"
+    asyncio.run(_serve(settings, options, listener, url, ready_file))
+
+
+async def _serve(
+    settings: Settings, options: Options, listener: socket.socket, url: str, ready_file: Path | None
+) -> None:
+    devnet = Devnet(settings, options)
+    config = uvicorn.Config(
+        DevnetHttp(devnet).application(),
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=2,
+        lifespan="on",
+    )
+    content: dict[str, object] = {
+        "url": url,
+        "rpc_url": f"{url}/rpc",
+        "passphrase": settings.passphrase,
+        "root_account": devnet.network.root.public_key,
+        "pid": os.getpid(),
+    }
+    server = _Server(config, ready_file, content)
+    sys.stderr.write(f"devnet at {url}\n")
+    await server.serve(sockets=[listener])
+
+
+@app.command("check-vectors")
+def check_vectors(
+    files: Annotated[
+        list[Path], typer.Argument(exists=True, dir_okay=False, help="JSON lines, .gz too.")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    group: Annotated[
+        list[str] | None, typer.Option(help="Only this group of cases; NAME* for a prefix.")
+    ] = None,
+) -> None:
+    """Judge the devnet by recorded results; exit 1 if any differ."""
+    verdict = judge_files(files, group or [])
+    if as_json:
+        typer.echo(json.dumps(verdict.as_json()))
+    else:
+        for difference in verdict.differ:
+            typer.echo(f"{difference.name}: {difference.what}")
+            typer.echo(f"  got  {difference.got}\n  want {difference.want}")
+        typer.echo(f"{verdict.agree} of {verdict.cases} cases agree")
+    raise typer.Exit(0 if verdict.agree == verdict.cases else 1)
+
+
+def main() -> None:
+    """Entry point of `swarmledger devnet`."""
+    app()

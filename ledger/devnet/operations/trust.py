@@ -1,0 +1,174 @@
+"""Trust lines: change trust, allow trust, set trust line flags."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ledger.devnet.balances import may_maintain
+from ledger.devnet.entries import (
+    AUTH_CLAWBACK_ENABLED,
+    AUTH_REQUIRED,
+    AUTH_REVOCABLE,
+    AUTHORIZED,
+    MAINTAIN_LIABILITIES,
+    TRUSTLINE_CLAWBACK,
+    Entry,
+    TrustLine,
+    trustline_key,
+)
+from ledger.devnet.envelope import account_key_of, arm
+from ledger.devnet.operations import offers
+from ledger.devnet.operations.base import Call, Handler, Threshold, reserve_failure, source_account
+from ledger.devnet.results import OpResult, fail, succeed
+from ledger.devnet.sponsorship import Sponsoring, create_reserve, release_reserve
+from ledger.devnet.state import Overlay, StateError
+from ledger.devnet.wire import account_id, asset_is_valid, asset_issuer
+
+_AUTH_FLAGS: Final = AUTHORIZED | MAINTAIN_LIABILITIES
+_ALL_FLAGS: Final = _AUTH_FLAGS | TRUSTLINE_CLAWBACK
+
+
+# Change trust
+
+
+def _trust_asset(call: Call) -> bytes | None:
+    """The asset of the line, None for a pool share."""
+    line = arm(call.body.change_trust_op).line
+    return None if line.liquidity_pool is not None else line.to_xdr_bytes()
+
+
+def _check_change(call: Call, _protocol: int) -> int | None:
+    asset = _trust_asset(call)
+    if arm(call.body.change_trust_op).limit.int64 < 0 or asset is None:
+        return -1
+    if not asset_is_valid(asset) or asset_issuer(asset) in (None, call.source):
+        return -1
+    return None
+
+
+def _apply_change(overlay: Overlay, call: Call) -> OpResult:
+    body, asset = arm(call.body.change_trust_op), arm(_trust_asset(call))
+    limit = body.limit.int64
+    issuer = arm(asset_issuer(asset))
+    entry = overlay.load(trustline_key(call.source, asset))
+    if entry is None:
+        return _new_line(overlay, call, asset, limit)
+    line = entry.body
+    if not isinstance(line, TrustLine):
+        raise StateError("trust line: got another entry, want a trust line")
+    if limit < line.balance + line.buying:
+        return fail(call.kind, -3)
+    if limit == 0:
+        if line.pool_uses:
+            return fail(call.kind, -7)
+        release_reserve(overlay, entry, source_account(overlay, call))
+        overlay.erase(trustline_key(call.source, asset))
+        return succeed(call.kind)
+    if overlay.peek_account(issuer) is None:
+        return fail(call.kind, -2)
+    line.limit = limit
+    return succeed(call.kind)
+
+
+def _new_line(overlay: Overlay, call: Call, asset: bytes, limit: int) -> OpResult:
+    if limit == 0:
+        return fail(call.kind, -3)
+    issuer = overlay.peek_account(arm(asset_issuer(asset)))
+    if issuer is None:
+        return fail(call.kind, -2)
+    flags = 0 if issuer.flags & AUTH_REQUIRED else AUTHORIZED
+    if issuer.flags & AUTH_CLAWBACK_ENABLED:
+        flags |= TRUSTLINE_CLAWBACK
+    line = TrustLine(account=call.source, asset=asset, limit=limit, flags=flags)
+    entry = Entry(line)
+    verdict = create_reserve(overlay, entry, source_account(overlay, call))
+    if verdict is not Sponsoring.SUCCESS:
+        return reserve_failure(verdict, fail(call.kind, -4))
+    overlay.create(line, entry)
+    return succeed(call.kind)
+
+
+# Allow trust and set trust line flags
+
+
+def _change_flags(
+    overlay: Overlay, call: Call, trustor: bytes, asset: bytes, expected: int, no_line: int
+) -> OpResult:
+    line = overlay.trustline(trustor, asset)
+    if line is None:
+        return fail(call.kind, no_line)
+    if may_maintain(line) and not expected & _AUTH_FLAGS:
+        offers.remove_offers(overlay, trustor, asset)
+    line.flags = expected
+    return succeed(call.kind)
+
+
+def _allowed_asset(call: Call) -> bytes:
+    code = arm(call.body.allow_trust_op).asset
+    return code.to_xdr_bytes() + account_id(call.source)
+
+
+def _check_allow(call: Call, _protocol: int) -> int | None:
+    body = arm(call.body.allow_trust_op)
+    authorize = body.authorize.uint32
+    if authorize > _AUTH_FLAGS or authorize == _AUTH_FLAGS:
+        return -1
+    if not asset_is_valid(_allowed_asset(call)):
+        return -1
+    return -1 if account_key_of(body.trustor) == call.source else None
+
+
+def _apply_allow(overlay: Overlay, call: Call) -> OpResult:
+    body = arm(call.body.allow_trust_op)
+    authorize, trustor = body.authorize.uint32, account_key_of(body.trustor)
+    source = overlay.peek_account(call.source)
+    revocable = bool(source and source.flags & AUTH_REVOCABLE)
+    if not revocable and authorize == 0:
+        return fail(call.kind, -4)
+    asset = _allowed_asset(call)
+    line = overlay.trustline(trustor, asset)
+    if line is None:
+        return fail(call.kind, -2)
+    expected = (line.flags & ~_AUTH_FLAGS) | authorize
+    if not revocable and line.flags & AUTHORIZED and expected & MAINTAIN_LIABILITIES:
+        return fail(call.kind, -4)
+    return _change_flags(overlay, call, trustor, asset, expected, -2)
+
+
+def _check_flags(call: Call, _protocol: int) -> int | None:
+    body = arm(call.body.set_trust_line_flags_op)
+    asset, trustor = body.asset.to_xdr_bytes(), account_key_of(body.trustor)
+    wanted, cleared = body.set_flags.uint32, body.clear_flags.uint32
+    if not asset_is_valid(asset) or asset_issuer(asset) != call.source or trustor == call.source:
+        return -1
+    if wanted & cleared or wanted & ~_AUTH_FLAGS or wanted == _AUTH_FLAGS:
+        return -1
+    return -1 if cleared & ~_ALL_FLAGS else None
+
+
+def _apply_flags(overlay: Overlay, call: Call) -> OpResult:
+    body = arm(call.body.set_trust_line_flags_op)
+    asset, trustor = body.asset.to_xdr_bytes(), account_key_of(body.trustor)
+    wanted, cleared = body.set_flags.uint32, body.clear_flags.uint32
+    source = overlay.peek_account(call.source)
+    revocable = bool(source and source.flags & AUTH_REVOCABLE)
+    if not revocable and cleared & _AUTH_FLAGS and not wanted & AUTHORIZED:
+        return fail(call.kind, -3)
+    line = overlay.trustline(trustor, asset)
+    if line is None:
+        return fail(call.kind, -2)
+    expected = (line.flags & ~cleared) | wanted
+    if expected & _AUTH_FLAGS == _AUTH_FLAGS:
+        return fail(call.kind, -4)
+    return _change_flags(overlay, call, trustor, asset, expected, -2)
+
+
+def _low(_call: Call) -> Threshold:
+    return Threshold.LOW
+
+
+HANDLERS: Final = {
+    6: Handler(_check_change, _apply_change),
+    7: Handler(_check_allow, _apply_allow, _low),
+    21: Handler(_check_flags, _apply_flags, _low, since=17),
+}

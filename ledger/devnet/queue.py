@@ -1,0 +1,194 @@
+"""The node's memory of submitted transactions: one per source account, ageing, bans (stellar-core TransactionQueue).
+
+Knows nothing of time or HTTP; the network calls shift() once a closed network ledger.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from ledger.devnet.apply import check
+from ledger.devnet.balances import available_balance
+from ledger.devnet.envelope import Transaction
+from ledger.devnet.results import TxCode, TxResult
+from ledger.devnet.state import Header, Overlay, World
+from ledger.devnet.wire import INT64_MAX
+
+PENDING_DEPTH: Final = 4
+BAN_DEPTH: Final = 10
+REPLACE_FACTOR: Final = 10
+QUEUE_LEDGERS: Final = 2
+
+
+class Status(Enum):
+    """Answer to a submission."""
+
+    PENDING = "PENDING"
+    DUPLICATE = "DUPLICATE"
+    ERROR = "ERROR"
+    TRY_AGAIN_LATER = "TRY_AGAIN_LATER"
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """Status, and for ERROR the result."""
+
+    status: Status
+    result: TxResult | None = None
+
+
+@dataclass(slots=True)
+class _Queued:
+    tx: Transaction
+    age: int = 0
+
+
+class Queue:
+    """Transactions waiting for a network ledger.
+
+    `close_margin_seconds`: how far away the next close may be; what expires before that is refused.
+    """
+
+    def __init__(self, close_margin_seconds: int) -> None:
+        self.close_margin_seconds = close_margin_seconds
+        self._by_source: dict[bytes, _Queued] = {}
+        self._banned: deque[set[bytes]] = deque([set() for _ in range(BAN_DEPTH)], BAN_DEPTH)
+
+    def __len__(self) -> int:
+        return len(self._by_source)
+
+    def transactions(self) -> list[Transaction]:
+        """All queued transactions."""
+        return [queued.tx for queued in self._by_source.values()]
+
+    def operations(self) -> int:
+        """Operations queued, as the limit counts them."""
+        return sum(max(1, queued.tx.bid_operations) for queued in self._by_source.values())
+
+    def is_banned(self, full_hash: bytes) -> bool:
+        """Whether an envelope hash is refused for now."""
+        return any(full_hash in banned for banned in self._banned)
+
+    def submit(self, world: World, last: Header, tx: Transaction) -> Submission:
+        """Take a transaction or say why not."""
+        if self.is_banned(tx.full_hash):
+            return Submission(Status.TRY_AGAIN_LATER)
+        replaced = self._by_source.get(tx.source)
+        if replaced is not None:
+            early = self._clash(last, tx, replaced.tx)
+            if early is not None:
+                return early
+        full = self._full(last, tx, replaced.tx if replaced else None)
+        if full is not None:
+            return full
+        header = last.clone()
+        header.sequence += 1
+        overlay = Overlay(world, header)
+        result = check(overlay, tx, self.close_margin_seconds)
+        if not result.ok:
+            return Submission(Status.ERROR, result)
+        if not self._can_pay(overlay, tx, replaced.tx if replaced else None):
+            result.code = TxCode.INSUFFICIENT_BALANCE
+            return Submission(Status.ERROR, result)
+        self._by_source[tx.source] = _Queued(tx, replaced.age if replaced else 0)
+        return Submission(Status.PENDING)
+
+    def _clash(self, last: Header, tx: Transaction, queued: Transaction) -> Submission | None:
+        """Answer when the source already has a transaction queued; None = it may be replaced."""
+        if _is_duplicate(queued, tx):
+            return Submission(Status.DUPLICATE)
+        if tx.inner is None:
+            return Submission(Status.TRY_AGAIN_LATER)
+        result = TxResult(last.base_fee * tx.bid_operations, TxCode.BAD_SEQ, [])
+        if tx.sequence < queued.sequence:
+            return Submission(Status.ERROR, result)
+        if tx.sequence > queued.sequence:
+            least = tx.conditions.min_sequence
+            follows = (
+                tx.sequence == queued.sequence + 1 if least is None else least <= queued.sequence
+            )
+            if follows:
+                return Submission(Status.TRY_AGAIN_LATER)
+            return Submission(Status.ERROR, result)
+        wanted = REPLACE_FACTOR * queued.fee * max(1, tx.bid_operations)
+        if tx.fee * max(1, queued.bid_operations) < wanted:
+            result.code = TxCode.INSUFFICIENT_FEE
+            result.fee_charged = min(INT64_MAX, -(-wanted // max(1, queued.bid_operations)))
+            return Submission(Status.ERROR, result)
+        return None
+
+    def _full(
+        self, last: Header, tx: Transaction, replaced: Transaction | None
+    ) -> Submission | None:
+        """Answer when the queue has no room; evicts the cheapest bids for a better one."""
+        limit = QUEUE_LEDGERS * last.max_tx_set_size
+        size = max(1, tx.bid_operations)
+        room = limit - self.operations() + (max(1, replaced.bid_operations) if replaced else 0)
+        if size <= room:
+            return None
+        victims = []
+        for queued in sorted(
+            self._by_source.values(), key=lambda q: q.tx.fee / q.tx.bid_operations
+        ):
+            if queued.tx is replaced or room >= size:
+                continue
+            if queued.tx.fee * size >= tx.fee * max(1, queued.tx.bid_operations):
+                self._banned[0].add(tx.full_hash)
+                fee = queued.tx.fee * size // max(1, queued.tx.bid_operations) + 1
+                return Submission(Status.ERROR, TxResult(fee, TxCode.INSUFFICIENT_FEE, []))
+            victims.append(queued.tx)
+            room += max(1, queued.tx.bid_operations)
+        for victim in victims:
+            self._banned[0].add(victim.full_hash)
+            del self._by_source[victim.source]
+        return None
+
+    def _can_pay(self, overlay: Overlay, tx: Transaction, replaced: Transaction | None) -> bool:
+        """Queued bids of one fee source add up and must be covered together."""
+        owed = sum(
+            queued.tx.fee
+            for queued in self._by_source.values()
+            if queued.tx.fee_source == tx.fee_source and queued.tx is not replaced
+        )
+        payer = overlay.peek_account(tx.fee_source)
+        return payer is not None and available_balance(overlay.header, payer) - tx.fee >= owed
+
+    def remove_applied(self, applied: Iterable[Transaction]) -> None:
+        """Forget what a network ledger took, and what its sequence numbers made invalid."""
+        for tx in applied:
+            queued = self._by_source.get(tx.source)
+            if queued is not None and queued.tx.sequence <= tx.sequence:
+                del self._by_source[tx.source]
+            self._banned[0].add(tx.full_hash)
+
+    def shift(self) -> None:
+        """Age everything by one closed network ledger; what is too old is dropped and banned."""
+        self._banned.pop()
+        self._banned.appendleft(set())
+        for source, queued in list(self._by_source.items()):
+            queued.age += 1
+            if queued.age >= PENDING_DEPTH:
+                del self._by_source[source]
+                self._banned[0].add(queued.tx.full_hash)
+
+    def drop(self, transactions: Iterable[Transaction]) -> None:
+        """Drop and ban transactions that became invalid."""
+        for tx in transactions:
+            queued = self._by_source.get(tx.source)
+            if queued is not None and queued.tx.full_hash == tx.full_hash:
+                del self._by_source[tx.source]
+            self._banned[0].add(tx.full_hash)
+
+    def clear(self) -> None:
+        """Lose everything, as a killed node does."""
+        self._by_source.clear()
+
+
+def _is_duplicate(queued: Transaction, tx: Transaction) -> bool:
+    if queued.is_fee_bump == tx.is_fee_bump:
+        return queued.full_hash == tx.full_hash
+    return queued.inner is not None and queued.inner.full_hash == tx.full_hash

@@ -1,0 +1,244 @@
+"""The world: ledger entries by key, nested overlays over it, and the network ledger's header.
+
+An overlay is what stellar-core calls a LedgerTxn: loads record an entry (which then counts as modified), a commit hands
+it to the parent, dropping the overlay rolls back. The root keeps LedgerEntry XDR bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final, Self
+
+from ledger.devnet import wire
+from ledger.devnet.entries import (
+    Account,
+    Body,
+    ClaimableBalance,
+    Data,
+    Entry,
+    Offer,
+    TrustLine,
+    account_key,
+    claimable_key,
+    data_key,
+    decode_entry,
+    offer_key,
+    trustline_key,
+)
+
+# Kind (4 bytes) and AccountID (36 bytes) open the key of everything that has an owner.
+_OWNER_END: Final = 40
+
+
+class StateError(RuntimeError):
+    """A broken invariant of the devnet itself (core would answer txINTERNAL_ERROR)."""
+
+
+@dataclass(slots=True)
+class Header:
+    """What transactions see of the network ledger being closed (or the last closed one)."""
+
+    sequence: int
+    close_time: int
+    base_fee: int = 100
+    base_reserve: int = 5_000_000
+    max_tx_set_size: int = 1_000
+    protocol: int = 23
+    fee_pool: int = 0
+    id_pool: int = 0
+    total_coins: int = 10**18
+    previous_hash: bytes = bytes(32)
+    tx_set_hash: bytes = bytes(32)
+    result_hash: bytes = bytes(32)
+    bucket_hash: bytes = bytes(32)
+    upgrades: tuple[bytes, ...] = field(default=())
+
+    def clone(self) -> Header:
+        """Independent copy."""
+        return replace(self)
+
+    def encode(self) -> bytes:
+        """LedgerHeader XDR with an unsigned StellarValue and an empty skip list."""
+        out = [wire.u32(self.protocol), self.previous_hash, self.tx_set_hash]
+        out += [wire.u64(self.close_time), wire.u32(len(self.upgrades))]
+        out += [wire.opaque(upgrade) for upgrade in self.upgrades]
+        out += [wire.i32(0), self.result_hash, self.bucket_hash, wire.u32(self.sequence)]
+        out += [wire.i64(self.total_coins), wire.i64(self.fee_pool), wire.u32(0)]
+        out += [wire.u64(self.id_pool), wire.u32(self.base_fee), wire.u32(self.base_reserve)]
+        out += [wire.u32(self.max_tx_set_size), bytes(4 * 32), wire.i32(0)]
+        return b"".join(out)
+
+    def hash(self) -> bytes:
+        """SHA-256 of the header's XDR."""
+        return hashlib.sha256(self.encode()).digest()
+
+
+class World:
+    """All ledger entries of one network, as LedgerEntry XDR by LedgerKey XDR."""
+
+    def __init__(self, entries: Mapping[bytes, bytes] | None = None) -> None:
+        self.entries: dict[bytes, bytes] = {}
+        # Sub-entries by the part of their key that names kind and owner.
+        self._owned: dict[bytes, set[bytes]] = {}
+        for key, raw in (entries or {}).items():
+            self.put(key, raw)
+
+    def put(self, key: bytes, raw: bytes | None) -> None:
+        """Set an entry's XDR, or remove the entry."""
+        if raw is None:
+            self.entries.pop(key, None)
+            self._owned.get(key[:_OWNER_END], set()).discard(key)
+            return
+        if key not in self.entries:
+            self._owned.setdefault(key[:_OWNER_END], set()).add(key)
+        self.entries[key] = raw
+
+    def find(self, key: bytes) -> Entry | None:
+        """Fresh copy of an entry, or None."""
+        raw = self.entries.get(key)
+        return None if raw is None else decode_entry(raw)
+
+    def owned(self, prefix: bytes) -> set[bytes]:
+        """Keys of one kind that one account owns; the prefix is kind and AccountID."""
+        return set(self._owned.get(prefix, ()))
+
+
+class Overlay:
+    """Changes on top of a parent overlay or the world; see the module's text."""
+
+    def __init__(self, parent: Overlay | World, header: Header | None = None) -> None:
+        self.parent = parent
+        if header is None:
+            if not isinstance(parent, Overlay):
+                raise StateError("header: got none, want one for an overlay on the world")
+            header = parent.header
+        self.outer_header: Header = header
+        self.header: Header = header.clone()
+        self.entries: dict[bytes, Entry | None] = {}
+        # CAP-33: sponsored account → sponsoring account, open within one transaction.
+        self.sponsorships: dict[bytes, bytes] = (
+            dict(parent.sponsorships) if isinstance(parent, Overlay) else {}
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.entries.clear()
+
+    def find(self, key: bytes) -> Entry | None:
+        """Copy of an entry for reading; it is not recorded."""
+        scope: Overlay | World = self
+        while isinstance(scope, Overlay):
+            if key in scope.entries:
+                entry = scope.entries[key]
+                return None if entry is None else entry.clone()
+            scope = scope.parent
+        return scope.find(key)
+
+    def load(self, key: bytes) -> Entry | None:
+        """Entry for writing: recorded here, hence modified in this ledger if committed."""
+        if key in self.entries:
+            return self.entries[key]
+        entry = self.find(key)
+        if entry is not None:
+            self.entries[key] = entry
+        return entry
+
+    def create(self, body: Body, entry: Entry | None = None) -> Entry:
+        """Add a new entry.
+
+        Raises:
+            StateError: the key is taken.
+        """
+        key = body.key()
+        if self.find(key) is not None:
+            raise StateError(f"create: got existing key {key.hex()}, want a new one")
+        self.entries[key] = entry or Entry(body)
+        made = self.entries[key]
+        if made is None:
+            raise StateError("create: got no entry, want one")
+        return made
+
+    def erase(self, key: bytes) -> None:
+        """Remove an existing entry."""
+        if self.find(key) is None:
+            raise StateError(f"erase: got no entry at {key.hex()}, want one")
+        self.entries[key] = None
+
+    def commit(self) -> None:
+        """Hand everything recorded to the parent."""
+        if isinstance(self.parent, Overlay):
+            self.parent.entries.update(self.entries)
+            self.parent.sponsorships = dict(self.sponsorships)
+            self._commit_header()
+        else:
+            for key, entry in self.entries.items():
+                if entry is not None:
+                    entry.modified = self.header.sequence
+                self.parent.put(key, None if entry is None else entry.encode())
+            self._commit_header()
+        self.entries = {}
+
+    def _commit_header(self) -> None:
+        outer, inner = self.outer_header, self.header
+        outer.fee_pool, outer.id_pool = inner.fee_pool, inner.id_pool
+        outer.total_coins = inner.total_coins
+
+    # Typed access. The body is returned because most callers need nothing else.
+
+    def account(self, account: bytes) -> Account | None:
+        """Account for writing."""
+        entry = self.load(account_key(account))
+        return entry.body if entry and isinstance(entry.body, Account) else None
+
+    def peek_account(self, account: bytes) -> Account | None:
+        """Account for reading only."""
+        entry = self.find(account_key(account))
+        return entry.body if entry and isinstance(entry.body, Account) else None
+
+    def need_account(self, account: bytes) -> Account:
+        """Account for writing that must exist."""
+        found = self.account(account)
+        if found is None:
+            raise StateError(f"account: got none at {account.hex()}, want one")
+        return found
+
+    def trustline(self, account: bytes, asset: bytes) -> TrustLine | None:
+        """Trust line for writing."""
+        entry = self.load(trustline_key(account, asset))
+        return entry.body if entry and isinstance(entry.body, TrustLine) else None
+
+    def offer(self, seller: bytes, offer_id: int) -> Offer | None:
+        """Offer for writing."""
+        entry = self.load(offer_key(seller, offer_id))
+        return entry.body if entry and isinstance(entry.body, Offer) else None
+
+    def data(self, account: bytes, name: bytes) -> Data | None:
+        """Data entry for writing."""
+        entry = self.load(data_key(account, name))
+        return entry.body if entry and isinstance(entry.body, Data) else None
+
+    def claimable(self, balance_id: bytes) -> ClaimableBalance | None:
+        """Claimable balance for writing."""
+        entry = self.load(claimable_key(balance_id))
+        return entry.body if entry and isinstance(entry.body, ClaimableBalance) else None
+
+    def owned(self, prefix: bytes) -> set[bytes]:
+        """Keys of one kind that one account owns, as seen from here."""
+        layers: list[Overlay] = []
+        scope: Overlay | World = self
+        while isinstance(scope, Overlay):
+            layers.append(scope)
+            scope = scope.parent
+        keys = scope.owned(prefix)
+        for layer in reversed(layers):
+            for key, entry in layer.entries.items():
+                if key.startswith(prefix):
+                    if entry is None:
+                        keys.discard(key)
+                    else:
+                        keys.add(key)
+        return keys

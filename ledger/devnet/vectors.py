@@ -1,0 +1,309 @@
+"""Judges the devnet by result vectors recorded from a real stellar-core.
+
+Two forms of file: single-transaction cases, and ledgers of random transactions over one world (first line has the
+world). Nothing of a vector's results enters the devnet; they are only compared.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ledger.devnet.closing import Closed
+from ledger.devnet.envelope import EnvelopeError, Transaction
+from ledger.devnet.network import Network, Settings
+from ledger.devnet.queue import Status, Submission
+from ledger.devnet.state import Header, World
+
+Json = dict[str, Any]
+_FOLLOW_UP_LEDGERS = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Where the devnet and the recording part."""
+
+    name: str
+    what: str
+    got: str
+    want: str
+
+    def as_json(self) -> Json:
+        """Plain mapping for output."""
+        return {"name": self.name, "what": self.what, "got": self.got, "want": self.want}
+
+
+@dataclass(slots=True)
+class Verdict:
+    """How many cases were judged, how many agree, and every difference."""
+
+    cases: int = 0
+    agree: int = 0
+    differ: list[Difference] = field(default_factory=list)
+
+    def add(self, differences: Sequence[Difference]) -> None:
+        """Count one case."""
+        self.cases += 1
+        self.agree += not differences
+        self.differ += differences
+
+    def as_json(self) -> Json:
+        """Plain mapping for output."""
+        differ = [difference.as_json() for difference in self.differ]
+        return {"cases": self.cases, "agree": self.agree, "differ": differ}
+
+
+def read_lines(path: Path) -> list[Json]:
+    """Objects of a JSON-lines file, gzipped if its name ends in .gz."""
+    raw = path.read_bytes()
+    if path.suffix == ".gz":
+        raw = gzip.decompress(raw)
+    return [json.loads(line) for line in raw.decode().splitlines() if line.strip()]
+
+
+def judge_files(paths: Iterable[Path], groups: Sequence[str] = ()) -> Verdict:
+    """Judge every file; `groups` keeps only cases whose group is named, or starts with a name ending in `*`."""
+    verdict = Verdict()
+    for path in paths:
+        lines = read_lines(path)
+        if not lines:
+            raise ValueError(f"{path}: got no lines, want vectors")
+        if "world" in lines[0]:
+            _judge_random(lines, verdict)
+        else:
+            _judge_cases(lines[1:], groups, verdict)
+    return verdict
+
+
+def _is_wanted(group: str, groups: Sequence[str]) -> bool:
+    if not groups:
+        return True
+    return any(
+        group.startswith(name[:-1]) if name.endswith("*") else group == name for name in groups
+    )
+
+
+def _header(fields: Json) -> Header:
+    return Header(
+        sequence=fields["seq"],
+        close_time=fields["close_time"],
+        base_fee=fields["base_fee"],
+        base_reserve=fields["base_reserve"],
+        max_tx_set_size=fields["max_tx_set_size"],
+        protocol=fields["protocol"],
+        fee_pool=fields["fee_pool"],
+        id_pool=fields["id_pool"],
+    )
+
+
+class _Bench:
+    """One network put to the state of a vector before each step; its queue lives through the file."""
+
+    def __init__(self, passphrase: str, protocol: int) -> None:
+        self.network = Network(Settings(passphrase=passphrase, protocol=protocol), 0)
+
+    def stand_at(self, lcl: Json) -> None:
+        """Make a recorded header the last closed one, ageing the queue by the ledgers between."""
+        for _ in range(min(32, lcl["seq"] - self.network.header.sequence)):
+            self.network.queue.shift()
+        self.network.header = _header(lcl)
+        self.network.header_hash = bytes.fromhex(lcl["hash"])
+
+    def submit(self, envelope: str) -> tuple[Transaction | None, Submission | None]:
+        """Offer an envelope; (None, None) when it does not decode."""
+        try:
+            tx = self.network.parse(base64.b64decode(envelope))
+        except EnvelopeError:
+            return None, None
+        return tx, self.network.submit(tx)
+
+
+def _judge_cases(cases: Sequence[Json], groups: Sequence[str], verdict: Verdict) -> None:
+    benches: dict[tuple[str, int], _Bench] = {}
+    for case in cases:
+        key = (case["network_passphrase"], case["protocol"])
+        bench = benches.setdefault(key, _Bench(*key))
+        differences = _judge_case(bench, case)
+        if _is_wanted(case["case"], groups):
+            verdict.add(differences)
+
+
+def _judge_case(bench: _Bench, case: Json) -> list[Difference]:
+    network, found = bench.network, _Findings(case["name"])
+    network.world = World(
+        {base64.b64decode(item["key"]): base64.b64decode(item["entry"]) for item in case["pre"]}
+    )
+    before = dict(network.world.entries)
+    bench.stand_at(case["lcl"])
+    companions = case.get("companions") or []
+    for companion in companions:
+        if companion["order"] == "before":
+            _submit_companion(bench, companion, found)
+    tx, submission = bench.submit(case["envelope"])
+    if tx is None or submission is None:
+        found.compare("outcome", "undecodable", case["outcome"])
+        return found.differences
+    if "hash" in case:
+        found.compare("hash", tx.hash.hex(), case["hash"])
+    found.compare("submit_status", submission.status.value, case["submit_status"])
+    for companion in companions:
+        if companion["order"] != "before":
+            _submit_companion(bench, companion, found)
+    closed = None
+    if "ledger" in case:
+        closed = network.close_ledger(case["ledger"]["close_time"])
+    _compare_outcome(bench, case, tx, submission, closed, found)
+    if closed is not None:
+        for companion in companions:
+            if "result" in companion:
+                got = _result_of(closed, companion["hash"])
+                found.compare(f"companion {companion['hash'][:8]} result", got, companion["result"])
+    _compare_world(network, case, before, found)
+    return found.differences
+
+
+def _submit_companion(bench: _Bench, companion: Json, found: _Findings) -> None:
+    _, submission = bench.submit(companion["envelope"])
+    got = submission.status.value if submission else "undecodable"
+    found.compare("companion status", got, companion["submit_status"])
+
+
+class _Findings:
+    """Collects the differences of one case."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.differences: list[Difference] = []
+
+    def compare(self, what: str, got: object, want: object) -> None:
+        """Note a difference if there is one."""
+        if got != want:
+            self.differences.append(Difference(self.name, what, str(got), str(want)))
+
+
+def _result_of(closed: Closed, tx_hash: str) -> str | None:
+    wanted = bytes.fromhex(tx_hash)
+    for item in closed.applied:
+        if item.tx.hash == wanted:
+            return base64.b64encode(item.result.encode()).decode()
+    return None
+
+
+def _compare_outcome(
+    bench: _Bench,
+    case: Json,
+    tx: Transaction,
+    submission: Submission,
+    closed: Closed | None,
+    found: _Findings,
+) -> None:
+    got_result: str | None = None
+    outcome = submission.status.value.lower()
+    if submission.result is not None:
+        outcome = "rejected"
+        got_result = base64.b64encode(submission.result.encode()).decode()
+    elif closed is not None:
+        item = next((item for item in closed.applied if item.tx.hash == tx.hash), None)
+        if item is not None:
+            outcome = "applied_success" if item.result.ok else "applied_failed"
+            got_result = base64.b64encode(item.result.encode()).decode()
+            found.compare("apply_index", item.index, case.get("apply_index"))
+        elif submission.status is Status.PENDING:
+            outcome, got_result = _follow(bench, case, tx)
+        order = [item.tx.hash.hex() for item in closed.applied]
+        found.compare("apply_order", order, case.get("apply_order") or [])
+        found.compare("fee_pool", closed.header.fee_pool, case["ledger"]["fee_pool"])
+        found.compare("id_pool", closed.header.id_pool, case["ledger"]["id_pool"])
+    found.compare("outcome", outcome, case["outcome"])
+    found.compare("result", got_result, case.get("result"))
+
+
+def _follow(bench: _Bench, case: Json, tx: Transaction) -> tuple[str, str | None]:
+    """What became of a transaction that its first network ledger left out."""
+    network = bench.network
+    world = dict(network.world.entries)
+    step = case["ledger"]["close_time"] - case["lcl"]["close_time"]
+    outcome: tuple[str, str | None] = ("dropped", None)
+    for _ in range(_FOLLOW_UP_LEDGERS - 1):
+        closed = network.close_ledger(network.header.close_time + step)
+        result = _result_of(closed, tx.hash.hex())
+        if result is not None:
+            outcome = ("deferred", result)
+            break
+    network.world = World(world)
+    return outcome
+
+
+def _compare_world(
+    network: Network, case: Json, before: dict[bytes, bytes], found: _Findings
+) -> None:
+    entries = network.world.entries
+    if case["post"] == "unchanged":
+        want = before
+    else:
+        want = {
+            base64.b64decode(item["key"]): base64.b64decode(item["entry"]) for item in case["post"]
+        }
+    for key in sorted(entries.keys() | want.keys()):
+        got, wanted = entries.get(key), want.get(key)
+        if got != wanted:
+            name = base64.b64encode(key).decode()
+            found.compare(f"entry {name}", _show(got), _show(wanted))
+
+
+def _show(raw: bytes | None) -> str:
+    return "absent" if raw is None else base64.b64encode(raw).decode()
+
+
+def _judge_random(lines: Sequence[Json], verdict: Verdict) -> None:
+    first = lines[0]
+    bench = _Bench(first["passphrase"], first["protocol"])
+    network = bench.network
+    network.world = World(
+        {base64.b64decode(key): base64.b64decode(raw) for key, raw in first["world"].items()}
+    )
+    network.header = _header(first["lcl"])
+    for line in lines[1:]:
+        found = _Findings(f"ledger {line['ledger']['seq']}")
+        bench.stand_at(line["lcl"])
+        for item in line["submitted"]:
+            tx, submission = bench.submit(item["envelope"])
+            status = submission.status.value if submission else "undecodable"
+            label = tx.hash.hex()[:8] if tx else "?"
+            found.compare(f"{label} status", status, item["status"])
+            if submission and submission.result and "result" in item:
+                got = base64.b64encode(submission.result.encode()).decode()
+                found.compare(f"{label} refusal", got, item["result"])
+        before = dict(network.world.entries)
+        closed = network.close_ledger(line["ledger"]["close_time"])
+        order = [item.tx.hash.hex() for item in closed.applied]
+        found.compare("apply order", order, [item["hash"] for item in line["applied"]])
+        for item in line["applied"]:
+            got_result = _result_of(closed, item["hash"])
+            found.compare(f"{item['hash'][:8]} result", got_result, item["result"])
+        _compare_changes(network, before, line["changes"], found)
+        found.compare("fee_pool", closed.header.fee_pool, line["ledger"]["fee_pool"])
+        verdict.add(found.differences)
+
+
+def _compare_changes(
+    network: Network, before: dict[bytes, bytes], changes: Json, found: _Findings
+) -> None:
+    """The recorded changes over the world before must give the world now; then go on from the recording."""
+    want = dict(before)
+    for text, raw in changes.items():
+        if raw is None:
+            want.pop(base64.b64decode(text), None)
+        else:
+            want[base64.b64decode(text)] = base64.b64decode(raw)
+    entries = network.world.entries
+    for key in sorted(entries.keys() | want.keys()):
+        if entries.get(key) != want.get(key):
+            name = base64.b64encode(key).decode()
+            found.compare(f"entry {name}", _show(entries.get(key)), _show(want.get(key)))
+    network.world = World(want)
