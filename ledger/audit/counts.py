@@ -119,10 +119,13 @@ def _require_absent(evidence: CountEvidence, digests: list[bytes], lane_count: i
     """The neighbours must be adjacent, at the ends where there is only one, and around the lane."""
     places = [entry.proof.leaf_index for entry in evidence.entries]
     left_count = sum(digest < evidence.lane_digest for digest in digests)
-    want = {
-        0: [] if lane_count == 0 else [0],
-        1: [lane_count - 1] if len(places) == 1 else places[:1] + [places[0] + 1],
-    }.get(left_count)
+    want: list[int] | None = None
+    if left_count == 0:
+        want = [0] if lane_count else []
+    elif left_count == 1 and len(places) == 1:
+        want = [lane_count - 1]
+    elif left_count == 1:
+        want = [places[0], places[0] + 1]
     require(
         evidence.lane_digest not in digests and len(digests) <= _PROOFS_MAX and places == want,
         "count evidence: neighbours",

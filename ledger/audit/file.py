@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from enum import IntEnum
 from hashlib import sha256
+from typing import Any
 
 from ledger.evidence.encoding import (
     TAG_SIZE,
@@ -271,11 +272,13 @@ def _format_section(section: Section, contents: AuditContents) -> bytes:
 def _parse_sections(
     network_id: bytes, broadcaster: bytes, epoch: int, sections: dict[Section, bytes]
 ) -> AuditContents:
-    plain = {field: sections[section] for section, field in _PLAIN.items()}
+    plain: dict[str, Any] = {field: sections[section] for section, field in _PLAIN.items()}
     for field in ("trust_digest", "salt_key"):
         if len(plain[field]) != 32:
             raise MalformedRecordError(f"audit.{field}", got=plain[field], want="32 bytes")
-    lists = {field: _parse_list(section, sections[section]) for section, field in _LISTS.items()}
+    lists: dict[str, Any] = {
+        field: _parse_list(section, sections[section]) for section, field in _LISTS.items()
+    }
     previous = sections[Section.PREVIOUS_RESULT]
     return AuditContents(
         network_id=network_id,

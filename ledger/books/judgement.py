@@ -212,6 +212,17 @@ def check_bundle(raw: bytes, terms: Signed[Terms], sealing_epoch: int) -> Bundle
     )
 
 
+def set_aside(check: BundleCheck) -> BundleCheck:
+    """Return the verdict on a framed bundle that stopped workers repeatedly: refused as poison.
+
+    Raises:
+        ValueError: The bundle does not parse, so it can stand in no seal.
+    """
+    if check.bundle is None:
+        raise ValueError("bundle: got one that does not parse, want a framed one")
+    return _refused(check.raw, check.bundle, BundleCode.POISON)
+
+
 @dataclass(frozen=True, slots=True)
 class _BundleContext:
     bundle: Bundle

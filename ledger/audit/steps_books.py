@@ -1,0 +1,203 @@
+"""Verification steps 11 to 20: what the evidence comes to, computed anew and compared.
+
+Each function proves one statement about a case and returns what it proved, in words with counts;
+it raises when the statement does not hold.
+"""
+
+from collections.abc import Sequence
+
+from ledger.audit.case import Case, proven
+from ledger.audit.errors import require, require_same
+from ledger.audit.stellar_xdr import read_transaction
+from ledger.books.epoch import EpochInputs, compute_epoch, seal_epoch
+from ledger.books.errors import require_equal
+from ledger.books.journal import format_journal, parse_journal
+from ledger.books.state import format_state, parse_state, state_rows
+from ledger.books.statements import format_statements, parse_statements, sum_tree_of
+from ledger.books.transactions import parse_fact
+from ledger.evidence.checkpoint import body_hash
+from ledger.evidence.leaf import RESULT_LEAF, parse_payout_leaf
+from ledger.evidence.sumtree import check_line
+from ledger.evidence.units import format_stroops
+
+
+def prove_seal(case: Case) -> str:
+    """Lanes judged as sets give the stated codes and exactly the leaves up to the seal."""
+    contents = case.contents
+    seal_leaf = proven(case.seal_leaf)
+    inputs = EpochInputs(
+        terms=proven(case.terms),
+        opening=proven(case.opening),
+        rule=proven(case.rule),
+        activations=case.activations,
+        checks=case.checks,
+        counted_before=case.counted_before,
+        facts=case.facts,
+        transactions=case.transactions,
+        last_ledger_sequence=seal_leaf.last_ledger_sequence,
+        last_ledger_close_s=seal_leaf.last_ledger_close_s,
+        salt_key=contents.salt_key,
+    )
+    seal = seal_epoch(inputs)
+    stated = [(entry.bundle_code, entry.receipt_codes) for entry in contents.codes]
+    computed = [
+        (int(check.code), tuple(int(code) for code in codes))
+        for check, codes in zip(inputs.checks, seal.judgement.codes, strict=True)
+    ]
+    _require_items("codes of bundle", stated, computed)
+    _require_items("leaf", contents.leaves[: len(seal.leaves)], seal.leaves)
+    case.inputs, case.seal = inputs, seal
+    counted = sum(lane.count.bytes_total for lane in seal.judgement.lanes)
+    return (
+        f"{len(seal.judgement.lanes):,} lanes with {counted:,} bytes, "
+        f"{len(seal.judgement.equivocations):,} contradictions, "
+        f"{len(seal.corrections):,} corrections"
+    )
+
+
+def _require_items(what: str, stated: Sequence[object], computed: Sequence[object]) -> None:
+    for index, (got, want) in enumerate(zip(stated, computed, strict=False)):
+        require_same(f"{what} {index}", got=got, want=want)
+    require_same(f"{what}: how many", got=len(stated), want=len(computed))
+
+
+def prove_contract(case: Case) -> str:
+    """The contract, run by this verifier's own interpreter, returns acceptable results."""
+    inputs = proven(case.inputs)
+    case.result = compute_epoch(inputs, proven(case.seal))
+    leaf = case.result.result_leaf
+    return (
+        f"{leaf.bytes_p2p_credited:,} P2P and {leaf.bytes_cdn_credited:,} CDN bytes credited, "
+        f"{leaf.bytes_uncredited:,} not; charged {format_stroops(leaf.charged_stroops)}, "
+        f"fee {format_stroops(leaf.fee_stroops)} "
+        f"({case.result.settlement.steps:,} steps)"
+    )
+
+
+def prove_journal(case: Case) -> str:
+    """The journal is the computed one, entry by entry, and every entry sums to zero."""
+    stated = parse_journal(case.contents.journal)
+    computed = proven(case.result).entries
+    _require_items("journal entry", stated, computed)
+    require_same("journal", got=case.contents.journal, want=format_journal(computed))
+    postings = sum(len(entry.postings) for entry in computed)
+    return f"{len(computed):,} entries, {postings:,} postings, each entry sums to zero"
+
+
+def prove_statements(case: Case) -> str:
+    """Every party's line is the computed one; opening + accrued - paid = closing in each."""
+    stated = parse_statements(case.contents.statements)
+    computed = proven(case.result).lines
+    _require_items("statement line", stated, computed)
+    require_same("statements", got=case.contents.statements, want=format_statements(computed))
+    paid = sum(line.paid_stroops for line in computed)
+    return f"{len(computed):,} lines; paid in this epoch {format_stroops(paid)}"
+
+
+def prove_sum_tree(case: Case) -> str:
+    """Every line is under the sum tree's root, whose totals are the bytes and money billed."""
+    lines = proven(case.result).lines
+    leaf = proven(case.result_leaf)
+    tree = sum_tree_of(lines)
+    root = tree.root()
+    for line in tree.lines:
+        check_line(line, tree.prove_line(line.subject), root)
+    require_same("sum tree: root", got=leaf.sum_tree_hash, want=root.hash)
+    require_same("sum tree: bytes", got=leaf.sum_tree_bytes, want=root.total_bytes)
+    require_same("sum tree: stroops", got=leaf.sum_tree_stroops, want=root.total_stroops)
+    return f"{root.total_bytes:,} bytes and {format_stroops(root.total_stroops)} in one root"
+
+
+def prove_payouts(case: Case) -> str:
+    """Payout leaves are the planned batches: slots, bounds, accounts and amounts."""
+    contents = case.contents
+    result, seal = proven(case.result), proven(case.seal)
+    stated = contents.leaves[len(seal.leaves) + 1 :]
+    _require_items(
+        "payout leaf",
+        [parse_payout_leaf(leaf) for leaf in stated],
+        result.payouts,
+    )
+    total = sum(payout.total_stroops for payout in result.payouts)
+    return f"{len(result.payouts):,} batches over {format_stroops(total)}"
+
+
+def prove_result(case: Case) -> str:
+    """The result leaf, and with it every leaf of the epoch, is the computed one."""
+    contents = case.contents
+    result, seal = proven(case.result), proven(case.seal)
+    require_same(
+        "result leaf",
+        got=proven(case.result_leaf),
+        want=RESULT_LEAF.parse_body(result.leaves[0]),
+    )
+    _require_items("leaf", contents.leaves, (*seal.leaves, *result.leaves))
+    return f"all {len(contents.leaves):,} leaves computed anew, byte for byte"
+
+
+def prove_closing_state(case: Case) -> str:
+    """The closing state is the computed one."""
+    closing = proven(case.result).closing
+    stated = parse_state(case.contents.closing_state)
+    _require_items("closing state: row", state_rows(stated), state_rows(closing))
+    require(
+        case.contents.closing_state == format_state(closing),
+        "closing state",
+        got="another network or broadcaster",
+        want="the computed state",
+    )
+    return (
+        f"{len(closing.payees):,} payees, {len(closing.batches):,} undecided batches, "
+        f"carried {format_stroops(closing.carried_stroops)}"
+    )
+
+
+def prove_conservation(case: Case) -> str:
+    """Nothing appears and nothing vanishes, to the stroop and the byte."""
+    closing = proven(case.result).closing
+    head = closing.head
+    require_equal(
+        "deposited = charged + unspent + refunded",
+        got=head.deposited_stroops,
+        want=head.charged_stroops + closing.unspent_stroops + head.refunded_stroops,
+    )
+    require_equal(
+        "charged = paid + fees + carried",
+        got=head.charged_stroops,
+        want=closing.paid_stroops + head.fees_stroops + closing.carried_stroops,
+    )
+    require_equal(
+        "escrow + payout = unspent + fees + carried + suspense",
+        got=head.escrow_stroops + head.payout_stroops,
+        want=closing.unspent_stroops
+        + head.fees_stroops
+        + closing.carried_stroops
+        + head.suspense_stroops,
+    )
+    leaf = proven(case.result).result_leaf
+    lanes = proven(case.seal).judgement.lanes
+    require_equal(
+        "receipted = credited + uncredited bytes",
+        got=sum(lane.bytes_new for lane in lanes),
+        want=leaf.bytes_p2p_credited + leaf.bytes_cdn_credited + leaf.bytes_uncredited,
+    )
+    return f"deposited {format_stroops(head.deposited_stroops)} accounted for to the stroop"
+
+
+def prove_anchor(case: Case) -> str:
+    """A transaction of the anchor account carries the checkpoint's hash."""
+    fact = parse_fact(case.contents.anchor)
+    transaction = read_transaction(fact)
+    terms = proven(case.terms).value
+    require_same("anchor: network", got=fact.network_id, want=case.contents.network_id)
+    require_same("anchor: account", got=transaction.source_account, want=terms.anchor_account)
+    require(transaction.succeeded, "anchor: result", got="failed", want="success")
+    require_same(
+        "anchor: memo hash",
+        got=transaction.memo_hash,
+        want=body_hash(proven(case.checkpoint)),
+    )
+    return (
+        f"transaction {transaction.tx_hash.hex()} in network ledger {fact.ledger_sequence:,} "
+        "(as the operator claims it; not checked on the chain)"
+    )

@@ -1,0 +1,298 @@
+"""Verification steps 2 to 10: who claims what, under which terms, in which log.
+
+Each function proves one statement about a case and returns what it proved, in words with counts;
+it raises when the statement does not hold. Sources: DESIGN words in FORMATS.md; RFC 6962 §2.1;
+c2sp.org/tlog-checkpoint, c2sp.org/signed-note.
+"""
+
+from contracts.registry import rule_from_source
+from ledger.audit.address import format_account
+from ledger.audit.case import Case, proven
+from ledger.audit.counts import counts_by_lane, parse_count_evidence
+from ledger.audit.errors import require, require_same
+from ledger.audit.file import ProvenLeaf
+from ledger.audit.stellar_xdr import read_transaction
+from ledger.books.epoch import bundle_order
+from ledger.books.judgement import (
+    BundleCheck,
+    BundleCode,
+    ReceiptCode,
+    check_bundle,
+    set_aside,
+)
+from ledger.books.state import genesis_state, parse_state, state_root
+from ledger.books.transactions import parse_fact
+from ledger.evidence.binding import BINDING, Role, is_valid_binding
+from ledger.evidence.checkpoint import verify_checkpoint
+from ledger.evidence.encoding import RecordCode
+from ledger.evidence.leaf import ACTIVATION, RESULT_LEAF, SEAL_LEAF, code_of_leaf
+from ledger.evidence.merkle import RootBuilder, check_inclusion, leaf_hash, root_hash
+from ledger.evidence.terms import parse_terms, require_valid_terms
+
+
+def prove_trust(case: Case) -> str:
+    """The file is the operator's statement about the reader's network, broadcaster and log."""
+    contents, trust = case.contents, case.trust
+    require_same("network id", got=contents.network_id, want=trust.network_id)
+    require_same("broadcaster", got=contents.broadcaster_account, want=trust.broadcaster_account)
+    require_same("trust digest", got=contents.trust_digest, want=trust.digest)
+    require(
+        contents.epoch >= trust.first_epoch,
+        "epoch",
+        got=contents.epoch,
+        want=f"≥ {trust.first_epoch}",
+    )
+    log_key = trust.log_key_at(contents.epoch)
+    require(
+        case.file.is_signed_by(log_key),
+        "operator's signature",
+        got="not valid",
+        want=f"a signature by log key {log_key.hex()}",
+    )
+    return f"epoch {contents.epoch}, signed by the log key of {trust.log_origin}"
+
+
+def prove_terms(case: Case) -> str:
+    """The terms are the broadcaster's and say what the trust says."""
+    contents, trust = case.contents, case.trust
+    binding = BINDING.parse(contents.issuing_binding)
+    signed = parse_terms(contents.terms)
+    terms = signed.value
+    require(
+        is_valid_binding(binding), "issuing binding", got="bad signature", want="two signatures"
+    )
+    require(
+        binding.value.covers(Role.ISSUING, contents.epoch),
+        "issuing binding",
+        got=f"role {binding.value.role}, epochs {binding.value.first_epoch} to "
+        f"{binding.value.last_epoch}",
+        want=f"role {int(Role.ISSUING)} in epoch {contents.epoch}",
+    )
+    for what, got, want in (
+        ("issuing binding: account", binding.value.account, trust.broadcaster_account),
+        ("issuing binding: network", binding.value.network_id, trust.network_id),
+        ("terms: issuing key", terms.issuing_key, binding.value.key),
+        ("terms: network", terms.network_id, trust.network_id),
+        ("terms: broadcaster", terms.broadcaster_account, trust.broadcaster_account),
+        ("terms: log origin", terms.log_origin, trust.log_origin),
+        ("terms: log key", terms.log_key, trust.log_key_at(contents.epoch)),
+        ("terms: genesis", terms.genesis_s, trust.genesis_s),
+        ("terms: epoch length", terms.epoch_length_s, trust.epoch_length_s),
+        ("terms: grace", terms.grace_s, trust.grace_s),
+    ):
+        require_same(what, got=got, want=want)
+    require_valid_terms(signed)
+    require(
+        terms.first_epoch <= contents.epoch <= terms.last_epoch,
+        "terms: epochs",
+        got=f"{terms.first_epoch} to {terms.last_epoch}",
+        want=f"epoch {contents.epoch} among them",
+    )
+    case.terms = signed
+    return f"signed by the issuing key of {format_account(terms.broadcaster_account)}"
+
+
+def prove_checkpoints(case: Case) -> str:
+    """Both checkpoints are signed by the log."""
+    contents, trust = case.contents, case.trust
+    keys = trust.log_verifier_keys()
+    if case.is_first_epoch:
+        require_same("previous checkpoint", got=contents.previous_checkpoint, want=b"")
+        previous_size = 0
+    else:
+        previous = verify_checkpoint(
+            contents.previous_checkpoint, origin=trust.log_origin, known_keys=keys
+        )
+        case.previous_checkpoint = previous.checkpoint
+        previous_size = previous.checkpoint.tree_size
+    verified = verify_checkpoint(contents.checkpoint, origin=trust.log_origin, known_keys=keys)
+    case.checkpoint = verified.checkpoint
+    return f"tree sizes {previous_size:,} and {verified.checkpoint.tree_size:,}"
+
+
+def prove_log(case: Case) -> str:
+    """The log before this epoch, plus exactly these leaves, is the log after it."""
+    contents = case.contents
+    checkpoint = proven(case.checkpoint)
+    builder = RootBuilder.restore(contents.frontier)
+    before = case.previous_checkpoint
+    require_same("log before: size", got=builder.size, want=before.tree_size if before else 0)
+    require_same(
+        "log before: root",
+        got=builder.root(),
+        want=before.root_hash if before else root_hash([]),
+    )
+    for leaf in contents.leaves:
+        builder.append(leaf)
+    require_same("log after: size", got=builder.size, want=checkpoint.tree_size)
+    require_same("log after: root", got=builder.root(), want=checkpoint.root_hash)
+    kinds = [code_of_leaf(leaf) for leaf in contents.leaves]
+    for code in (RecordCode.LEAF_SEAL, RecordCode.LEAF_RESULT):
+        require_same(f"{code.name} leaves of the epoch", got=kinds.count(code), want=1)
+    case.seal_leaf = SEAL_LEAF.parse_body(contents.leaves[kinds.index(RecordCode.LEAF_SEAL)])
+    case.result_leaf = RESULT_LEAF.parse_body(contents.leaves[kinds.index(RecordCode.LEAF_RESULT)])
+    case.activations = tuple(
+        ACTIVATION.parse(leaf)
+        for leaf, code in zip(contents.leaves, kinds, strict=True)
+        if code == RecordCode.LEAF_ACTIVATION
+    )
+    return f"{len(contents.leaves):,} leaves appended, nothing else changed"
+
+
+def prove_rule(case: Case) -> str:
+    """The contract is the one the DAO activated and the terms name."""
+    contents, trust = case.contents, case.trust
+    _prove_in_log(case, "activation leaf", contents.activation)
+    activation = ACTIVATION.parse(contents.activation.leaf)
+    value = activation.value
+    rule = rule_from_source(contents.rule)
+    for what, got, want in (
+        ("activation: network", value.network_id, trust.network_id),
+        ("activation: broadcaster", value.broadcaster_account, trust.broadcaster_account),
+        ("activation: DAO key", value.dao_key, trust.dao_key_at(value.first_epoch)),
+        ("activation: rule", value.rules_digest, rule.digest),
+        ("terms: rule", proven(case.terms).value.rules_digest, rule.digest),
+    ):
+        require_same(what, got=got, want=want)
+    ACTIVATION.require_signed_by(activation, value.dao_key)
+    require(
+        value.first_epoch <= contents.epoch,
+        "activation: first epoch",
+        got=value.first_epoch,
+        want=f"at most {contents.epoch}",
+    )
+    for begun in case.activations:
+        require_same("new activation: epoch", got=begun.value.first_epoch, want=contents.epoch)
+        ACTIVATION.require_signed_by(begun, trust.dao_key_at(contents.epoch))
+    case.rule = rule
+    return f"rule {rule.digest.hex()[:16]}… in force from epoch {value.first_epoch}"
+
+
+def _prove_in_log(case: Case, what: str, proven_leaf: ProvenLeaf) -> None:
+    checkpoint = proven(case.checkpoint)
+    proof = proven_leaf.proof
+    require(
+        proof.leaf_index < checkpoint.tree_size,
+        f"{what}: leaf index",
+        got=proof.leaf_index,
+        want=f"below {checkpoint.tree_size}",
+    )
+    check_inclusion(
+        leaf_hash(proven_leaf.leaf),
+        proof.leaf_index,
+        checkpoint.tree_size,
+        proof.hashes,
+        checkpoint.root_hash,
+    )
+
+
+def prove_opening_state(case: Case) -> str:
+    """The opening state is the closing state of the epoch before."""
+    contents, trust = case.contents, case.trust
+    opening = parse_state(contents.opening_state)
+    require_same("opening state: network", got=opening.network_id, want=trust.network_id)
+    require_same("opening state: epoch", got=opening.head.next_epoch, want=contents.epoch)
+    if case.is_first_epoch:
+        genesis = genesis_state(trust.network_id, trust.broadcaster_account, trust.first_epoch)
+        require_same(
+            "opening state: root", got=state_root(opening).hex(), want=state_root(genesis).hex()
+        )
+        require_same("previous result", got=contents.previous_result, want=None)
+        case.opening = opening
+        return "first epoch: nothing came before"
+    require(contents.previous_result is not None, "previous result", got="none", want="a leaf")
+    previous = proven(contents.previous_result)
+    _prove_in_log(case, "previous result", previous)
+    leaf = RESULT_LEAF.parse_body(previous.leaf)
+    require_same("previous result: epoch", got=leaf.epoch, want=contents.epoch - 1)
+    require_same("opening state: root", got=state_root(opening), want=leaf.closing_state_root)
+    require_same(
+        "opening state: broadcaster",
+        got=opening.broadcaster_account,
+        want=trust.broadcaster_account,
+    )
+    case.opening = opening
+    return f"equals the closing state in the log's result of epoch {leaf.epoch}"
+
+
+def prove_bundles(case: Case) -> str:
+    """Every signature, entitlement and binding is judged anew; bundles stand in order."""
+    contents = case.contents
+    terms = proven(case.terms)
+    require_same("codes: bundles", got=len(contents.codes), want=len(contents.bundles))
+    checks: list[BundleCheck] = []
+    for raw, stated in zip(contents.bundles, contents.codes, strict=True):
+        check = check_bundle(raw, terms, contents.epoch)
+        require(check.bundle is not None, "bundle", got="MALFORMED", want="bundles that parse")
+        # What stopped the operator's workers cannot be recomputed; it is counted and shown.
+        poison = stated.bundle_code == BundleCode.POISON
+        checks.append(set_aside(check) if poison else check)
+    orders = [bundle_order(check) for check in checks]
+    require(orders == sorted(set(orders)), "bundles", got="another order", want="bundle order")
+    codes = [code for check in checks for code in check.receipt_codes]
+    refused = sum(code != ReceiptCode.COUNTED for code in codes)
+    case.checks = tuple(checks)
+    poisoned = sum(check.code == BundleCode.POISON for check in checks)
+    return (
+        f"{len(checks):,} bundles, {len(codes):,} receipts checked, {refused:,} refused; "
+        f"{poisoned:,} bundles set aside by the operator"
+    )
+
+
+def prove_facts(case: Case) -> str:
+    """Network facts read, belong to this epoch and follow on from the epoch before."""
+    contents = case.contents
+    terms, opening = proven(case.terms).value, proven(case.opening)
+    seal_leaf = proven(case.seal_leaf)
+    facts = tuple(parse_fact(data) for data in contents.facts)
+    orders = [fact.order for fact in facts]
+    require(orders == sorted(set(orders)), "facts", got="another order", want="chain order")
+    for fact in facts:
+        require_same("fact: network", got=fact.network_id, want=contents.network_id)
+        require(
+            terms.epoch_at(fact.close_time_s) == contents.epoch
+            or (case.is_first_epoch and fact.close_time_s < terms.epoch_end_s(contents.epoch)),
+            "fact: epoch",
+            got=terms.epoch_at(fact.close_time_s),
+            want=contents.epoch,
+        )
+        require(
+            opening.head.last_ledger_sequence
+            < fact.ledger_sequence
+            <= seal_leaf.last_ledger_sequence,
+            "fact: network ledger",
+            got=fact.ledger_sequence,
+            want=f"{opening.head.last_ledger_sequence + 1} to {seal_leaf.last_ledger_sequence}",
+        )
+    require(
+        opening.head.last_ledger_close_s
+        <= seal_leaf.last_ledger_close_s
+        < terms.epoch_end_s(contents.epoch),
+        "last network ledger: close time",
+        got=seal_leaf.last_ledger_close_s,
+        want=f"before {terms.epoch_end_s(contents.epoch)}",
+    )
+    case.facts = facts
+    case.transactions = tuple(read_transaction(fact) for fact in facts)
+    return (
+        f"{len(facts):,} transactions up to network ledger {seal_leaf.last_ledger_sequence:,} "
+        "(as the operator claims them; not checked on the chain)"
+    )
+
+
+def prove_counts(case: Case) -> str:
+    """What late receipts' lanes counted for before is proven against earlier results."""
+    contents, checkpoint = case.contents, proven(case.checkpoint)
+    known = proven(case.opening).corrected_lanes
+    late = {
+        receipt.value.lane_digest: receipt.value.epoch
+        for check in case.checks
+        if check.bundle is not None and check.code == BundleCode.ACCEPTED
+        for receipt, code in zip(check.bundle.value.receipts, check.receipt_codes, strict=True)
+        if code == ReceiptCode.COUNTED
+        and receipt.value.epoch < contents.epoch
+        and receipt.value.lane_digest not in known
+    }
+    evidence = [parse_count_evidence(data) for data in contents.counts]
+    case.counted_before = counts_by_lane(evidence, late, checkpoint.tree_size, checkpoint.root_hash)
+    return f"{len(late):,} late lanes, {len(case.counted_before):,} of them counted before"

@@ -1,0 +1,156 @@
+"""The verifier: one epoch's audit file against the reader's trust, in numbered steps.
+
+Each step states something, recomputes it, and either proves it or names the first difference. A
+later step may rely on what an earlier one proved, so the walk stops at the first that fails. The
+steps stand in `steps_evidence` (what was claimed, by whom, in which log) and `steps_books` (what
+it comes to). Off-line: network facts are the operator's signed claims here, and the step says so.
+
+Nothing the file says about itself is believed: verdicts, codes, lanes, charges, journal,
+statements, payouts, states and leaves are all computed anew and compared byte for byte.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from contracts.interface import SettlementError
+from contracts.language import LanguageError
+from contracts.registry import RegistryError
+from ledger.audit import steps_books, steps_evidence
+from ledger.audit.case import Case
+from ledger.audit.errors import AuditError, UndecidableError
+from ledger.audit.file import parse_audit_file
+from ledger.audit.trust import Trust
+from ledger.books.errors import BooksError
+from ledger.evidence.errors import EvidenceError
+
+
+class Verdict(StrEnum):
+    """What the verifier concludes."""
+
+    PROVEN = "proven"
+    DISPROVEN = "disproven"
+    UNDECIDED = "cannot tell"
+
+
+EXIT_CODES = {Verdict.PROVEN: 0, Verdict.DISPROVEN: 1, Verdict.UNDECIDED: 2}
+"""Exit code of the command for each verdict."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One numbered step and what it came to."""
+
+    number: int
+    """From 1."""
+
+    name: str
+    """Stable short name, such as "bundles"."""
+
+    verdict: Verdict
+    detail: str
+    """What was proven, with counts; or the first difference: got, want."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """The outcome of a verification."""
+
+    verdict: Verdict
+    steps: tuple[Step, ...]
+    """Up to and including the first that did not hold."""
+
+    epoch: int | None
+    """Epoch of the file, if it could be read."""
+
+    @property
+    def failed_step(self) -> Step | None:
+        """The step that did not hold, if any."""
+        last = self.steps[-1] if self.steps else None
+        return last if last is not None and last.verdict != Verdict.PROVEN else None
+
+
+StepFunction = Callable[[Case], str]
+"""Proves one statement about a case; returns what it proved, raises if it does not hold."""
+
+STEPS: tuple[tuple[str, StepFunction], ...] = (
+    ("trust", steps_evidence.prove_trust),
+    ("terms", steps_evidence.prove_terms),
+    ("checkpoints", steps_evidence.prove_checkpoints),
+    ("log", steps_evidence.prove_log),
+    ("rule", steps_evidence.prove_rule),
+    ("opening state", steps_evidence.prove_opening_state),
+    ("bundles", steps_evidence.prove_bundles),
+    ("network facts", steps_evidence.prove_facts),
+    ("counts before", steps_evidence.prove_counts),
+    ("lanes and seal", steps_books.prove_seal),
+    ("contract", steps_books.prove_contract),
+    ("journal", steps_books.prove_journal),
+    ("statements", steps_books.prove_statements),
+    ("sum tree", steps_books.prove_sum_tree),
+    ("payouts", steps_books.prove_payouts),
+    ("result", steps_books.prove_result),
+    ("closing state", steps_books.prove_closing_state),
+    ("conservation", steps_books.prove_conservation),
+    ("anchor", steps_books.prove_anchor),
+)
+"""Steps after the first, which reads the file."""
+
+_FINDINGS = (
+    AuditError,
+    EvidenceError,
+    BooksError,
+    SettlementError,
+    LanguageError,
+    RegistryError,
+)
+
+
+def verify_audit_file(data: bytes, trust: Trust | None) -> Report:
+    """Verify one epoch's audit file.
+
+    Args:
+        data: The file's bytes.
+        trust: The reader's root of trust; without it the verdict is "cannot tell".
+
+    Returns:
+        A report; hostile bytes never raise.
+    """
+    steps = tuple(_walk(data, trust))
+    verdicts = {step.verdict for step in steps}
+    verdict = Verdict.PROVEN
+    for worse in (Verdict.UNDECIDED, Verdict.DISPROVEN):
+        verdict = worse if worse in verdicts else verdict
+    return Report(verdict=verdict, steps=steps, epoch=_epoch_of(data))
+
+
+def _walk(data: bytes, trust: Trust | None) -> Iterator[Step]:
+    try:
+        file = parse_audit_file(data)
+    except EvidenceError as error:
+        yield Step(number=1, name="file", verdict=Verdict.DISPROVEN, detail=str(error))
+        return
+    detail = f"{len(data):,} bytes, every section matches its digest"
+    yield Step(number=1, name="file", verdict=Verdict.PROVEN, detail=detail)
+    if trust is None:
+        detail = "no trust file was given, so nothing says whose signatures count"
+        yield Step(number=2, name="trust", verdict=Verdict.UNDECIDED, detail=detail)
+        return
+    case = Case(file, trust)
+    for number, (name, prove) in enumerate(STEPS, start=2):
+        try:
+            detail = prove(case)
+        except UndecidableError as error:
+            yield Step(number=number, name=name, verdict=Verdict.UNDECIDED, detail=str(error))
+            return
+        except _FINDINGS as error:
+            yield Step(number=number, name=name, verdict=Verdict.DISPROVEN, detail=str(error))
+            return
+        yield Step(number=number, name=name, verdict=Verdict.PROVEN, detail=detail)
+
+
+def _epoch_of(data: bytes) -> int | None:
+    try:
+        return parse_audit_file(data).contents.epoch
+    except EvidenceError:
+        return None
