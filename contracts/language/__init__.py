@@ -3,8 +3,7 @@
 What it is: tokenizer, parser, checker and interpreter, normative for what a rule means. What it
 does not do: no floats, clock, randomness, input or output; nothing but the standard library.
 Specification: RULES.md. Reading order: limits, errors, tokenizer, syntax, parser, checker,
-values, operations, builtin_functions, iteration, expressions,
-compiler, program.
+values, operations, builtin_functions, iteration, expressions, compiler, program.
 """
 
 from contracts.language.errors import (

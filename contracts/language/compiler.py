@@ -22,7 +22,14 @@ from contracts.language.checker import (
 from contracts.language.errors import TypeMismatchError, UnassignedError
 from contracts.language.expressions import compile_binary, compile_index
 from contracts.language.iteration import Fill, Frame, compile_clause, lock
-from contracts.language.limits import CONTAINER_BYTES, ENTRY_BYTES, ITEM_BYTES, Meter, Place
+from contracts.language.limits import (
+    CONTAINER_BYTES,
+    ENTRY_BYTES,
+    ITEM_BYTES,
+    Meter,
+    Place,
+    check_item_count,
+)
 from contracts.language.operations import (
     ARITHMETIC,
     extend,
@@ -479,6 +486,7 @@ class _Scope:
 
         def put(frame: Frame, made: Any) -> None:
             if key is None:
+                check_item_count(len(made) + 1, node)
                 meter.allocate(ITEM_BYTES, node)
                 made.append(value(frame))
             else:
