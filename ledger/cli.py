@@ -39,6 +39,9 @@ COMMANDS: Final[Mapping[str, CommandLine]] = {
     "demo": CommandLine(summary="Run the whole path once, from a byte to an audit", extra="all"),
     "devnet": CommandLine(summary="Run a Stellar network in one process", extra="server"),
     "engine": CommandLine(summary="Seed or view content with metered, paid bytes", extra="engine"),
+    "stellar": CommandLine(
+        summary="Set up accounts on a test network, deposit, look at balances", extra="server"
+    ),
     "worker": CommandLine(summary="Verify, seal, compute and settle on a schedule", extra="server"),
 }
 

@@ -1,0 +1,270 @@
+"""A settlement domain: the accounts, keys and policy of one broadcaster's shard.
+
+`SettlementDomain` is what the running settlement needs. `set_up_domain` makes one on a test network
+from nothing: accounts, trustlines, an asset in the broadcaster's hands, a first deposit; a handful
+of network ledgers, however many payees there are. Every account is created by the issuer, so that
+channel accounts use their sequence numbers for slots only. It does not sign terms.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from ledger.evidence.keys import public_key_of
+from ledger.evidence.terms import CHANNELS_MAX, Terms
+from ledger.stellar.errors import SeedFileError
+from ledger.stellar.gateway import Gateway
+from ledger.stellar.horizon import HorizonGateway
+from ledger.stellar.seed_files import load_or_make_seed, read_seed
+from ledger.stellar.transacting import (
+    SIGNATURES_MAX,
+    Transacting,
+    account_creation,
+    asset_payment,
+    trust,
+)
+
+XLM: Final = 10_000_000
+"""Stroops of one XLM."""
+
+PAYEE_XLM_STROOPS: Final = 2 * XLM
+"""What a payee's account starts with: reserve 1 XLM, trustline 0.5, fees."""
+
+ACCOUNT_XLM_STROOPS: Final = 20 * XLM
+"""What each account of the domain starts with: reserves and thousands of transactions."""
+
+ISSUED_STROOPS: Final = 1_000_000 * 10_000_000
+"""What the broadcaster holds of the asset after set-up, unless the deposit is larger."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """How careful the settlement is; all values are configuration."""
+
+    evidence_sources: int = 1
+    """Sources that must agree before an envelope is called dead, ≥ 1; servers want 2."""
+
+    margin_ledgers: int = 2
+    """Ledgers a source's history is trusted to lag behind its newest ledger."""
+
+    room_ledgers: int = 3
+    """Least ledgers an envelope must still have when it is signed."""
+
+    room_s: int = 15
+    """Least seconds an envelope must still have when it is signed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettlementDomain:
+    """What one broadcaster's settlement is made of."""
+
+    terms: Terms
+    """Terms in force: accounts, asset, bid, windows."""
+
+    passphrase: str
+    """Of the Stellar network."""
+
+    seeds: Mapping[bytes, bytes]
+    """Account key → seed, for escrow, payout, anchor and channel accounts."""
+
+    policy: Policy = Policy()
+
+    def __post_init__(self) -> None:
+        terms = self.terms
+        single = (terms.escrow_account, terms.payout_account, terms.anchor_account)
+        for account in (*single, *terms.channel_accounts):
+            if account not in self.seeds:
+                raise SeedFileError(f"account {account.hex()}: got no seed, want one in the keys")
+
+    @property
+    def broadcaster(self) -> bytes:
+        """The broadcaster's account key; 32 bytes."""
+        return self.terms.broadcaster_account
+
+
+def load_seeds(operator_dir: Path) -> dict[bytes, bytes]:
+    """Return account key → seed of every `*.seed` file in the operator's folder.
+
+    Raises:
+        SeedFileError: The folder or a file in it cannot be used.
+    """
+    paths = sorted(operator_dir.glob("*.seed"))
+    if not paths:
+        raise SeedFileError(f"{operator_dir}: got no seed file, want escrow.seed and others")
+    seeds = [read_seed(path) for path in paths]
+    return {public_key_of(seed): seed for seed in seeds}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DomainKeys:
+    """Seeds of everybody who signs at set-up, as files below one folder."""
+
+    issuer: bytes
+    broadcaster: bytes
+    escrow: bytes
+    payout: bytes
+    anchor: bytes
+    channels: tuple[bytes, ...]
+    payees: Mapping[str, bytes]
+    """By name."""
+
+    @classmethod
+    def load_or_make(cls, folder: Path, channels: int, payees: Sequence[str]) -> "DomainKeys":
+        """Read the folder's seed files and make those that are missing.
+
+        Layout: `issuer.seed`, `broadcaster.seed`, `operator/{escrow,payout,anchor,channel-N}.seed`,
+        `payees/NAME.seed`.
+
+        Raises:
+            SeedFileError: A file cannot be used, or a number or name is out of range.
+        """
+        if not 1 <= channels <= CHANNELS_MAX:
+            raise SeedFileError(f"channels: got {channels}, want 1 to {CHANNELS_MAX}")
+        for name in payees:
+            if not name or name in {".", ".."} or "/" in name or "\0" in name:
+                raise SeedFileError(f"payee: got {name!r}, want a file name")
+        operator = folder / "operator"
+        return cls(
+            issuer=load_or_make_seed(folder / "issuer.seed"),
+            broadcaster=load_or_make_seed(folder / "broadcaster.seed"),
+            escrow=load_or_make_seed(operator / "escrow.seed"),
+            payout=load_or_make_seed(operator / "payout.seed"),
+            anchor=load_or_make_seed(operator / "anchor.seed"),
+            channels=tuple(
+                load_or_make_seed(operator / f"channel-{number}.seed") for number in range(channels)
+            ),
+            payees={name: load_or_make_seed(folder / "payees" / f"{name}.seed") for name in payees},
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetUp:
+    """Accounts of a domain on the network, as keys."""
+
+    asset_code: str
+    issuer: bytes
+    broadcaster: bytes
+    escrow: bytes
+    payout: bytes
+    anchor: bytes
+    channels: tuple[bytes, ...]
+    payees: Mapping[str, bytes]
+    deposit_tx: bytes | None
+    """Hash of the first deposit, if one was asked for."""
+
+
+def set_up_domain(
+    gateway: HorizonGateway,
+    passphrase: str,
+    keys: DomainKeys,
+    *,
+    asset_code: str,
+    deposit_stroops: int,
+) -> SetUp:
+    """Make the domain's accounts, trustlines and asset on a test network, and deposit.
+
+    Running it again on the same keys and network creates what is missing and deposits once more.
+
+    Raises:
+        GatewayError: The network gave no usable answer.
+        NotSubmittedError: A transaction had no effect.
+    """
+    transacting = Transacting(gateway, passphrase)
+    issuer = public_key_of(keys.issuer)
+    if gateway.account(issuer) is None:
+        gateway.fund_by_friendbot(issuer)
+    _create_accounts(transacting, gateway, keys)
+    _trust_and_issue(transacting, gateway, keys, asset_code, max(deposit_stroops, ISSUED_STROOPS))
+    deposit_tx: bytes | None = None
+    if deposit_stroops:
+        deposit_tx = deposit(
+            gateway,
+            passphrase,
+            keys.broadcaster,
+            escrow=public_key_of(keys.escrow),
+            asset=(asset_code, issuer),
+            amount_stroops=deposit_stroops,
+        )
+    return SetUp(
+        asset_code=asset_code,
+        issuer=issuer,
+        broadcaster=public_key_of(keys.broadcaster),
+        escrow=public_key_of(keys.escrow),
+        payout=public_key_of(keys.payout),
+        anchor=public_key_of(keys.anchor),
+        channels=tuple(sorted(public_key_of(seed) for seed in keys.channels)),
+        payees={name: public_key_of(seed) for name, seed in keys.payees.items()},
+        deposit_tx=deposit_tx,
+    )
+
+
+def deposit(
+    gateway: Gateway,
+    passphrase: str,
+    broadcaster_seed: bytes,
+    *,
+    escrow: bytes,
+    asset: tuple[str, bytes],
+    amount_stroops: int,
+) -> bytes:
+    """Pay from the broadcaster's account to escrow and wait for the ledger; returns the hash.
+
+    Raises:
+        GatewayError: The network gave no usable answer.
+        NotSubmittedError: The payment had no effect.
+    """
+    operation = asset_payment(public_key_of(broadcaster_seed), escrow, asset, amount_stroops)
+    transacting = Transacting(gateway, passphrase)
+    return transacting.apply_all([([operation], [broadcaster_seed])])[0]
+
+
+def _create_accounts(transacting: Transacting, gateway: Gateway, keys: DomainKeys) -> None:
+    issuer = public_key_of(keys.issuer)
+    ours = (keys.broadcaster, keys.escrow, keys.payout, keys.anchor, *keys.channels)
+    starts = {public_key_of(seed): ACCOUNT_XLM_STROOPS for seed in ours}
+    starts |= {public_key_of(seed): PAYEE_XLM_STROOPS for seed in keys.payees.values()}
+    operations = [
+        account_creation(issuer, account, stroops)
+        for account, stroops in starts.items()
+        if gateway.account(account) is None
+    ]
+    # One after another: all of them take their sequence number from the issuer.
+    for at in range(0, len(operations), 100):
+        transacting.apply_all([(operations[at : at + 100], [keys.issuer])])
+
+
+def _trust_and_issue(
+    transacting: Transacting,
+    gateway: Gateway,
+    keys: DomainKeys,
+    asset_code: str,
+    issued_stroops: int,
+) -> None:
+    issuer = public_key_of(keys.issuer)
+    asset = (asset_code, issuer)
+    broadcaster = public_key_of(keys.broadcaster)
+    work = []
+    holders = [
+        seed
+        for seed in (keys.broadcaster, keys.escrow, keys.payout)
+        if not _trusts(gateway, public_key_of(seed), asset)
+    ]
+    if holders:
+        operations = [trust(public_key_of(seed), asset) for seed in holders]
+        if keys.broadcaster in holders:
+            operations.append(asset_payment(issuer, broadcaster, asset, issued_stroops))
+        # Escrow and payout accounts sign, but the issuer's account pays and gives the sequence.
+        work.append((operations, [keys.issuer, *holders]))
+    payees = [
+        seed for seed in keys.payees.values() if not _trusts(gateway, public_key_of(seed), asset)
+    ]
+    for at in range(0, len(payees), SIGNATURES_MAX):
+        group = payees[at : at + SIGNATURES_MAX]
+        work.append(([trust(public_key_of(seed), asset) for seed in group], group))
+    transacting.apply_all(work)
+
+
+def _trusts(gateway: Gateway, account: bytes, asset: tuple[str, bytes]) -> bool:
+    view = gateway.account(account)
+    return view is not None and asset in view.balances

@@ -1,0 +1,222 @@
+"""Envelopes: the bytes that go to the network, as pure functions of a payout leaf or an anchor.
+
+The same leaf and attempt give the same bytes on every machine, so a second
+worker does no harm and settlers co-sign by recomputing. Every envelope has a last ledger and a last
+time, both counted from ledger data. Exactly the needed signatures are attached, because one
+too many makes a transaction fail. Not here: when to send, and what became of it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+
+from stellar_sdk import (
+    Asset,
+    HashMemo,
+    Keypair,
+    LedgerBounds,
+    MuxedAccount,
+    Preconditions,
+    TimeBounds,
+    Transaction,
+    TransactionEnvelope,
+)
+from stellar_sdk.operation import Operation, Payment, SetOptions
+
+from ledger.audit.address import format_account
+from ledger.evidence.keys import network_id_of
+from ledger.evidence.leaf import PayoutLeaf, format_payout_leaf
+from ledger.evidence.merkle import leaf_hash
+from ledger.evidence.terms import Terms
+from ledger.evidence.units import format_stroops
+from ledger.stellar.gateway import NetworkLedger
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """Until when an envelope can be applied."""
+
+    max_ledger_sequence: int
+    """Exclusive: the last ledger that can take it is the one before (CAP-21)."""
+
+    max_time_s: int
+    """Inclusive: close time of the last ledger that can take it."""
+
+    def leaves_room(self, now: NetworkLedger, *, ledgers: int, seconds: int) -> bool:
+        """Tell whether both bounds lie at least this far behind the newest closed ledger."""
+        return (
+            self.max_ledger_sequence > now.sequence + ledgers
+            and self.max_time_s >= now.close_time_s + seconds
+        )
+
+    def passed_by(self, ledger: NetworkLedger) -> bool:
+        """Tell whether a closed ledger lies behind both bounds."""
+        return ledger.sequence > self.max_ledger_sequence and ledger.close_time_s > self.max_time_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedEnvelope:
+    """A signed transaction, ready to be stored and then sent."""
+
+    envelope: bytes
+    """TransactionEnvelope XDR."""
+
+    tx_hash: bytes
+    """Hash of the transaction; 32 bytes."""
+
+    bounds: Bounds
+    """Until when it can be applied."""
+
+
+def payout_memo(leaf: PayoutLeaf) -> bytes:
+    """Return the memo of a batch's transactions: the RFC 6962 hash of its payout leaf."""
+    return leaf_hash(format_payout_leaf(leaf))
+
+
+def payout_bounds(leaf: PayoutLeaf, terms: Terms, attempt: int) -> Bounds:
+    """Return the bounds of an attempt: reference + (attempt + 1) windows."""
+    windows = attempt + 1
+    return Bounds(
+        max_ledger_sequence=leaf.reference_ledger_sequence + windows * terms.attempt_window_ledgers,
+        max_time_s=leaf.reference_close_s + windows * terms.attempt_window_s,
+    )
+
+
+def next_attempt(
+    leaf: PayoutLeaf,
+    terms: Terms,
+    now: NetworkLedger,
+    *,
+    least: int,
+    margin_ledgers: int,
+    margin_s: int,
+) -> int:
+    """Return the first attempt number ≥ `least` whose bounds lie a margin ahead of now."""
+    ledgers = now.sequence + margin_ledgers + 1 - leaf.reference_ledger_sequence
+    seconds = now.close_time_s + margin_s - leaf.reference_close_s
+    windows = max(
+        least + 1,
+        -(-ledgers // terms.attempt_window_ledgers),
+        -(-seconds // terms.attempt_window_s),
+    )
+    return windows - 1
+
+
+def build_payout(
+    leaf: PayoutLeaf, attempt: int, terms: Terms, passphrase: str
+) -> TransactionEnvelope:
+    """Return the unsigned envelope of one attempt at a batch."""
+    asset = Asset(leaf.asset_code, format_account(leaf.asset_issuer))
+    source = MuxedAccount(format_account(leaf.source_account))
+    operations: list[Operation] = [
+        Payment(
+            destination=format_account(payment.account),
+            asset=asset,
+            amount=format_stroops(payment.amount_stroops),
+            source=source,
+        )
+        for payment in leaf.payments
+    ]
+    return _envelope(
+        source=leaf.channel_account,
+        sequence=leaf.channel_sequence,
+        fee_stroops=leaf.fee_bid_stroops * len(operations),
+        bounds=payout_bounds(leaf, terms, attempt),
+        memo=payout_memo(leaf),
+        operations=operations,
+        passphrase=passphrase,
+    )
+
+
+def build_anchor(
+    checkpoint_body_hash: bytes,
+    anchor_account: bytes,
+    *,
+    sequence: int,
+    bounds: Bounds,
+    fee_bid_stroops: int,
+    passphrase: str,
+) -> TransactionEnvelope:
+    """Return the unsigned envelope that writes a checkpoint's hash on the chain.
+
+    Its one operation is a set_options that sets nothing.
+    """
+    return _envelope(
+        source=anchor_account,
+        sequence=sequence,
+        fee_stroops=fee_bid_stroops,
+        bounds=bounds,
+        memo=checkpoint_body_hash,
+        operations=[SetOptions()],
+        passphrase=passphrase,
+    )
+
+
+def sign_envelope(
+    unsigned: TransactionEnvelope, signers: list[bytes], seeds: Mapping[bytes, bytes]
+) -> SignedEnvelope:
+    """Sign with exactly the given accounts' keys, in their order.
+
+    Args:
+        unsigned: Made by this module; signed in place.
+        signers: Account keys, each once.
+        seeds: Account key → 32-byte seed.
+
+    Raises:
+        KeyError: A signer's seed is not there.
+    """
+    preconditions = unsigned.transaction.preconditions
+    if preconditions is None or not (preconditions.ledger_bounds and preconditions.time_bounds):
+        raise AssertionError("envelope: got no bounds, want a last ledger and a last time")
+    bounds = Bounds(
+        max_ledger_sequence=preconditions.ledger_bounds.max_ledger,
+        max_time_s=preconditions.time_bounds.max_time,
+    )
+    # An unsigned envelope is type, transaction, and an empty list: the hash covers the first two.
+    tx_hash = sha256(network_id_of(unsigned.network_passphrase) + _encode(unsigned)[:-4]).digest()
+    for account in signers:
+        keypair = Keypair.from_raw_ed25519_seed(seeds[account])
+        unsigned.signatures.append(keypair.sign_decorated(tx_hash))
+    return SignedEnvelope(envelope=_encode(unsigned), tx_hash=tx_hash, bounds=bounds)
+
+
+def sign_payout(
+    leaf: PayoutLeaf, attempt: int, terms: Terms, passphrase: str, seeds: Mapping[bytes, bytes]
+) -> SignedEnvelope:
+    """Return the signed envelope of one attempt at a batch: by its channel and its source.
+
+    Raises:
+        KeyError: A seed is not there.
+    """
+    unsigned = build_payout(leaf, attempt, terms, passphrase)
+    signers = list(dict.fromkeys((leaf.channel_account, leaf.source_account)))
+    return sign_envelope(unsigned, signers, seeds)
+
+
+def _encode(envelope: TransactionEnvelope) -> bytes:
+    return envelope.to_xdr_object().to_xdr_bytes()
+
+
+def _envelope(
+    *,
+    source: bytes,
+    sequence: int,
+    fee_stroops: int,
+    bounds: Bounds,
+    memo: bytes,
+    operations: list[Operation],
+    passphrase: str,
+) -> TransactionEnvelope:
+    transaction = Transaction(
+        source=MuxedAccount(format_account(source)),
+        sequence=sequence,
+        fee=fee_stroops,
+        operations=operations,
+        memo=HashMemo(memo),
+        preconditions=Preconditions(
+            time_bounds=TimeBounds(0, bounds.max_time_s),
+            ledger_bounds=LedgerBounds(0, bounds.max_ledger_sequence),
+        ),
+        v1=True,
+    )
+    return TransactionEnvelope(transaction, passphrase)

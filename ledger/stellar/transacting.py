@@ -1,0 +1,149 @@
+"""Transactions that people start: built, sent, and followed until a ledger decided them.
+
+For set-up, deposits and tests only. Payouts and anchors never pass here: they need their envelopes
+on disk before they are sent (`ledger.stellar.settlement`).
+"""
+
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from stellar_sdk import (
+    Asset,
+    LedgerBounds,
+    MuxedAccount,
+    Preconditions,
+    TimeBounds,
+    Transaction,
+    TransactionEnvelope,
+)
+from stellar_sdk.operation import ChangeTrust, CreateAccount, Operation, Payment
+
+from ledger.audit.address import format_account
+from ledger.audit.stellar_xdr import read_transaction
+from ledger.evidence.keys import public_key_of
+from ledger.evidence.units import format_stroops
+from ledger.stellar.envelopes import SignedEnvelope, sign_envelope
+from ledger.stellar.errors import NotSubmittedError
+from ledger.stellar.gateway import Gateway, SubmitStatus
+from ledger.stellar.horizon import result_code_of
+
+SIGNATURES_MAX: Final = 20
+"""Most signatures of one Stellar envelope."""
+
+OPERATIONS_MAX: Final = 100
+"""Most operations of one Stellar transaction."""
+
+FEE_BID_STROOPS: Final = 1_000
+"""Bid per operation of set-up transactions."""
+
+WINDOW_LEDGERS: Final = 60
+WINDOW_S: Final = 300
+_POLL_S: Final = 0.1
+
+Work = tuple[Sequence[Operation], Sequence[bytes]]
+"""Operations and the seeds that sign; the first seed's account is the transaction's source."""
+
+
+def account_creation(source: bytes, account: bytes, start_stroops: int) -> Operation:
+    """Return an operation that creates an account with XLM."""
+    return CreateAccount(
+        destination=format_account(account),
+        starting_balance=format_stroops(start_stroops),
+        source=format_account(source),
+    )
+
+
+def trust(account: bytes, asset: tuple[str, bytes]) -> Operation:
+    """Return an operation by which an account trusts an asset without a limit."""
+    return ChangeTrust(
+        asset=Asset(asset[0], format_account(asset[1])), source=format_account(account)
+    )
+
+
+def asset_payment(
+    source: bytes, destination: bytes, asset: tuple[str, bytes], amount_stroops: int
+) -> Operation:
+    """Return a payment."""
+    return Payment(
+        destination=format_account(destination),
+        asset=Asset(asset[0], format_account(asset[1])),
+        amount=format_stroops(amount_stroops),
+        source=format_account(source),
+    )
+
+
+class Transacting:
+    """Builds, sends and follows transactions through one gateway."""
+
+    def __init__(self, gateway: Gateway, passphrase: str) -> None:
+        self._gateway = gateway
+        self._passphrase = passphrase
+
+    def apply_all(self, work: Sequence[Work]) -> list[bytes]:
+        """Send transactions of different source accounts at once; wait until all are applied.
+
+        Returns:
+            Their hashes, in order.
+
+        Raises:
+            GatewayError: The network gave no usable answer; what was sent may be applied yet.
+            NotSubmittedError: One was refused, failed or can no longer be applied.
+        """
+        envelopes = [self._sign(operations, seeds) for operations, seeds in work]
+        waiting = list(envelopes)
+        sent_sequence = 0
+        while waiting:
+            latest = self._gateway.latest_ledger()
+            if latest.sequence > sent_sequence:
+                for envelope in waiting:
+                    self._send(envelope)
+                sent_sequence = latest.sequence
+            waiting = [envelope for envelope in waiting if not self._is_applied(envelope)]
+            for envelope in waiting:
+                if envelope.bounds.passed_by(latest) and not self._is_applied(envelope):
+                    raise NotSubmittedError(
+                        f"transaction {envelope.tx_hash.hex()}: in no ledger up to its bounds"
+                    )
+            if waiting:
+                time.sleep(_POLL_S)
+        return [envelope.tx_hash for envelope in envelopes]
+
+    def _sign(self, operations: Sequence[Operation], seeds: Sequence[bytes]) -> SignedEnvelope:
+        source = public_key_of(seeds[0])
+        view = self._gateway.account(source)
+        if view is None:
+            raise NotSubmittedError(f"account {format_account(source)}: not on the network")
+        latest = self._gateway.latest_ledger()
+        transaction = Transaction(
+            source=MuxedAccount(format_account(source)),
+            sequence=view.sequence + 1,
+            fee=FEE_BID_STROOPS * len(operations),
+            operations=list(operations),
+            preconditions=Preconditions(
+                time_bounds=TimeBounds(0, latest.close_time_s + WINDOW_S),
+                ledger_bounds=LedgerBounds(0, latest.sequence + WINDOW_LEDGERS),
+            ),
+            v1=True,
+        )
+        by_account = {public_key_of(seed): seed for seed in seeds}
+        unsigned = TransactionEnvelope(transaction, self._passphrase)
+        return sign_envelope(unsigned, list(by_account), by_account)
+
+    def _send(self, envelope: SignedEnvelope) -> None:
+        answer = self._gateway.submit(envelope.envelope)
+        # The sequence may be used up because the transaction is in a ledger already.
+        if answer.status == SubmitStatus.REJECTED and not self._is_applied(envelope):
+            raise NotSubmittedError(
+                f"transaction {envelope.tx_hash.hex()}: refused with {answer.code}"
+            )
+
+    def _is_applied(self, envelope: SignedEnvelope) -> bool:
+        fact = self._gateway.transaction(envelope.tx_hash)
+        if fact is None:
+            return False
+        if not read_transaction(fact).succeeded:
+            raise NotSubmittedError(
+                f"transaction {envelope.tx_hash.hex()}: failed with {result_code_of(fact.result)}"
+            )
+        return True
