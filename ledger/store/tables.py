@@ -172,7 +172,9 @@ class BundleRow(Base):
     code: Mapped[int | None]
     """A `BundleCode`; null before the verdict."""
     receipt_codes: Mapped[bytes | None]
-    """u16 little-endian `ReceiptCode` per receipt, final after the seal; null before the verdict."""
+    """u16 little-endian `ReceiptCode` per receipt by its bundle's check; null before a verdict."""
+    final_codes: Mapped[bytes | None]
+    """The same as judged with all other receipts of the seal; null before the seal."""
     payee_account: Mapped[bytes | None]
     """Account bound to the submitter, zeros if none; null before the verdict."""
 

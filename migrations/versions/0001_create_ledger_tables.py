@@ -166,6 +166,7 @@ CREATE TABLE bundles (
   enqueued_at timestamptz,
   code bigint,
   receipt_codes bytea,
+  final_codes bytea,
   payee_account bytea,
   CONSTRAINT uq_bundles_submitter_key_broadcaster_id_epoch_kind_number
     UNIQUE (submitter_key, broadcaster_id, epoch, kind, number),

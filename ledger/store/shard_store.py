@@ -1,0 +1,205 @@
+"""Broadcasters, their terms and activations: what a shard is made of.
+
+Registration verifies everything that is signed before it is stored, and repeating it changes
+nothing. Not here: which DAO key may activate a contract (the reader's trust file says so).
+"""
+
+from dataclasses import dataclass
+
+from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from contracts.registry import RELEASED_DIGESTS, Rule, load_standard
+from ledger.evidence.binding import BINDING, Binding, Role, is_valid_binding
+from ledger.evidence.encoding import Signed
+from ledger.evidence.errors import BadSignatureError, MalformedRecordError, VerificationError
+from ledger.evidence.leaf import ACTIVATION, Activation
+from ledger.evidence.terms import Terms, parse_terms, require_valid_terms
+from ledger.store.errors import UnknownBroadcasterError, UnknownRulesError
+from ledger.store.tables import ActivationRow, BroadcasterRow, TermsRow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """One broadcaster as the database knows it."""
+
+    id: int
+    """The database's number of it."""
+
+    account: bytes
+    """Stellar account key; 32 bytes."""
+
+    network_id: bytes
+    """32 bytes."""
+
+    binding: bytes
+    """The signed binding of its issuing key."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registration:
+    """What a broadcaster brings: all of it verified by `parse_registration`."""
+
+    terms: Signed[Terms]
+    binding: Signed[Binding]
+    activation: Signed[Activation]
+
+
+def parse_registration(*, terms: bytes, binding: bytes, activation: bytes) -> Registration:
+    """Read and verify terms, the issuing key's binding, and the contract's activation.
+
+    Raises:
+        MalformedRecordError: One of them is malformed, or they do not belong together.
+        BadSignatureError: A signature is not valid.
+    """
+    signed_terms = parse_terms(terms)
+    require_valid_terms(signed_terms)
+    signed_binding = BINDING.parse(binding)
+    if not is_valid_binding(signed_binding):
+        raise BadSignatureError("binding: signature not valid under its account and key")
+    signed_activation = ACTIVATION.parse(activation)
+    ACTIVATION.require_signed_by(signed_activation, signed_activation.value.dao_key)
+    _require_together(signed_terms.value, signed_binding.value, signed_activation.value)
+    return Registration(terms=signed_terms, binding=signed_binding, activation=signed_activation)
+
+
+def _require_together(terms: Terms, binding: Binding, activation: Activation) -> None:
+    checks = (
+        ("binding.account", binding.account, terms.broadcaster_account),
+        ("binding.key", binding.key, terms.issuing_key),
+        ("binding.network_id", binding.network_id, terms.network_id),
+        ("activation.broadcaster_account", activation.broadcaster_account,
+         terms.broadcaster_account),
+        ("activation.network_id", activation.network_id, terms.network_id),
+        ("activation.rules_digest", activation.rules_digest, terms.rules_digest),
+    )  # fmt: skip
+    for field, got, want in checks:
+        if got != want:
+            raise MalformedRecordError(field, got=got.hex(), want=want.hex())
+    if not binding.covers(Role.ISSUING, terms.first_epoch):
+        raise VerificationError("binding: got one that does not cover the terms' first epoch")
+
+
+def register(session: Session, registration: Registration) -> Shard:
+    """Store a broadcaster with its terms and activation; what is stored already stays."""
+    terms, activation = registration.terms, registration.activation
+    session.execute(
+        insert(BroadcasterRow)
+        .values(
+            account=terms.value.broadcaster_account,
+            network_id=terms.value.network_id,
+            binding=registration.binding.raw,
+        )
+        .on_conflict_do_nothing(index_elements=["account"])
+    )
+    shard = find_shard(session, terms.value.broadcaster_account)
+    session.execute(
+        insert(TermsRow)
+        .values(
+            broadcaster_id=shard.id,
+            digest=terms.digest,
+            raw=terms.raw,
+            first_epoch=terms.value.first_epoch,
+            last_epoch=terms.value.last_epoch,
+        )
+        .on_conflict_do_nothing(index_elements=["digest"])
+    )
+    session.execute(
+        insert(ActivationRow)
+        .values(
+            broadcaster_id=shard.id,
+            first_epoch=activation.value.first_epoch,
+            rules_digest=activation.value.rules_digest,
+            raw=activation.raw,
+        )
+        .on_conflict_do_nothing(index_elements=["broadcaster_id", "first_epoch"])
+    )
+    return shard
+
+
+def list_shards(session: Session) -> list[Shard]:
+    """Return all broadcasters, oldest first."""
+    rows = session.scalars(select(BroadcasterRow).order_by(BroadcasterRow.id))
+    return [_shard_of(row) for row in rows]
+
+
+def find_shard(session: Session, account: bytes) -> Shard:
+    """Return the broadcaster with this account key.
+
+    Raises:
+        UnknownBroadcasterError: There is none.
+    """
+    row = session.scalar(select(BroadcasterRow).where(BroadcasterRow.account == account))
+    if row is None:
+        raise UnknownBroadcasterError(account)
+    return _shard_of(row)
+
+
+def _shard_of(row: BroadcasterRow) -> Shard:
+    return Shard(id=row.id, account=row.account, network_id=row.network_id, binding=row.binding)
+
+
+def terms_in_force(session: Session, shard: Shard, epoch: int | None = None) -> Signed[Terms]:
+    """Return the newest terms that cover an epoch; the newest of all when None.
+
+    Epochs before the first terms begin, and after the last end, have the nearest terms: an epoch's
+    borders must be computable whether or not anything is on offer in it.
+
+    Raises:
+        UnknownBroadcasterError: The broadcaster has no terms.
+    """
+    rows = session.scalars(
+        select(TermsRow).where(TermsRow.broadcaster_id == shard.id).order_by(TermsRow.id)
+    ).all()
+    if not rows:
+        raise UnknownBroadcasterError(shard.account)
+    covering = [
+        row for row in rows if epoch is not None and row.first_epoch <= epoch <= row.last_epoch
+    ]
+    return parse_terms((covering or rows)[-1].raw)
+
+
+def rule_in_force(session: Session, shard: Shard, epoch: int) -> Rule:
+    """Return the contract that computes an epoch.
+
+    Raises:
+        UnknownRulesError: No contract is active then, or none with its digest is installed.
+    """
+    digest = session.scalar(
+        select(ActivationRow.rules_digest)
+        .where(ActivationRow.broadcaster_id == shard.id, ActivationRow.first_epoch <= epoch)
+        .order_by(ActivationRow.first_epoch.desc())
+        .limit(1)
+    )
+    for name, known in RELEASED_DIGESTS.items():
+        if digest is not None and known == digest.hex():
+            return load_standard(name)
+    raise UnknownRulesError(epoch, digest)
+
+
+def activations_of(session: Session, shard: Shard, epoch: int) -> tuple[Signed[Activation], ...]:
+    """Return the activations that begin with an epoch."""
+    raws = session.scalars(
+        select(ActivationRow.raw).where(
+            ActivationRow.broadcaster_id == shard.id, ActivationRow.first_epoch == epoch
+        )
+    )
+    return tuple(ACTIVATION.parse(raw) for raw in raws)
+
+
+def activation_in_force(session: Session, shard: Shard, epoch: int) -> Signed[Activation]:
+    """Return the activation of the contract that computes an epoch.
+
+    Raises:
+        UnknownRulesError: No contract is active then.
+    """
+    raw = session.scalar(
+        select(ActivationRow.raw)
+        .where(ActivationRow.broadcaster_id == shard.id, ActivationRow.first_epoch <= epoch)
+        .order_by(ActivationRow.first_epoch.desc())
+        .limit(1)
+    )
+    if raw is None:
+        raise UnknownRulesError(epoch, None)
+    return ACTIVATION.parse(raw)
