@@ -377,6 +377,15 @@ class MeterJournal:
                 ),
             )
 
+    def sent_before_bytes(self, public_key: bytes) -> int:
+        """Returns content bytes handed to a proved key's connections in earlier runs."""
+        rows = self._read(
+            "SELECT coalesce(sum(sent_bytes), 0) FROM journal_peer WHERE public_key = ?"
+            " AND run <> ?",
+            (public_key, self._current_run()),
+        )
+        return int(rows[0][0])
+
     def list_peers(self) -> list[PeerTotals]:
         """Returns every peer row of every run, oldest first."""
         return [_peer_of(row) for row in self._read(_SELECT_PEERS)]

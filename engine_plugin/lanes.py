@@ -10,7 +10,6 @@ Not here: sockets (`side_channel`), the clock (`ledger_clock`), what the payee t
 """
 
 import sqlite3
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -71,6 +70,16 @@ class StoredReceipt:
     def is_acknowledged(self) -> bool:
         """Whether the payee has stored this very receipt."""
         return self.acknowledged_sequence >= self.sequence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceiptedBytes:
+    """Sums over the newest receipt of every lane signed here."""
+
+    p2p_bytes: int
+    cdn_bytes: int
+    unacknowledged_lanes: int
+    """Peers' lanes whose newest receipt has no acknowledgement yet."""
 
 
 @dataclass(slots=True)
@@ -236,6 +245,17 @@ class ReceiptLanes:
             rows = tx.execute("SELECT DISTINCT epoch FROM lane_receipt WHERE is_cdn = 1 ORDER BY 1")
             return [row[0] for row in rows]
 
+    def sum_bytes(self) -> ReceiptedBytes:
+        """Return what the newest receipts state together."""
+        with self._journal.transaction() as tx:
+            row = tx.execute(
+                "SELECT coalesce(sum(bytes_total) FILTER (WHERE is_cdn = 0), 0),"
+                " coalesce(sum(bytes_total) FILTER (WHERE is_cdn = 1), 0),"
+                " count(*) FILTER (WHERE is_cdn = 0 AND acknowledged_sequence < sequence)"
+                " FROM lane_receipt"
+            ).fetchone()
+        return ReceiptedBytes(p2p_bytes=row[0], cdn_bytes=row[1], unacknowledged_lanes=row[2])
+
     def _read(self, query: str, values: tuple[object, ...]) -> list[StoredReceipt]:
         with self._journal.transaction() as tx:
             return [_receipt_of(row) for row in tx.execute(query, values)]
@@ -255,9 +275,6 @@ class ReceiptLanes:
         )
         return RECEIPT.sign(receipt, self._seed)
 
-
-EntitlementFinder = Callable[[Claim], Signed[Entitlement] | None]
-"""Finds the entitlement under which a claim is signed."""
 
 _SELECT = (
     "SELECT raw, payee_key, epoch, is_cdn, sequence, bytes_total, digest, acknowledged_sequence,"

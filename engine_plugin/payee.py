@@ -9,6 +9,7 @@ Not here: rates and cut-offs, bundles (`bundler`), the payable rule (a contract'
 
 from collections.abc import Callable
 
+from engine_plugin.entitlements import covers_epoch, judge_entitlement
 from engine_plugin.spool import Spool, SpoolError
 from engine_plugin.wire import ACKNOWLEDGEMENT, Acknowledgement, ReceiptVerdict
 from ledger.evidence.bundle import BundleKind
@@ -17,8 +18,9 @@ from ledger.evidence.entitlement import ENTITLEMENT, Entitlement
 from ledger.evidence.receipt import RECEIPT, Receipt
 from ledger.evidence.terms import Terms
 
-SLACK_BYTES = 4 << 20
-"""How far a claim may run ahead of what was seen leaving: more than any drain interval carries."""
+SLACK_BYTES = 16 << 20
+"""How far a claim may run ahead of what was seen leaving: more than a drain interval carries, and
+what a killed payee forgets of its last second."""
 
 CLOCK_SKEW_S = 60
 """How far the peer's reading of ledger time may differ from ours."""
@@ -115,32 +117,19 @@ class PayeeDesk:
     def _judge_entitlement(
         self, signed: Signed[Entitlement], session_key: bytes, *, epoch: int | None = None
     ) -> ReceiptVerdict:
-        entitlement, terms = signed.value, self._terms.value
-        if entitlement.network_id != terms.network_id:
-            return ReceiptVerdict.WRONG_NETWORK
-        is_ours = (
-            entitlement.issuing_key == terms.issuing_key
-            and entitlement.broadcaster_account == terms.broadcaster_account
-            and entitlement.terms_digest == self._terms.digest
+        verdict = judge_entitlement(
+            signed, self._terms, session_key=session_key, content_ids=self._content_ids
         )
-        if not is_ours:
-            return ReceiptVerdict.FOREIGN_ISSUER
-        if not ENTITLEMENT.is_signed_by(signed, terms.issuing_key):
-            return ReceiptVerdict.BAD_SIGNATURE
-        if entitlement.session_key != session_key:
-            return ReceiptVerdict.FOREIGN_SESSION
-        if entitlement.content_id not in self._content_ids:
-            return ReceiptVerdict.FOREIGN_CONTENT
-        if not self._is_valid_at(entitlement, epoch):
+        if verdict is not ReceiptVerdict.ACCEPTED:
+            return verdict
+        if not self._is_valid_at(signed.value, epoch):
             return ReceiptVerdict.ENTITLEMENT_NOT_VALID_NOW
         return ReceiptVerdict.ACCEPTED
 
     def _is_valid_at(self, entitlement: Entitlement, epoch: int | None) -> bool:
         """Tell whether an entitlement holds in a receipt's epoch, or now when none is named."""
         if epoch is not None:
-            terms = self._terms.value
-            begins_s, ends_s = terms.epoch_start_s(epoch), terms.epoch_end_s(epoch)
-            return entitlement.not_before_s < ends_s and entitlement.not_after_s >= begins_s
+            return covers_epoch(entitlement, self._terms.value, epoch)
         now_ms = self._ledger_ms()
         if now_ms is None:
             return True

@@ -165,6 +165,11 @@ class Channel:
         return b"" if self.peer is None else self.peer.key
 
     @property
+    def peer_id(self) -> bytes:
+        """The peer's BitTorrent peer-id; b"" before its hello."""
+        return b"" if self.peer is None else self.peer.peer_id
+
+    @property
     def session_id(self) -> bytes:
         """The peer's process run, as its hello states it."""
         return b"" if self.peer is None else self.peer.session_id

@@ -1,0 +1,106 @@
+"""What one engine run is told: checked once, before anything starts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine_plugin.errors import EngineError
+from engine_plugin.torrents import TorrentFile
+from engine_plugin.wire import Endpoint, pack_address
+from ledger.evidence.encoding import Signed
+from ledger.evidence.entitlement import ENTITLEMENT, Entitlement
+from ledger.evidence.errors import EvidenceError
+from ledger.evidence.terms import Terms, parse_terms, require_valid_terms
+
+_TERMS_SIZE_MAX = 1 << 16
+
+
+class ConfigError(EngineError):
+    """An option is wrong: field, got, want."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineConfig:
+    """One torrent, one role, one state directory."""
+
+    torrent: TorrentFile
+    save_path: Path
+    """Folder that holds, or will hold, the torrent's name."""
+    is_complete: bool
+    """Whether the content is here already."""
+    listen: Endpoint
+    """Where BitTorrent connections are taken; port 0 lets the system choose."""
+    receipt_port: int = 0
+    """Port of the side channel on the same address; 0 lets the system choose."""
+    state_path: Path
+    terms: Signed[Terms] | None
+    """None: a plain swarm; bytes are metered and nothing is signed."""
+    account_path: Path | None = None
+    entitlement: Signed[Entitlement] | None = None
+    entitlement_url: str | None = None
+    peers: Sequence[Endpoint] = ()
+    upload_limit: int = 0
+    """Bytes per second; 0 = unlimited."""
+    download_limit: int = 0
+    """Bytes per second; 0 = unlimited."""
+    uses_web_seeds: bool = True
+    discovers: bool = False
+    """Whether to use DHT, local discovery, port mapping and trackers."""
+    is_sequential: bool = False
+    allows_local_web_seeds: bool = False
+    parent_pid: int | None = None
+    """Stop when this process is gone."""
+    stop_seconds: float = 8.0
+    """Longest time a clean stop may take."""
+
+
+def parse_endpoint(text: str, field: str) -> Endpoint:
+    """Return an "IP:port" or "[IP]:port" as an endpoint.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    ip, colon, port = text.rpartition(":")
+    ip = ip.removeprefix("[").removesuffix("]")
+    try:
+        pack_address(ip)
+    except ValueError:
+        colon = ""
+    if not colon or not (port.isascii() and port.isdigit()) or int(port) > 65535:
+        raise ConfigError(f"{field}: got {text!r}, want IP:PORT")
+    return Endpoint(ip, int(port))
+
+
+def load_terms(path: Path) -> Signed[Terms]:
+    """Return the signed terms in a file.
+
+    Raises:
+        ConfigError: The file cannot be read, is malformed, or is not signed by its issuing key.
+    """
+    raw = _read(path, "terms")
+    try:
+        signed = parse_terms(raw)
+        require_valid_terms(signed)
+    except EvidenceError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    return signed
+
+
+def load_entitlement(path: Path) -> Signed[Entitlement]:
+    """Return the entitlement in a file; whether it fits is judged later.
+
+    Raises:
+        ConfigError: The file cannot be read or is malformed.
+    """
+    try:
+        return ENTITLEMENT.parse(_read(path, "entitlement"))
+    except EvidenceError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def _read(path: Path, what: str) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(_TERMS_SIZE_MAX)
+    except OSError as error:
+        raise ConfigError(f"{what}: {path}: {error.strerror}") from None
