@@ -116,15 +116,29 @@ def verify_audit_file(data: bytes, trust: Trust | None) -> Report:
     Returns:
         A report; hostile bytes never raise.
     """
-    steps = tuple(_walk(data, trust))
+    return examine_audit_file(data, trust)[0]
+
+
+def examine_audit_file(data: bytes, trust: Trust | None) -> tuple[Report, Case | None]:
+    """Verify one epoch's audit file and hand out what was recomputed.
+
+    Reports are made from the recomputed figures, so a bill cannot say what the verifier would not.
+
+    Returns:
+        The report, and the case with all findings; None when the file could not be read.
+    """
+    case: list[Case] = []
+    steps = tuple(_walk(data, trust, case))
     verdicts = {step.verdict for step in steps}
     verdict = Verdict.PROVEN
     for worse in (Verdict.UNDECIDED, Verdict.DISPROVEN):
         verdict = worse if worse in verdicts else verdict
-    return Report(verdict=verdict, steps=steps, epoch=_epoch_of(data))
+    epoch = case[0].contents.epoch if case else None
+    report = Report(verdict=verdict, steps=steps, epoch=epoch)
+    return report, case[0] if case else None
 
 
-def _walk(data: bytes, trust: Trust | None) -> Iterator[Step]:
+def _walk(data: bytes, trust: Trust | None, opened: list[Case]) -> Iterator[Step]:
     try:
         file = parse_audit_file(data)
     except EvidenceError as error:
@@ -137,6 +151,7 @@ def _walk(data: bytes, trust: Trust | None) -> Iterator[Step]:
         yield Step(number=2, name="trust", verdict=Verdict.UNDECIDED, detail=detail)
         return
     case = Case(file, trust)
+    opened.append(case)
     for number, (name, prove) in enumerate(STEPS, start=2):
         try:
             detail = prove(case)
@@ -147,10 +162,3 @@ def _walk(data: bytes, trust: Trust | None) -> Iterator[Step]:
             yield Step(number=number, name=name, verdict=Verdict.DISPROVEN, detail=str(error))
             return
         yield Step(number=number, name=name, verdict=Verdict.PROVEN, detail=detail)
-
-
-def _epoch_of(data: bytes) -> int | None:
-    try:
-        return parse_audit_file(data).contents.epoch
-    except EvidenceError:
-        return None
