@@ -1,19 +1,24 @@
-"""Builders of records for tests: named parties with fixed seeds, and defaults for every field.
+"""Builders of evidence for tests: named parties with fixed seeds, and defaults for every field.
 
 Every builder returns the same bytes each time it is called with the same arguments, so the golden
 files can be made with them. A test names only the fields that it is about.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
 from contracts.registry import load_standard
-from ledger.books.epoch import EpochInputs, Result, Seal, bundle_order, compute_epoch, seal_epoch
-from ledger.books.judgement import BundleCheck, LaneCount, check_bundle
-from ledger.books.state import State, genesis_state
-from ledger.books.transactions import AppliedTransaction, Movement, NetworkFact
+from engine_plugin.wire import (
+    ACKNOWLEDGEMENT,
+    PROOF_OF_KEY,
+    Acknowledgement,
+    ChannelRole,
+    Hello,
+    ProofOfKey,
+    ReceiptVerdict,
+    pack_address,
+)
 from ledger.evidence.binding import BINDING, Binding, Role
 from ledger.evidence.bundle import Bundle, BundleKind, make_bundle, sign_bundle
 from ledger.evidence.clock import CLOCK, Clock
@@ -362,155 +367,6 @@ def activation(**changes: Any) -> Signed[Activation]:
     return ACTIVATION.sign(Activation(**values | changes), seed_of("dao"))
 
 
-def genesis(first_epoch: int = 0) -> State:
-    return genesis_state(NETWORK_ID, key_of("broadcaster"), first_epoch)
-
-
-def movement(source: str, destination: str, amount_stroops: int, **changes: Any) -> Movement:
-    """A payment of the priced asset between two named accounts."""
-    values: dict[str, Any] = {
-        "operation_index": 0,
-        "asset_code": "XAB",
-        "asset_issuer": key_of("issuer"),
-        "source": key_of(source),
-        "destination": key_of(destination),
-        "amount_stroops": amount_stroops,
-        "creates_account": False,
-        "is_exact": True,
-    }
-    return Movement(**values | changes)
-
-
-def native_movement(source: str, destination: str, amount: int, **changes: Any) -> Movement:
-    code, issuer = NATIVE
-    return movement(source, destination, amount, asset_code=code, asset_issuer=issuer, **changes)
-
-
-def applied(source: str, *movements: Movement, **changes: Any) -> AppliedTransaction:
-    """A transaction of a named account that applied in network ledger 100."""
-    values: dict[str, Any] = {
-        "ledger_sequence": 100,
-        "close_time_s": GENESIS_S,
-        "apply_order": 1,
-        "source_account": key_of(source),
-        "sequence": 1,
-        "fee_account": key_of(source),
-        "fee_charged_stroops": 100,
-        "memo_hash": bytes(32),
-        "succeeded": True,
-        "movements": movements,
-        "failed_destinations": (),
-    }
-    values |= changes
-    place = f"{values['ledger_sequence']}:{values['apply_order']}"
-    values.setdefault("tx_hash", digest_of(f"transaction {place}"))
-    return AppliedTransaction(**values)
-
-
-def channel_creations(first_ledger: int = 2) -> list[AppliedTransaction]:
-    """The operator funds both channel accounts."""
-    return [
-        applied(
-            "operator",
-            native_movement("operator", name, 100_000_000, creates_account=True),
-            ledger_sequence=first_ledger + place,
-        )
-        for place, name in enumerate(("channel 0", "channel 1"))
-    ]
-
-
-def deposit(amount_stroops: int, ledger_sequence: int = 50) -> AppliedTransaction:
-    return applied(
-        "broadcaster",
-        movement("broadcaster", "escrow", amount_stroops),
-        ledger_sequence=ledger_sequence,
-    )
-
-
-def decision(
-    leaf: PayoutLeaf,
-    ledger_sequence: int,
-    *,
-    succeeded: bool = True,
-    failed_destinations: tuple[bytes, ...] = (),
-) -> AppliedTransaction:
-    """The transaction that decides a batch: applied as planned, or failed in its ledger."""
-    moves = tuple(
-        Movement(
-            operation_index=index,
-            asset_code=leaf.asset_code,
-            asset_issuer=leaf.asset_issuer,
-            source=leaf.source_account,
-            destination=payment.account,
-            amount_stroops=payment.amount_stroops,
-            creates_account=False,
-            is_exact=True,
-        )
-        for index, payment in enumerate(leaf.payments)
-    )
-    return replace(
-        applied("operator", ledger_sequence=ledger_sequence),
-        source_account=leaf.channel_account,
-        sequence=leaf.channel_sequence,
-        fee_account=leaf.channel_account,
-        succeeded=succeeded,
-        movements=moves if succeeded else (),
-        failed_destinations=failed_destinations,
-    )
-
-
-def fact_of(transaction: AppliedTransaction) -> NetworkFact:
-    """A fact in the transaction's place; its XDR is not looked at by the books."""
-    return NetworkFact(
-        network_id=NETWORK_ID,
-        ledger_sequence=transaction.ledger_sequence,
-        close_time_s=transaction.close_time_s,
-        apply_order=transaction.apply_order,
-        envelope=transaction.tx_hash,
-        result=b"",
-    )
-
-
-def checks_of(
-    bundles: Sequence[Signed[Bundle]], with_terms: Signed[Terms], sealing_epoch: int
-) -> tuple[BundleCheck, ...]:
-    checks = [check_bundle(bundle.raw, with_terms, sealing_epoch) for bundle in bundles]
-    return tuple(sorted(checks, key=bundle_order))
-
-
-def epoch_inputs(
-    opening: State,
-    bundles: Sequence[Signed[Bundle]] = (),
-    transactions: Sequence[AppliedTransaction] = (),
-    *,
-    with_terms: Signed[Terms] | None = None,
-    counted_before: dict[bytes, LaneCount] | None = None,
-    **changes: Any,
-) -> EpochInputs:
-    """Inputs of the epoch that a state opens."""
-    in_force = with_terms or signed_terms()
-    epoch = opening.head.next_epoch
-    values: dict[str, Any] = {
-        "terms": in_force,
-        "opening": opening,
-        "rule": TRAFFIC,
-        "activations": (),
-        "checks": checks_of(bundles, in_force, epoch),
-        "counted_before": counted_before or {},
-        "facts": tuple(fact_of(transaction) for transaction in transactions),
-        "transactions": tuple(transactions),
-        "last_ledger_sequence": 1000 * (epoch + 1),
-        "last_ledger_close_s": in_force.value.epoch_end_s(epoch) - 1,
-        "salt_key": digest_of(f"salt key {epoch}"),
-    }
-    return EpochInputs(**values | changes)
-
-
-def run_epoch(inputs: EpochInputs) -> tuple[Seal, Result]:
-    seal = seal_epoch(inputs)
-    return seal, compute_epoch(inputs, seal)
-
-
 def funding_leaf(**changes: Any) -> PayoutLeaf:
     values: dict[str, Any] = {
         "batch_number": 2,
@@ -519,3 +375,46 @@ def funding_leaf(**changes: Any) -> PayoutLeaf:
         "payments": (Payment(account=key_of("payout"), amount_stroops=25_145_711),),
     }
     return payout_leaf(**values | changes)
+
+
+def hello(**changes: Any) -> Hello:
+    values: dict[str, Any] = {
+        "network_id": NETWORK_ID,
+        "key": key_of("viewer"),
+        "nonce": digest_of("viewer nonce"),
+        "peer_id": b"-SW0001-" + digest_of("viewer peer-id")[:12],
+        "session_id": digest_of("viewer session")[:16],
+        "broadcaster_account": key_of("broadcaster"),
+        "listen_address": pack_address("127.0.1.5"),
+        "listen_port": 6881,
+        "role": ChannelRole.DIALLER,
+    }
+    return Hello(**values | changes)
+
+
+def proof_of_key(**changes: Any) -> Signed[ProofOfKey]:
+    values: dict[str, Any] = {
+        "network_id": NETWORK_ID,
+        "peer_nonce": digest_of("seeder nonce"),
+        "own_nonce": digest_of("viewer nonce"),
+        "own_key": key_of("viewer"),
+        "peer_key": key_of("seeder"),
+        "own_peer_id": hello().peer_id,
+        "peer_peer_id": b"-SW0001-" + digest_of("seeder peer-id")[:12],
+        "broadcaster_account": key_of("broadcaster"),
+        "own_address": pack_address("127.0.1.5"),
+        "peer_address": pack_address("2001:db8::7"),
+        "own_port": 40_001,
+        "peer_port": 6881,
+        "role": ChannelRole.DIALLER,
+    }
+    return PROOF_OF_KEY.sign(ProofOfKey(**values | changes), seed_of("viewer"))
+
+
+def acknowledgement(**changes: Any) -> Signed[Acknowledgement]:
+    values: dict[str, Any] = {
+        "network_id": NETWORK_ID,
+        "receipt_digest": receipt().digest,
+        "verdict": ReceiptVerdict.ACCEPTED,
+    }
+    return ACKNOWLEDGEMENT.sign(Acknowledgement(**values | changes), seed_of("seeder"))

@@ -133,12 +133,7 @@ class Layout:
                 raise MalformedRecordError(where, got=value, want=f"0..{limit}")
             return int(value)
         if field.kind.startswith("text"):
-            encoded = value.encode()
-            if len(encoded) > field.size or b"\0" in encoded:
-                raise MalformedRecordError(
-                    where, got=value, want=f"at most {field.size} bytes of text without NUL"
-                )
-            return bytes(encoded)
+            return _encode_text(where, field, value)
         if not isinstance(value, bytes) or len(value) != field.size:
             raise MalformedRecordError(where, got=value, want=f"{field.size} bytes")
         return value
@@ -158,6 +153,18 @@ class Layout:
             except UnicodeDecodeError:
                 raise MalformedRecordError(where, got=value, want="UTF-8") from None
         return bytes(value)
+
+
+def _encode_text(where: str, field: Field, value: object) -> bytes:
+    try:
+        encoded = value.encode() if isinstance(value, str) else b"\0"
+    except UnicodeEncodeError:  # half of a surrogate pair, as from undecodable arguments
+        encoded = b"\0"
+    if len(encoded) > field.size or b"\0" in encoded:
+        raise MalformedRecordError(
+            where, got=value, want=f"at most {field.size} bytes of text without NUL"
+        )
+    return encoded
 
 
 def format_tag(code: RecordCode, network_id: bytes, flags: int = 0) -> bytes:
