@@ -14,11 +14,24 @@ import hashlib
 from typing import Final, TypeAlias
 
 from sqlalchemy import Engine, create_engine, make_url, text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
 DRIVER: Final = "postgresql+psycopg"
 LOCK_TIMEOUT_MS: Final = 10_000
 STATEMENT_TIMEOUT_MS: Final = 120_000
+
+DatabaseUnavailableError = OperationalError
+"""The database does not answer, ended the connection, or a lock or statement took too long."""
+
+__all__ = [
+    "DatabaseUnavailableError",
+    "Session",
+    "SessionFactory",
+    "open_engine",
+    "open_sessions",
+    "try_advisory_lock",
+]
 
 SessionFactory: TypeAlias = sessionmaker[Session]
 """What makes sessions; `with sessions.begin() as session:` is one transaction."""

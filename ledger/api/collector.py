@@ -1,0 +1,209 @@
+"""Collector: takes a bundle in, and answers with a promise once its bytes are durable.
+
+In the request: size, strict parse, frame (network, broadcaster, epoch, the submitter's one
+signature). Everything else is judged later, by a worker. The frame's signature cannot wait: a
+bundle's key is taken by the first bundle that comes under it, and only its submitter may take it.
+
+Re-sending is harmless: the same bundle gets the same promise, byte for byte. Other bytes under the
+same key are a conflict, kept as evidence.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from ledger.api.answers import RefusedError, refuse_malformed
+from ledger.api.ledger_time import LedgerTime, LedgerTimeSource
+from ledger.evidence.bundle import Bundle, is_signed_by_submitter, parse_bundle
+from ledger.evidence.encoding import Signed
+from ledger.evidence.errors import MalformedError
+from ledger.evidence.promise import PROMISE, Promise
+from ledger.evidence.terms import Terms
+from ledger.store.bundle_store import (
+    find_by_digest,
+    find_by_key,
+    insert_bundle,
+    keep_conflict,
+    lock_sealing_epoch,
+)
+from ledger.store.engine import Session, SessionFactory
+from ledger.store.epoch_store import open_epochs
+from ledger.store.errors import UnknownBroadcasterError
+from ledger.store.shard_store import Shard, find_shard, terms_in_force
+
+EPOCHS_AHEAD: Final = 2
+"""Rows of epochs made ahead of the current one."""
+
+CLOCK_SLACK_S: Final = 5
+"""How far a sender's reading of the ledger clock may be ahead of ours."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collector:
+    """Takes bundles for every broadcaster of the database."""
+
+    sessions: SessionFactory
+    ledger_time: LedgerTimeSource
+    log_seed: bytes
+    """Seed of the log key, which signs promises."""
+
+    def read_time(self) -> LedgerTime:
+        """Return ledger time.
+
+        Raises:
+            RefusedError: 503, it is not known well enough.
+        """
+        now = self.ledger_time.read()
+        if now is None:
+            raise RefusedError(
+                503, "clock_stale", field="clock", got="no recent network ledger", want="one"
+            )
+        return now
+
+    def collect(self, raw: bytes) -> bytes:
+        """Store a bundle and return the signed promise.
+
+        Args:
+            raw: The bytes as they came; the size was bounded while they were read.
+
+        Returns:
+            The promise's bytes; durable, and so is the bundle.
+
+        Raises:
+            RefusedError: Malformed, not signed, for nobody here, too early, too late, or in
+                conflict; or the clock is stale.
+        """
+        signed = _parse(raw)
+        with self.sessions.begin() as session:
+            known = find_by_digest(session, signed.digest)
+        if known is not None:
+            return known.promise
+        now = self.read_time()
+        with self.sessions.begin() as session:
+            shard, terms = self._shard_of(session, signed.value)
+        _check_frame(signed, terms.value, now)
+        self._open_epochs(shard, terms.value, now)
+        conflict = None
+        with self.sessions.begin() as session:
+            promise = self._take(session, shard, terms.value, signed, now)
+            if promise is None:
+                promise, conflict = self._answer_again(session, shard, signed)
+        # The bundle and its promise, or the conflicting bytes, are durable from here on.
+        if conflict is not None:
+            raise conflict
+        return promise
+
+    def _shard_of(self, session: Session, bundle: Bundle) -> tuple[Shard, Signed[Terms]]:
+        try:
+            shard = find_shard(session, bundle.broadcaster_account)
+            return shard, terms_in_force(session, shard, bundle.epoch)
+        except UnknownBroadcasterError as error:
+            raise RefusedError(
+                404,
+                "unknown_broadcaster",
+                field="bundle.broadcaster_account",
+                got=error.account,
+                want="a broadcaster of this collector",
+            ) from None
+
+    def _open_epochs(self, shard: Shard, terms: Terms, now: LedgerTime) -> None:
+        current = terms.epoch_at(now.now_s + CLOCK_SLACK_S)
+        with self.sessions.begin() as session:
+            open_epochs(session, shard, first=terms.first_epoch, last=current + EPOCHS_AHEAD)
+
+    def _take(
+        self,
+        session: Session,
+        shard: Shard,
+        terms: Terms,
+        signed: Signed[Bundle],
+        now: LedgerTime,
+    ) -> bytes | None:
+        """Store bundle and promise; None if its key or digest is taken."""
+        bundle = signed.value
+        sealing_epoch = lock_sealing_epoch(session, shard, bundle.epoch)
+        if sealing_epoch is None:
+            raise RefusedError(
+                503, "no_open_epoch", field="epoch", got=bundle.epoch, want="an open epoch"
+            )
+        if bundle.epoch < sealing_epoch - terms.correction_epochs:
+            raise RefusedError(
+                422,
+                "too_late",
+                field="bundle.epoch",
+                got=bundle.epoch,
+                want=f"at least {sealing_epoch - terms.correction_epochs}",
+            )
+        promise = Promise(
+            network_id=shard.network_id,
+            bundle_digest=signed.digest,
+            submitter_key=bundle.submitter_key,
+            broadcaster_account=shard.account,
+            epoch=bundle.epoch,
+            sealing_epoch=sealing_epoch,
+            ledger_sequence=now.ledger.sequence,
+            close_time_s=now.ledger.close_time_s,
+        )
+        raw = PROMISE.sign(promise, self.log_seed).raw
+        stored = insert_bundle(session, shard, signed, sealing_epoch=sealing_epoch, promise=raw)
+        return raw if stored else None
+
+    def _answer_again(
+        self, session: Session, shard: Shard, signed: Signed[Bundle]
+    ) -> tuple[bytes, RefusedError | None]:
+        known = find_by_key(session, shard, signed.value)
+        if known is None:
+            raise AssertionError(f"bundle {signed.digest.hex()}: taken, and under no key")
+        if known.digest == signed.digest:
+            return known.promise, None
+        keep_conflict(session, known.digest, signed)
+        return b"", RefusedError(
+            409,
+            "bundle_conflict",
+            field="bundle",
+            got=signed.digest,
+            want=f"{known.digest.hex()}, which was promised under the same key",
+        )
+
+
+def _parse(raw: bytes) -> Signed[Bundle]:
+    try:
+        return parse_bundle(raw)
+    except MalformedError as error:
+        raise refuse_malformed(error) from None
+
+
+def _check_frame(signed: Signed[Bundle], terms: Terms, now: LedgerTime) -> None:
+    bundle = signed.value
+    if bundle.network_id != terms.network_id:
+        raise RefusedError(
+            400,
+            "wrong_network",
+            field="bundle.network_id",
+            got=bundle.network_id,
+            want=terms.network_id.hex(),
+        )
+    current = terms.epoch_at(now.now_s + CLOCK_SLACK_S)
+    if bundle.epoch > current:
+        raise RefusedError(
+            422,
+            "epoch_not_begun",
+            field="bundle.epoch",
+            got=bundle.epoch,
+            want=f"at most {current}",
+        )
+    if bundle.epoch < terms.first_epoch:
+        raise RefusedError(
+            422,
+            "epoch_not_covered",
+            field="bundle.epoch",
+            got=bundle.epoch,
+            want=f"at least {terms.first_epoch}",
+        )
+    if not is_signed_by_submitter(signed):
+        raise RefusedError(
+            400,
+            "bad_signature",
+            field="bundle.signature",
+            got="one that is not valid",
+            want=f"the signature of {bundle.submitter_key.hex()}",
+        )

@@ -1,0 +1,112 @@
+"""The command `swarmledger api`: `serve` for the operator, `issuer` for a broadcaster.
+
+Standard error has the logs, the ready file the base URL. Exit 0 after SIGINT or SIGTERM, 1 when the
+configuration does not allow a start.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ledger.api.app import ApiParts, make_app
+from ledger.api.issuer import Caps, IssuedFile, IssuedFileError, Issuer, make_issuer_app
+from ledger.api.ledger_time import LedgerTimeSource
+from ledger.api.serving import ListenError, bind, serve
+from ledger.config import ConfigError, load_settings, need
+from ledger.evidence.errors import EvidenceError
+from ledger.evidence.keys import public_key_of
+from ledger.evidence.terms import parse_terms, require_valid_terms
+from ledger.logs import configure_logs
+from ledger.stellar.errors import StellarError
+from ledger.stellar.horizon import HorizonGateway
+from ledger.stellar.seed_files import read_seed
+from ledger.store.engine import open_sessions
+
+DEFAULT_LISTEN = "127.0.0.1:8080"
+_CANNOT_START = (ConfigError, EvidenceError, IssuedFileError, ListenError, OSError, StellarError)
+THREADS = 40
+"""Requests that the server works on at once; each may hold one database connection."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of `swarmledger api`.
+
+    Args:
+        argv: The arguments after the command's name; `sys.argv[1:]` when None.
+    """
+    arguments = _parser().parse_args(argv)
+    configure_logs(process=f"api-{arguments.name}")
+    try:
+        arguments.run(arguments)
+    except _CANNOT_START as error:
+        print(f"swarmledger api {arguments.name}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="swarmledger api", description="Serve the operator's or the broadcaster's HTTP API."
+    )
+    commands = parser.add_subparsers(required=True, dest="name", metavar="COMMAND")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "--listen", default=DEFAULT_LISTEN, metavar="HOST:PORT", help="port 0 takes a free one"
+    )
+    common.add_argument(
+        "--ready-file", type=Path, metavar="FILE", help="gets the base URL once it answers"
+    )
+    api = commands.add_parser(
+        "serve", parents=[common], help="the operator: collector, clock, public log, epochs"
+    )
+    api.set_defaults(run=_serve)
+    issuer = commands.add_parser(
+        "issuer", parents=[common], help="a broadcaster's back end: entitlements"
+    )
+    issuer.add_argument("--issuing-key", type=Path, required=True, metavar="FILE")
+    issuer.add_argument("--terms", type=Path, required=True, metavar="FILE")
+    issuer.add_argument("--issued", type=Path, required=True, metavar="FILE",
+                        help="where issued entitlements are kept")  # fmt: skip
+    issuer.add_argument("--max-bytes", type=int, default=0, help="cap per entitlement; 0: none")
+    issuer.add_argument("--valid-seconds", type=int, default=86_400)
+    issuer.set_defaults(run=_issue)
+    return parser
+
+
+def _serve(arguments: argparse.Namespace) -> None:
+    settings = load_settings()
+    gateway = HorizonGateway(
+        need("gateway_url", settings.gateway_url),
+        need("network_passphrase", settings.network_passphrase),
+    )
+    parts = ApiParts(
+        sessions=open_sessions(need("database_url", settings.database_url), pool_size=THREADS // 2),
+        ledger_time=LedgerTimeSource(
+            gateway, interval_s=settings.clock_interval_s, stale_s=settings.clock_stale_s
+        ),
+        log_seed=read_seed(need("log_key_file", settings.log_key_file)),
+        log_dir=need("log_dir", settings.log_dir),
+    )
+    serve(make_app(parts), bind(arguments.listen), arguments.ready_file)
+    gateway.close()
+
+
+def _issue(arguments: argparse.Namespace) -> None:
+    terms = parse_terms(arguments.terms.read_bytes())
+    require_valid_terms(terms)
+    seed = read_seed(arguments.issuing_key)
+    if public_key_of(seed) != terms.value.issuing_key:
+        raise ConfigError(
+            f"issuing-key: got the seed of {public_key_of(seed).hex()}, "
+            f"want that of the terms' issuing key {terms.value.issuing_key.hex()}"
+        )
+    if arguments.valid_seconds < 1 or arguments.max_bytes < 0:
+        raise ConfigError("got valid-seconds or max-bytes out of range, want ≥ 1 and ≥ 0")
+    issuer = Issuer(
+        terms=terms,
+        issuing_seed=seed,
+        caps=Caps(max_bytes=arguments.max_bytes, valid_s=arguments.valid_seconds),
+        issued=IssuedFile(arguments.issued),
+    )
+    serve(make_issuer_app(issuer), bind(arguments.listen), arguments.ready_file)

@@ -1,0 +1,149 @@
+"""Configuration of the server's processes: environment first, one optional TOML file second.
+
+Every key is an environment variable with the prefix `SWARMLEDGER_`, or the same name in lower case
+in the TOML file that `SWARMLEDGER_CONFIG` names. `DATABASE_URL` and `BROKER_URL` are also read
+without the prefix, as hosting platforms set them. A process asks for what it needs with `need`, so
+that a missing key is named once, at the start. Secrets are never values here, only files.
+"""
+
+import os
+from pathlib import Path
+from typing import Final, TypeVar
+
+from pydantic import AliasChoices, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+PREFIX: Final = "SWARMLEDGER_"
+CONFIG_FILE_VARIABLE: Final = f"{PREFIX}CONFIG"
+EMBEDDED_BROKER: Final = "pgmq://"
+
+_ValueT = TypeVar("_ValueT")
+
+
+class ConfigError(Exception):
+    """A key is missing or has a value that cannot be; the message names it."""
+
+
+class Settings(BaseSettings):
+    """All keys; what a process does not use may be absent."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True
+    )
+
+    database_url: str = Field(
+        default="",
+        validation_alias=AliasChoices(f"{PREFIX}DATABASE_URL", "DATABASE_URL", "database_url"),
+    )
+    """PostgreSQL, `postgresql://…`."""
+
+    broker_url: str = Field(
+        default=EMBEDDED_BROKER,
+        validation_alias=AliasChoices(f"{PREFIX}BROKER_URL", "BROKER_URL", "broker_url"),
+    )
+    """`pgmq://` (queues in the database itself), `amqp://…` or `redis://…`."""
+
+    gateway_url: str = ""
+    """Base URL of a Horizon instance."""
+
+    network_passphrase: str = ""
+    """Of the Stellar network; its SHA-256 is the network id of every record."""
+
+    log_key_file: Path | None = None
+    """Seed of the log key, mode 0600: signs checkpoints, promises, clock and audit files."""
+
+    keys_dir: Path | None = None
+    """Folder of the settlement accounts' seeds, mode 0600 each."""
+
+    terms_file: Path | None = None
+    """Signed terms to register."""
+
+    binding_file: Path | None = None
+    """Signed binding of the issuing key, registered with the terms."""
+
+    activation_file: Path | None = None
+    """Signed activation of the contract, registered with the terms."""
+
+    trust_file: Path | None = None
+    """The published `trust.json`; audit files name its digest."""
+
+    log_dir: Path | None = None
+    """Where the public logs' static files stand, one folder a broadcaster."""
+
+    audit_dir: Path | None = None
+    """Where `epoch-N.audit` files are written."""
+
+    evidence_sources: int = Field(default=1, ge=1, le=8)
+    """Sources that must agree before a payout attempt is called dead; servers want 2."""
+
+    clock_interval_s: float = Field(default=0.5, gt=0, le=60)
+    """Seconds between two looks at the network's latest ledger."""
+
+    clock_stale_s: float = Field(default=60, gt=0, le=3_600)
+    """Age of the last good look after which the collector takes nothing more."""
+
+    schedule_s: float = Field(default=1, gt=0, le=60)
+    """Seconds between two runs of each scheduled task."""
+
+    lease_s: float = Field(default=30, gt=0, le=3_600)
+    """Seconds without a verdict after which a bundle's task counts as lost."""
+
+    attempts_max: int = Field(default=5, ge=1, le=100)
+    """Attempts at a bundle before it is set aside as poison."""
+
+    sweep_bundles_max: int = Field(default=500, ge=1, le=100_000)
+    """Most bundles for which one sweep publishes tasks."""
+
+    visibility_timeout_s: int = Field(default=90, ge=5, le=43_200)
+    """Seconds after which a broker hands an unacknowledged message to another worker."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the base class's signature
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - likewise
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read arguments, then the environment, then the TOML file."""
+        toml = TomlConfigSettingsSource(settings_cls, os.environ.get(CONFIG_FILE_VARIABLE))
+        return init_settings, env_settings, toml
+
+
+def load_settings() -> Settings:
+    """Read the configuration.
+
+    Raises:
+        ConfigError: A value cannot be, a key of the file is unknown, or the file is missing.
+    """
+    path = os.environ.get(CONFIG_FILE_VARIABLE)
+    if path and not Path(path).is_file():
+        raise ConfigError(f"{CONFIG_FILE_VARIABLE}: got {path}, want a readable TOML file")
+    try:
+        return Settings()
+    except ValidationError as error:
+        lines = [f"{'.'.join(map(str, x['loc']))}: {x['msg']}" for x in error.errors()]
+        raise ConfigError("; ".join(lines)) from None
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def need(name: str, value: _ValueT | None) -> _ValueT:
+    """Return a value that the process cannot do without.
+
+    Args:
+        name: The key, in lower case.
+        value: Its value.
+
+    Raises:
+        ConfigError: It is absent.
+    """
+    if value is None or value == "":
+        raise ConfigError(f"{PREFIX}{name.upper()}: got nothing, want a value")
+    return value
