@@ -1,4 +1,4 @@
-"""Validity and application of one transaction, in the protocol's order (stellar-core TransactionFrame, protocol 19+).
+"""Validity and application of one transaction, in the protocol's order (19 and later).
 
 check() is what submission does; charge() takes the fee; apply() runs the transaction in its ledger.
 """
@@ -41,7 +41,7 @@ class Validity(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """How to judge: while applying or before, with fee or not, seconds the next close may be away."""
+    """How to judge: applying or before, with fee or not, seconds the next close may be away."""
 
     applying: bool
     charge_fee: bool = True
@@ -323,6 +323,14 @@ def _remove_one_time_signer(overlay: Overlay, account: bytes, tx_hash: bytes) ->
 
 
 def _apply_operations(ledger: Overlay, tx: Transaction, result: TxResult) -> None:
+    try:
+        _run_operations(ledger, tx, result)
+    except StateError:
+        # As in stellar-core: a broken invariant undoes the operations and is told by its code.
+        result.code = TxCode.INTERNAL_ERROR
+
+
+def _run_operations(ledger: Overlay, tx: Transaction, result: TxResult) -> None:
     with Overlay(ledger) as overlay:
         ok = True
         for call in calls(tx):

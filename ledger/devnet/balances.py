@@ -1,4 +1,4 @@
-"""Reserves, available balances and trust line arithmetic, as the protocol defines them since version 10.
+"""Reserves, available balances and trust line arithmetic, by the rules since protocol 10.
 
 Amounts are stroops of the asset. Nothing here decides result codes.
 """

@@ -1,7 +1,7 @@
-"""From queued transactions to a closed network ledger: choice, surge price, order, fees, application.
+"""From queued transactions to a closed network ledger: choice, price, order, application.
 
-Pure over world and header; follows stellar-core's non-generalised transaction sets below protocol 20 and their
-successor above (which differ in the surge price and the set's hash).
+Pure over world and header; follows stellar-core's non-generalised transaction sets below protocol
+20 and their successor above (which differ in the surge price and the set's hash).
 """
 
 from __future__ import annotations
@@ -44,7 +44,10 @@ class Closed:
 def invalid_transactions(
     world: World, last: Header, transactions: Sequence[Transaction], close_time: int
 ) -> list[Transaction]:
-    """Those that could not be in a network ledger closing at a time; fee payers must cover all their bids."""
+    """Those that no network ledger closing at a time could take.
+
+    The payer of fees must cover all of its bids together.
+    """
     header = last.clone()
     header.sequence, header.close_time = last.sequence + 1, close_time
     overlay = Overlay(world, header)
@@ -63,7 +66,7 @@ def invalid_transactions(
 
 
 def choose(last: Header, transactions: Sequence[Transaction]) -> tuple[list[Transaction], int]:
-    """What fits into the next network ledger by bid per operation, and the base fee all of it pays."""
+    """What fits into the next network ledger, best bids first, and the base fee it pays."""
     ranked = sorted(transactions, key=lambda tx: tx.full_hash)
     ranked.sort(key=_rate_key, reverse=True)
     chosen, room = list[Transaction](), last.max_tx_set_size
@@ -86,12 +89,12 @@ def _rate_key(tx: Transaction) -> int:
     return tx.fee * _SCALE // max(1, tx.bid_operations)
 
 
-# Divisible by every count from 1 to 101 is not needed: 2**64 separates any two different ratios of such counts.
+# Large enough that any two different bids per operation stay different.
 _SCALE: Final = 2**64
 
 
 def set_hash(previous_hash: bytes, transactions: Sequence[Transaction]) -> bytes:
-    """Hash of a transaction set: the previous ledger's hash and the envelopes in order of their hashes."""
+    """Hash of a transaction set: previous ledger's hash, then the envelopes by their hashes."""
     digest = hashlib.sha256(previous_hash)
     for tx in sorted(transactions, key=lambda tx: tx.full_hash):
         digest.update(tx.raw)

@@ -1,4 +1,4 @@
-"""The command `swarmledger devnet`: serve a network over HTTP, or judge the devnet by recorded vectors."""
+"""The command `swarmledger devnet`: serve a network over HTTP, or judge it by recorded vectors."""
 
 from __future__ import annotations
 

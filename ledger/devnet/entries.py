@@ -1,6 +1,7 @@
 """Ledger entries as mutable records, read from and written to LedgerEntry XDR without loss.
 
-Entry kinds outside classic payments (contract data, pools) are carried as raw bytes. Follows Stellar-ledger-entries.x.
+Entry kinds outside classic payments (contract data, pools) are carried as raw bytes. Follows
+Stellar-ledger-entries.x.
 """
 
 from __future__ import annotations
@@ -223,7 +224,7 @@ def _read_data(r: Reader) -> Data:
 
 @dataclass(slots=True)
 class ClaimableBalance:
-    """ClaimableBalanceEntry; `balance_id` is the 32-byte hash, claimants are (account, predicate)."""
+    """ClaimableBalanceEntry; `balance_id` is its 32-byte hash."""
 
     balance_id: bytes
     claimants: tuple[tuple[bytes, Predicate], ...]

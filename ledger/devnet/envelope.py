@@ -1,7 +1,7 @@
 """A transaction as submitted: raw envelope bytes, what they decode to, and its two hashes.
 
-Hashes are taken over slices of the bytes received, because decoding and encoding again may change them. Validity is
-not judged here.
+Hashes are taken over slices of the bytes received, because decoding and encoding again may change
+them. Validity is not judged here.
 """
 
 from __future__ import annotations
@@ -80,10 +80,10 @@ class Operation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transaction:
-    """An envelope. For a fee bump `inner` is set and sequence, operations and conditions are the inner one's.
+    """An envelope; for a fee bump, sequence, operations and conditions are those of `inner`.
 
-    `hash` is what signatures sign (the outer hash of a fee bump), `full_hash` that of the envelope with its signatures;
-    `fee` is the whole bid in stroops.
+    `hash` is what signatures sign (the outer hash of a fee bump), `full_hash` that of the envelope
+    with its signatures; `fee` is the whole bid in stroops.
     """
 
     raw: bytes
@@ -131,7 +131,8 @@ def _parse(raw: bytes, network: bytes) -> Transaction:
         return _parse_fee_bump(raw, network)
     if kind is _TX_V0:
         old = xdr.TransactionV0.unpack(unpacker)
-        # Version 0 is version 1 without the source's key type; core converts it before anything else.
+        # Version 0 is version 1 without the source's key type; core converts it before anything
+        # else.
         signed = wire.i32(0) + raw[start : unpacker.get_position()]
         source, bounds = old.source_account_ed25519.uint256, old.time_bounds
         conditions = _time_bounds(bounds) if bounds else Preconditions()

@@ -1,7 +1,7 @@
-"""The fault plane: how the devnet misbehaves on demand, so that callers can be tested against the worst.
+"""The fault plane: how the devnet misbehaves on demand, to test callers against the worst.
 
-A fault is armed with a kind, a number of answers or network ledgers it spoils, and seconds where it needs them.
-Kinds, and what they do:
+A fault is armed with a kind, a number of answers or network ledgers it spoils, and seconds where it
+needs them. Kinds, and what they do:
 
 - `drop_answer`: the connection is closed before the request has any effect.
 - `delay`: the answer comes `seconds` late.
@@ -9,8 +9,10 @@ Kinds, and what they do:
 - `http_504`: a submission is taken, the answer is 504.
 - `http_503`: a submission is not taken, the answer is 503.
 - `duplicate`: a submission is taken twice, the second answer is given.
-- `hide_transactions`: look-ups by hash and listings act as if the last `ledgers` network ledgers had no transactions.
-- `stale_replica`: everything read is as of `ledgers` network ledgers ago, as far as headers, look-ups and listings go.
+- `hide_transactions`: look-ups by hash and listings act as if the last `ledgers` network ledgers
+  had no transactions.
+- `stale_replica`: everything read is as of `ledgers` network ledgers ago, as far as headers, look-
+  ups and listings go.
 - `stall`: no network ledger closes.
 - `lose_queue`: the queue is emptied before the next close.
 - `time_jump`: the next network ledger closes `seconds` later than its time.
@@ -76,8 +78,8 @@ class FaultPlane:
     def arm(self, request: Mapping[str, Any]) -> Fault:
         """Arm a fault from its JSON form.
 
-        `count` (default 1, 0 = until cleared) says how often it strikes; for `stall`, `hide_transactions` and
-        `stale_replica` it counts closes and look-ups.
+        `count` (default 1, 0 = until cleared) says how often it strikes; for `stall`,
+        `hide_transactions` and `stale_replica` it counts closes and look-ups.
 
         Raises:
             FaultError: unknown kind or a value out of range.
@@ -104,7 +106,7 @@ class FaultPlane:
         self.armed.clear()
 
     def strike(self, kind: FaultKind, path: str = "") -> Fault | None:
-        """The oldest armed fault of a kind that concerns a path, used up by one; None if there is none."""
+        """The oldest armed fault of a kind for a path, used up by one; None if there is none."""
         for fault in self.armed:
             if fault.kind is kind and path.startswith(fault.path):
                 fault.struck += 1

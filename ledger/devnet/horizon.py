@@ -1,6 +1,7 @@
 """Horizon's resources as plain mappings: ledgers, accounts, transactions, problems.
 
-Shapes follow Horizon's API reference; amounts are decimal strings with seven places, identifiers are strings.
+Shapes follow Horizon's API reference; amounts are decimal strings with seven places, identifiers
+are strings.
 """
 
 from __future__ import annotations
@@ -286,7 +287,7 @@ def _data(network: Network, key: bytes) -> dict[str, str]:
 
 
 def transaction(network: Network, record: Record, base: str, asked: bytes | None = None) -> Json:
-    """A transaction resource; `asked` is the hash it was looked up by, which may be the inner one."""
+    """A transaction resource; `asked` is the hash it was looked up by, maybe the inner one."""
     tx, inner = record.tx, record.tx.inner or record.tx
     shown = (asked or tx.hash).hex()
     closed = network.ledgers[record.ledger - 1]

@@ -1,4 +1,4 @@
-"""The devnet's HTTP surface: Horizon's paths, friendbot, the JSON-RPC door, and the devnet's own controls.
+"""The devnet's HTTP surface: Horizon's paths, friendbot, JSON-RPC, and controls of its own.
 
 Controls: POST /devnet/close, POST and DELETE and GET /devnet/faults, GET /devnet/status.
 """
@@ -387,7 +387,7 @@ class DevnetHttp:
         return JSONResponse(rpc.answer(self.devnet, call, lambda tx: self._take("/rpc", tx)))
 
     async def close(self, request: Request) -> Response:
-        """POST /devnet/close {"count": 1, "close_time": seconds}: close now"""
+        """POST /devnet/close {"count": 1, "close_time": seconds}: close now."""
         body = await _json_body(request)
         count, at = body.get("count", 1), body.get("close_time")
         if not isinstance(count, int) or not 1 <= count <= 1_000:

@@ -1,4 +1,4 @@
-"""One Stellar network: world, queue, closed network ledgers and the transactions in them, all in memory.
+"""One Stellar network in memory: world, queue, closed network ledgers, their transactions.
 
 No HTTP and no clock here: whoever owns it says when a network ledger closes and at what time.
 """
@@ -96,7 +96,7 @@ class Network:
         return self.queue.submit(self.world, self.header, tx)
 
     def close_ledger(self, close_time: int) -> Closed:
-        """Close the next network ledger; a time not after the last close becomes the last plus one second."""
+        """Close the next network ledger, at the earliest one second after the last."""
         close_time = max(close_time, self.header.close_time + 1)
         waiting = self.queue.transactions()
         invalid = invalid_transactions(self.world, self.header, waiting, close_time)

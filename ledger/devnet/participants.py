@@ -1,4 +1,4 @@
-"""Which accounts a transaction concerns, for the listings by account (as Horizon's ingestion counts them)."""
+"""Which accounts a transaction concerns, for the listings by account."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The node's memory of submitted transactions: one per source account, ageing, bans (stellar-core TransactionQueue).
+"""The node's memory of submitted transactions: one per source account, ageing, bans.
 
 Knows nothing of time or HTTP; the network calls shift() once a closed network ledger.
 """

@@ -1,4 +1,4 @@
-"""TransactionResult XDR, written straight from codes: results are small and fixed in shape (Stellar-transaction.x).
+"""TransactionResult XDR (Stellar-transaction.x), written straight from codes.
 
 Also the result codes that the protocol's first layer knows by name.
 """
@@ -67,6 +67,7 @@ OP_BAD_AUTH: Final = -1
 OP_NO_ACCOUNT: Final = -2
 OP_NOT_SUPPORTED: Final = -3
 OP_TOO_MANY_SUBENTRIES: Final = -4
+OP_EXCEEDED_WORK_LIMIT: Final = -5
 OP_TOO_MANY_SPONSORING: Final = -6
 
 _ZERO_ACCOUNT: Final = bytes(36)

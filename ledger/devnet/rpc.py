@@ -1,4 +1,4 @@
-"""Stellar RPC's JSON-RPC methods for classic transactions, shaped as stellar_sdk.SorobanServer reads them."""
+"""Stellar RPC's methods for classic transactions, as stellar_sdk.SorobanServer reads them."""
 
 from __future__ import annotations
 
@@ -91,7 +91,8 @@ def _ledger_entries(devnet: Devnet, params: Json, _take: Take) -> Json:
         entry = devnet.network.world.find(raw)
         if entry is None:
             continue
-        # LedgerEntryData: the entry without the ledger it was modified in and without its extension.
+        # LedgerEntryData: the entry without the ledger it was modified in and without its
+        # extension.
         data = devnet.network.world.entries[raw][4:]
         end = len(data) - (_sponsored_tail(entry.sponsor) if entry.extended else 4)
         entries.append(

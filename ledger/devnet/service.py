@@ -1,4 +1,4 @@
-"""The running devnet: one network, its clock, who waits for a close, and what the fault plane hides.
+"""The running devnet: a network, its clock, who waits for a close, what the faults hide.
 
 Everything happens in one event loop, so no locks. HTTP is in `http`.
 """

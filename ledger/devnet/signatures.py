@@ -1,6 +1,7 @@
-"""Which signatures of an envelope count toward an account's thresholds, and whether all were needed.
+"""Which signatures count toward an account's thresholds, and whether all were needed.
 
-Follows the protocol's order: pre-authorised hashes, then hash(x), ed25519 keys, signed payloads (CAP-40).
+Follows the protocol's order: pre-authorised hashes, then hash(x), ed25519 keys, signed payloads
+(CAP-40).
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ class SignatureChecker:
         return False
 
     def check_account(self, account: Account, needed_weight: int) -> bool:
-        """Whether the signatures reach a weight of an account's signers, its master key included."""
+        """Whether an account's signers, its master key included, have signed with a weight."""
         signers = list(account.signers)
         if account.thresholds[0]:
             master = Signer(signer_key(ED25519, account.account), account.thresholds[0])

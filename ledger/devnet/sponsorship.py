@@ -1,4 +1,4 @@
-"""Who pays the reserve of an entry or a signer (CAP-33): establish, remove, and the plain case without a sponsor.
+"""Who pays the reserve of an entry or a signer: its account or a sponsor (CAP-33).
 
 Follows the rules of protocol 18 and later (sum of sub-entries and sponsored entries bounded).
 """
@@ -157,8 +157,8 @@ def _check_plain(header: Header, entry: Entry, owner: Account | None) -> Sponsor
 def create_reserve(overlay: Overlay, entry: Entry, owner: Account | None) -> Sponsoring:
     """Take the reserve of a new entry from its owner or the sponsor in force.
 
-    A claimable balance is always sponsored: by the sponsor in force or by its creator (`owner`). The entry itself is
-    added by the caller after SUCCESS.
+    A claimable balance is always sponsored: by the sponsor in force or by its creator (`owner`).
+    The entry itself is added by the caller after SUCCESS.
     """
     header = overlay.header
     claimable = isinstance(entry.body, ClaimableBalance)

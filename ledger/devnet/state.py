@@ -1,7 +1,8 @@
 """The world: ledger entries by key, nested overlays over it, and the network ledger's header.
 
-An overlay is what stellar-core calls a LedgerTxn: loads record an entry (which then counts as modified), a commit hands
-it to the parent, dropping the overlay rolls back. The root keeps LedgerEntry XDR bytes.
+An overlay is what stellar-core calls a LedgerTxn: loads record an entry (which then counts as
+modified), a commit hands it to the parent, dropping the overlay rolls back. The root keeps
+LedgerEntry XDR bytes.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Final, Self
 
 from ledger.devnet import wire
 from ledger.devnet.entries import (
+    OFFER,
     Account,
     Body,
     ClaimableBalance,
@@ -30,6 +32,7 @@ from ledger.devnet.entries import (
 
 # Kind (4 bytes) and AccountID (36 bytes) open the key of everything that has an owner.
 _OWNER_END: Final = 40
+_OFFER_KIND: Final = wire.i32(OFFER)
 
 
 class StateError(RuntimeError):
@@ -82,6 +85,7 @@ class World:
         self.entries: dict[bytes, bytes] = {}
         # Sub-entries by the part of their key that names kind and owner.
         self._owned: dict[bytes, set[bytes]] = {}
+        self.offers: set[bytes] = set()
         for key, raw in (entries or {}).items():
             self.put(key, raw)
 
@@ -90,9 +94,12 @@ class World:
         if raw is None:
             self.entries.pop(key, None)
             self._owned.get(key[:_OWNER_END], set()).discard(key)
+            self.offers.discard(key)
             return
         if key not in self.entries:
             self._owned.setdefault(key[:_OWNER_END], set()).add(key)
+            if key.startswith(_OFFER_KIND):
+                self.offers.add(key)
         self.entries[key] = raw
 
     def find(self, key: bytes) -> Entry | None:
@@ -228,17 +235,26 @@ class Overlay:
 
     def owned(self, prefix: bytes) -> set[bytes]:
         """Keys of one kind that one account owns, as seen from here."""
+        layers, world = self._layers()
+        return self._seen(layers, world.owned(prefix), prefix)
+
+    def offers(self) -> set[bytes]:
+        """Keys of all offers, as seen from here."""
+        layers, world = self._layers()
+        return self._seen(layers, set(world.offers), _OFFER_KIND)
+
+    def _layers(self) -> tuple[list[Overlay], World]:
         layers: list[Overlay] = []
         scope: Overlay | World = self
         while isinstance(scope, Overlay):
             layers.append(scope)
             scope = scope.parent
-        keys = scope.owned(prefix)
+        return layers, scope
+
+    @staticmethod
+    def _seen(layers: list[Overlay], keys: set[bytes], prefix: bytes) -> set[bytes]:
         for layer in reversed(layers):
             for key, entry in layer.entries.items():
                 if key.startswith(prefix):
-                    if entry is None:
-                        keys.discard(key)
-                    else:
-                        keys.add(key)
+                    (keys.discard if entry is None else keys.add)(key)
         return keys

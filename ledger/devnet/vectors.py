@@ -1,7 +1,7 @@
 """Judges the devnet by result vectors recorded from a real stellar-core.
 
-Two forms of file: single-transaction cases, and ledgers of random transactions over one world (first line has the
-world). Nothing of a vector's results enters the devnet; they are only compared.
+Two forms of file: single-transaction cases, and ledgers of random transactions over one world
+(first line has the world). Nothing of a vector's results enters the devnet; they are only compared.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from ledger.devnet.envelope import EnvelopeError, Transaction
 from ledger.devnet.network import Network, Settings
 from ledger.devnet.queue import Status, Submission
 from ledger.devnet.state import Header, World
+from ledger.devnet.wire import UINT32_MAX
 
 Json = dict[str, Any]
 _FOLLOW_UP_LEDGERS = 7
+_REPLAY_LEDGERS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ def read_lines(path: Path) -> list[Json]:
 
 
 def judge_files(paths: Iterable[Path], groups: Sequence[str] = ()) -> Verdict:
-    """Judge every file; `groups` keeps only cases whose group is named, or starts with a name ending in `*`."""
+    """Judge every file; `groups` keeps the cases of these groups (`NAME*` = by prefix)."""
     verdict = Verdict()
     for path in paths:
         lines = read_lines(path)
@@ -102,10 +104,11 @@ def _header(fields: Json) -> Header:
 
 
 class _Bench:
-    """One network put to the state of a vector before each step; its queue lives through the file."""
+    """One network, put to a vector's state before each step; its queue lives on."""
 
     def __init__(self, passphrase: str, protocol: int) -> None:
         self.network = Network(Settings(passphrase=passphrase, protocol=protocol), 0)
+        self.network.world = World()
 
     def stand_at(self, lcl: Json) -> None:
         """Make a recorded header the last closed one, ageing the queue by the ledgers between."""
@@ -125,22 +128,82 @@ class _Bench:
 
 def _judge_cases(cases: Sequence[Json], groups: Sequence[str], verdict: Verdict) -> None:
     benches: dict[tuple[str, int], _Bench] = {}
+    proven = {key: _Proven(own) for key, own in _by_network(cases).items()}
     for case in cases:
         key = (case["network_passphrase"], case["protocol"])
         bench = benches.setdefault(key, _Bench(*key))
-        differences = _judge_case(bench, case)
+        world = proven[key].world_at(case["lcl"]["seq"])
+        differences = _judge_case(bench, case, world | _entries(case["pre"]))
         if _is_wanted(case["case"], groups):
             verdict.add(differences)
 
 
-def _judge_case(bench: _Bench, case: Json) -> list[Difference]:
+def _by_network(cases: Sequence[Json]) -> dict[tuple[str, int], list[Json]]:
+    found: dict[tuple[str, int], list[Json]] = {}
+    for case in cases:
+        found.setdefault((case["network_passphrase"], case["protocol"]), []).append(case)
+    return found
+
+
+def _entries(items: Iterable[Json]) -> dict[bytes, bytes]:
+    return {base64.b64decode(item["key"]): base64.b64decode(item["entry"]) for item in items}
+
+
+class _Proven:
+    """What the recording as a whole tells of entries that a case does not list.
+
+    An entry names the ledger that last modified it. Seen at a later ledger, it must have stood
+    unchanged in between, also while cases ran that left it alone and therefore do not list it.
+    Beyond that an entry is taken to stand until it is seen changed or deleted.
+    """
+
+    def __init__(self, cases: Sequence[Json]) -> None:
+        self._until: dict[tuple[bytes, bytes], int] = {}
+        standing: dict[bytes, bytes] = {}
+        for case in cases:
+            self._see(case["pre"], case["lcl"]["seq"], standing)
+            if "ledger" not in case:
+                continue
+            if case["post"] != "unchanged":
+                self._see(case["post"], case["ledger"]["seq"], standing)
+            for text in case["deleted"]:
+                self._end(base64.b64decode(text), case["lcl"]["seq"], standing)
+        for key, raw in standing.items():
+            self._until[key, raw] = UINT32_MAX
+
+    def _see(self, items: Iterable[Json], sequence: int, standing: dict[bytes, bytes]) -> None:
+        for key, raw in _entries(items).items():
+            self._until[key, raw] = max(sequence, self._until.get((key, raw), 0))
+            if standing.get(key) != raw:
+                self._end(key, _modified(raw) - 1, standing)
+                standing[key] = raw
+
+    def _end(self, key: bytes, sequence: int, standing: dict[bytes, bytes]) -> None:
+        raw = standing.pop(key, None)
+        if raw is not None:
+            self._until[key, raw] = max(sequence, self._until[key, raw])
+
+    def world_at(self, sequence: int) -> dict[bytes, bytes]:
+        """Entries known to stand at a ledger."""
+        return {
+            key: raw
+            for (key, raw), until in self._until.items()
+            if _modified(raw) <= sequence <= until
+        }
+
+
+def _modified(raw: bytes) -> int:
+    return int.from_bytes(raw[:4])
+
+
+def _judge_case(bench: _Bench, case: Json, before: dict[bytes, bytes]) -> list[Difference]:
     network, found = bench.network, _Findings(case["name"])
-    network.world = World(
-        {base64.b64decode(item["key"]): base64.b64decode(item["entry"]) for item in case["pre"]}
-    )
-    before = dict(network.world.entries)
-    bench.stand_at(case["lcl"])
     companions = case.get("companions") or []
+    network.world = World(before)
+    if case["outcome"] == "try_again_later" and not companions:
+        _replay_drop(bench, case)
+        network.world = World(before)
+    bench.stand_at(case["lcl"])
     for companion in companions:
         if companion["order"] == "before":
             _submit_companion(bench, companion, found)
@@ -165,6 +228,23 @@ def _judge_case(bench: _Bench, case: Json) -> list[Difference]:
                 found.compare(f"companion {companion['hash'][:8]} result", got, companion["result"])
     _compare_world(network, case, before, found)
     return found.differences
+
+
+def _replay_drop(bench: _Bench, case: Json) -> None:
+    """The history a resubmission presupposes: queued once, and expired before a ledger took it.
+
+    Without it the queue would know nothing of the envelope; that it is then banned is the
+    devnet's own doing.
+    """
+    network, lcl = bench.network, case["lcl"]
+    tx = network.parse(base64.b64decode(case["envelope"]))
+    expiry = tx.conditions.max_time
+    if network.queue.is_banned(tx.full_hash) or not 0 < expiry < lcl["close_time"]:
+        return
+    earlier = expiry - network.queue.close_margin_seconds
+    bench.stand_at({**lcl, "seq": lcl["seq"] - _REPLAY_LEDGERS, "close_time": earlier})
+    network.submit(tx)
+    network.close_ledger(expiry + 1)
 
 
 def _submit_companion(bench: _Bench, companion: Json, found: _Findings) -> None:
@@ -243,12 +323,13 @@ def _compare_world(
     network: Network, case: Json, before: dict[bytes, bytes], found: _Findings
 ) -> None:
     entries = network.world.entries
-    if case["post"] == "unchanged":
-        want = before
-    else:
-        want = {
-            base64.b64decode(item["key"]): base64.b64decode(item["entry"]) for item in case["post"]
-        }
+    want = dict(before)
+    if case["post"] != "unchanged":
+        for item in case["pre"]:
+            want.pop(base64.b64decode(item["key"]), None)
+        want |= _entries(case["post"])
+        for text in case["deleted"]:
+            want.pop(base64.b64decode(text), None)
     for key in sorted(entries.keys() | want.keys()):
         got, wanted = entries.get(key), want.get(key)
         if got != wanted:
@@ -269,6 +350,13 @@ def _judge_random(lines: Sequence[Json], verdict: Verdict) -> None:
     )
     network.header = _header(first["lcl"])
     for line in lines[1:]:
+        if "resync" in line:
+            network.world = World(
+                {base64.b64decode(k): base64.b64decode(raw) for k, raw in line["world"].items()}
+            )
+            network.header = _header(line["resync"])
+            network.queue.clear()
+            continue
         found = _Findings(f"ledger {line['ledger']['seq']}")
         bench.stand_at(line["lcl"])
         for item in line["submitted"]:
@@ -294,7 +382,7 @@ def _judge_random(lines: Sequence[Json], verdict: Verdict) -> None:
 def _compare_changes(
     network: Network, before: dict[bytes, bytes], changes: Json, found: _Findings
 ) -> None:
-    """The recorded changes over the world before must give the world now; then go on from the recording."""
+    """The world before with the recorded changes must be the world now; go on from there."""
     want = dict(before)
     for text, raw in changes.items():
         if raw is None:

@@ -1,6 +1,7 @@
 """Reader and writer of XDR (RFC 4506), only what ledger entries and results need.
 
-Works on plain integers and bytes, so that an entry costs microseconds; envelopes are decoded by stellar_sdk.
+Works on plain integers and bytes, so that an entry costs microseconds; envelopes are decoded by
+stellar_sdk.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What every operation family shares: the context an operation runs in and the shape of its handler."""
+"""What operation families share: the context of an operation and the shape of its handler."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class Call:
 class Handler:
     """How one operation type behaves.
 
-    `check` returns the code of a static fault or None and sees the protocol number; `apply` runs in an overlay of its
-    own that is rolled back unless it returns a success.
+    `check` returns the code of a static fault or None and sees the protocol number; `apply` runs in
+    an overlay of its own that is rolled back unless it returns a success.
     """
 
     check: Callable[[Call, int], int | None]

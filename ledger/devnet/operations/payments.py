@@ -1,6 +1,7 @@
 """Operations that move money: create account, payment, path payments, account merge.
 
-Path payments convert over offers through `exchange`; a payment is a strict-receive path payment without a path.
+Path payments convert over offers through `exchange`; a payment is a strict-receive path payment
+without a path.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from ledger.devnet.entries import AUTH_IMMUTABLE, Account, Entry, account_key
 from ledger.devnet.envelope import account_key_of, arm, muxed_key
 from ledger.devnet.operations import exchange
 from ledger.devnet.operations.base import Call, Handler, Threshold, reserve_failure, source_account
-from ledger.devnet.results import OpResult, fail, succeed
+from ledger.devnet.results import OP_EXCEEDED_WORK_LIMIT, OpResult, fail, refuse, succeed
 from ledger.devnet.sponsorship import Sponsoring, create_reserve, release_reserve
 from ledger.devnet.state import Overlay, StateError
 from ledger.devnet.wire import NATIVE_ASSET, asset_is_valid, asset_issuer
@@ -138,6 +139,8 @@ def _path_success(
 
 
 def _path_failure(kind: int, failure: exchange.Failure, over: int) -> OpResult:
+    if failure.stop is exchange.Stop.TOO_MANY:
+        return refuse(OP_EXCEEDED_WORK_LIMIT)
     codes = {
         exchange.Stop.TOO_FEW_OFFERS: TOO_FEW_OFFERS,
         exchange.Stop.CROSS_SELF: OFFER_CROSS_SELF,
@@ -170,7 +173,7 @@ def _apply_receive(overlay: Overlay, call: Call) -> OpResult:
     for asset in reversed(hops):
         if asset == wanted:
             continue
-        leg = exchange.convert_to_receive(overlay, call.source, asset, wanted, needed)
+        leg = exchange.convert_to_receive(overlay, call.source, asset, wanted, needed, len(trail))
         if isinstance(leg, exchange.Failure):
             return _path_failure(call.kind, leg, OVER_SENDMAX)
         needed, wanted = leg.sold, asset
@@ -205,7 +208,7 @@ def _apply_send(overlay: Overlay, call: Call) -> OpResult:
     for asset in [*(asset.to_xdr_bytes() for asset in body.path), receive]:
         if asset == given:
             continue
-        leg = exchange.convert_to_send(overlay, call.source, given, asset, held)
+        leg = exchange.convert_to_send(overlay, call.source, given, asset, held, len(trail))
         if isinstance(leg, exchange.Failure):
             return _path_failure(call.kind, leg, UNDER_DESTMIN)
         held, given = leg.bought, asset

@@ -1,4 +1,4 @@
-"""Trust lines: change trust, allow trust, set trust line flags."""
+"""Trust lines: change trust, allow trust, set trust line flags, clawback."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ledger.devnet.entries import (
     TrustLine,
     trustline_key,
 )
-from ledger.devnet.envelope import account_key_of, arm
+from ledger.devnet.envelope import account_key_of, arm, muxed_key
 from ledger.devnet.operations import offers
 from ledger.devnet.operations.base import Call, Handler, Threshold, reserve_failure, source_account
 from ledger.devnet.results import OpResult, fail, succeed
@@ -163,6 +163,34 @@ def _apply_flags(overlay: Overlay, call: Call) -> OpResult:
     return _change_flags(overlay, call, trustor, asset, expected, -2)
 
 
+# CAP-35: clawback of what a holder has
+
+
+def _check_clawback(call: Call, _protocol: int) -> int | None:
+    body = arm(call.body.clawback_op)
+    asset = body.asset.to_xdr_bytes()
+    # The protocol compares with the unmuxed source: a muxed address of it is not "oneself" here.
+    if body.from_.ed25519 is not None and muxed_key(body.from_) == call.source:
+        return -1
+    if body.amount.int64 < 1 or not asset_is_valid(asset):
+        return -1
+    return None if asset_issuer(asset) == call.source else -1
+
+
+def _apply_clawback(overlay: Overlay, call: Call) -> OpResult:
+    body = arm(call.body.clawback_op)
+    line = overlay.trustline(muxed_key(body.from_), body.asset.to_xdr_bytes())
+    if line is None:
+        return fail(call.kind, -3)
+    if not line.flags & TRUSTLINE_CLAWBACK:
+        return fail(call.kind, -2)
+    left = line.balance - body.amount.int64
+    if left < line.selling:
+        return fail(call.kind, -4)
+    line.balance = left
+    return succeed(call.kind)
+
+
 def _low(_call: Call) -> Threshold:
     return Threshold.LOW
 
@@ -170,5 +198,6 @@ def _low(_call: Call) -> Threshold:
 HANDLERS: Final = {
     6: Handler(_check_change, _apply_change),
     7: Handler(_check_allow, _apply_allow, _low),
+    19: Handler(_check_clawback, _apply_clawback, since=17),
     21: Handler(_check_flags, _apply_flags, _low, since=17),
 }
