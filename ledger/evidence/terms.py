@@ -208,6 +208,7 @@ class Terms:
                 raise MalformedRecordError(
                     "terms.cdn.price_stroops", got=cdn.price_stroops, want="0 without an account"
                 )
+        _require_one_price_an_account(self.cdns)
 
     def epoch_at(self, close_time_s: int) -> int:
         """Return the epoch of a network ledger's close time; times before genesis count as 0."""
@@ -224,6 +225,17 @@ class Terms:
     def cdn_of(self, key: bytes) -> CdnTerms | None:
         """Return the CDN with this payee key, if it is one of these terms'."""
         return next((cdn for cdn in self.cdns if cdn.key == key), None)
+
+
+def _require_one_price_an_account(cdns: tuple[CdnTerms, ...]) -> None:
+    """Charges are cumulative per account, so an account cannot have two prices in one version."""
+    prices: dict[bytes, tuple[int, int]] = {}
+    for cdn in cdns:
+        price = (cdn.price_stroops, cdn.price_quantity_bytes)
+        if cdn.account != bytes(32) and prices.setdefault(cdn.account, price) != price:
+            raise MalformedRecordError(
+                "terms.cdn.price", got=price, want=f"{prices[cdn.account]}, as the account's first"
+            )
 
 
 def _require_ascending(field: str, keys: tuple[bytes, ...], least: int, most: int) -> None:
