@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Final
 
 from ledger.devnet import wire
@@ -68,7 +69,7 @@ def invalid_transactions(
 def choose(last: Header, transactions: Sequence[Transaction]) -> tuple[list[Transaction], int]:
     """What fits into the next network ledger, best bids first, and the base fee it pays."""
     ranked = sorted(transactions, key=lambda tx: tx.full_hash)
-    ranked.sort(key=_rate_key, reverse=True)
+    ranked.sort(key=lambda tx: Fraction(tx.fee, max(1, tx.bid_operations)), reverse=True)
     chosen, room = list[Transaction](), last.max_tx_set_size
     for tx in ranked:
         size = max(1, tx.bid_operations)
@@ -82,15 +83,6 @@ def choose(last: Header, transactions: Sequence[Transaction]) -> tuple[list[Tran
     else:
         surge = len(chosen) < len(transactions)
     return chosen, lowest if surge and chosen else last.base_fee
-
-
-def _rate_key(tx: Transaction) -> int:
-    """Bid per operation, scaled so that bids of up to 101 operations compare exactly."""
-    return tx.fee * _SCALE // max(1, tx.bid_operations)
-
-
-# Large enough that any two different bids per operation stay different.
-_SCALE: Final = 2**64
 
 
 def set_hash(previous_hash: bytes, transactions: Sequence[Transaction]) -> bytes:

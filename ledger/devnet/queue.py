@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
+from fractions import Fraction
 from typing import Final
 
 from ledger.devnet.apply import check
@@ -22,6 +23,9 @@ PENDING_DEPTH: Final = 4
 BAN_DEPTH: Final = 10
 REPLACE_FACTOR: Final = 10
 QUEUE_LEDGERS: Final = 2
+# From here on the queue is built for one transaction a source and answers a gap or an old
+# sequence number accordingly.
+ONE_PER_SOURCE_SINCE: Final = 20
 
 
 class Status(Enum):
@@ -82,9 +86,9 @@ class Queue:
             early = self._clash(last, tx, replaced.tx)
             if early is not None:
                 return early
-        full = self._full(last, tx, replaced.tx if replaced else None)
-        if full is not None:
-            return full
+        victims = self._make_room(last, tx, replaced.tx if replaced else None)
+        if isinstance(victims, Submission):
+            return victims
         header = last.clone()
         header.sequence += 1
         overlay = Overlay(world, header)
@@ -94,6 +98,7 @@ class Queue:
         if not self._can_pay(overlay, tx, replaced.tx if replaced else None):
             result.code = TxCode.INSUFFICIENT_BALANCE
             return Submission(Status.ERROR, result)
+        self.drop(victims)
         self._by_source[tx.source] = _Queued(tx, replaced.age if replaced else 0)
         return Submission(Status.PENDING)
 
@@ -101,17 +106,20 @@ class Queue:
         """Answer when the source already has a transaction queued; None = it may be replaced."""
         if _is_duplicate(queued, tx):
             return Submission(Status.DUPLICATE)
+        result = TxResult(0, TxCode.BAD_SEQ, [])
+        is_older = tx.sequence < queued.sequence
+        if last.protocol >= ONE_PER_SOURCE_SINCE and is_older:
+            return Submission(Status.ERROR, result)
         if tx.inner is None:
             return Submission(Status.TRY_AGAIN_LATER)
-        result = TxResult(last.base_fee * tx.bid_operations, TxCode.BAD_SEQ, [])
-        if tx.sequence < queued.sequence:
+        if is_older:
             return Submission(Status.ERROR, result)
         if tx.sequence > queued.sequence:
             least = tx.conditions.min_sequence
             follows = (
                 tx.sequence == queued.sequence + 1 if least is None else least <= queued.sequence
             )
-            if follows:
+            if follows or last.protocol >= ONE_PER_SOURCE_SINCE:
                 return Submission(Status.TRY_AGAIN_LATER)
             return Submission(Status.ERROR, result)
         wanted = REPLACE_FACTOR * queued.fee * max(1, tx.bid_operations)
@@ -121,31 +129,30 @@ class Queue:
             return Submission(Status.ERROR, result)
         return None
 
-    def _full(
+    def _make_room(
         self, last: Header, tx: Transaction, replaced: Transaction | None
-    ) -> Submission | None:
-        """Answer when the queue has no room; evicts the cheapest bids for a better one."""
-        limit = QUEUE_LEDGERS * last.max_tx_set_size
+    ) -> list[Transaction] | Submission:
+        """Cheapest bids to evict for a better one (often none), or the refusal of a full queue."""
         size = max(1, tx.bid_operations)
-        room = limit - self.operations() + (max(1, replaced.bid_operations) if replaced else 0)
-        if size <= room:
-            return None
-        victims = []
-        for queued in sorted(
-            self._by_source.values(), key=lambda q: q.tx.fee / q.tx.bid_operations
-        ):
-            if queued.tx is replaced or room >= size:
+        room = QUEUE_LEDGERS * last.max_tx_set_size - self.operations()
+        if replaced is not None:
+            room += max(1, replaced.bid_operations)
+        victims: list[Transaction] = []
+        for queued in sorted(self.transactions(), key=_bid_rate):
+            if room >= size:
+                break
+            if queued is replaced:
                 continue
-            if queued.tx.fee * size >= tx.fee * max(1, queued.tx.bid_operations):
+            if _bid_rate(queued) >= _bid_rate(tx):
                 self._banned[0].add(tx.full_hash)
-                fee = queued.tx.fee * size // max(1, queued.tx.bid_operations) + 1
+                fee = queued.fee * size // max(1, queued.bid_operations) + 1
                 return Submission(Status.ERROR, TxResult(fee, TxCode.INSUFFICIENT_FEE, []))
-            victims.append(queued.tx)
-            room += max(1, queued.tx.bid_operations)
-        for victim in victims:
-            self._banned[0].add(victim.full_hash)
-            del self._by_source[victim.source]
-        return None
+            victims.append(queued)
+            room += max(1, queued.bid_operations)
+        if room < size:
+            self._banned[0].add(tx.full_hash)
+            return Submission(Status.TRY_AGAIN_LATER)
+        return victims
 
     def _can_pay(self, overlay: Overlay, tx: Transaction, replaced: Transaction | None) -> bool:
         """Queued bids of one fee source add up and must be covered together."""
@@ -176,7 +183,7 @@ class Queue:
                 self._banned[0].add(queued.tx.full_hash)
 
     def drop(self, transactions: Iterable[Transaction]) -> None:
-        """Drop and ban transactions that became invalid."""
+        """Drop and ban transactions that became invalid or were outbid."""
         for tx in transactions:
             queued = self._by_source.get(tx.source)
             if queued is not None and queued.tx.full_hash == tx.full_hash:
@@ -186,6 +193,10 @@ class Queue:
     def clear(self) -> None:
         """Lose everything, as a killed node does."""
         self._by_source.clear()
+
+
+def _bid_rate(tx: Transaction) -> Fraction:
+    return Fraction(tx.fee, max(1, tx.bid_operations))
 
 
 def _is_duplicate(queued: Transaction, tx: Transaction) -> bool:

@@ -15,11 +15,12 @@ from typing import Final
 from stellar_sdk import Account as SdkAccount
 from stellar_sdk import Asset, Keypair, TransactionBuilder
 
-from ledger.devnet.closing import Closed
+from ledger.devnet.closing import MAX_OPERATIONS_PER_TX, Closed
+from ledger.devnet.codes import result_codes
 from ledger.devnet.envelope import Transaction
 from ledger.devnet.faults import FaultKind, FaultPlane
 from ledger.devnet.network import Network, Record, Settings
-from ledger.devnet.queue import Status, Submission
+from ledger.devnet.queue import Submission
 from ledger.devnet.wire import INT64_MAX
 
 STROOPS_PER_XLM: Final = 10_000_000
@@ -33,6 +34,15 @@ class Options:
 
     close_seconds: float = 1.0
     submit_timeout_seconds: float = 30.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Wish:
+    """A request to friendbot and where its answer is awaited."""
+
+    address: str
+    stroops: int
+    record: asyncio.Future[Record]
 
 
 class ServiceError(RuntimeError):
@@ -54,6 +64,7 @@ class Devnet:
         self.faults = FaultPlane()
         self._closed = asyncio.Condition()
         self._friendbot_turn = asyncio.Lock()
+        self._wishes: list[_Wish] = []
 
     # Closing
 
@@ -118,36 +129,75 @@ class Devnet:
     async def fund(self, address: str, stroops: int) -> Record:
         """Create an account with XLM from the root account, or pay into it when it exists.
 
+        Requests that wait for the same network ledger share one transaction.
+
         Raises:
             ServiceError: the amount is refused or no network ledger took the transaction.
         """
         if not 0 < stroops <= INT64_MAX:
             raise ServiceError(f"starting_balance: got {stroops} stroops, want a positive amount")
+        wish = _Wish(address, stroops, asyncio.get_running_loop().create_future())
+        self._wishes.append(wish)
         async with self._friendbot_turn:
-            for _ in range(_FUND_ATTEMPTS):
-                tx = self._funding(address, stroops)
-                submission = self.network.submit(tx)
-                if submission.status is Status.ERROR:
-                    raise ServiceError(f"friendbot: {submission.result}")
-                if self.options.close_seconds <= 0:
-                    await self.close()
-                record = await self.wait_applied(tx.hash, self.options.submit_timeout_seconds)
-                if record is not None and record.result.ok:
-                    return record
+            await asyncio.sleep(0)  # whoever asks in the same turn of the loop joins
+            if not wish.record.done():
+                await self._grant(self._next_wishes())
+        return await wish.record
+
+    def _next_wishes(self) -> list[_Wish]:
+        """The oldest wishes that fit one transaction, one for each address."""
+        taken: dict[str, _Wish] = {}
+        for wish in self._wishes:
+            if len(taken) < MAX_OPERATIONS_PER_TX:
+                taken.setdefault(wish.address, wish)
+        chosen = list(taken.values())
+        self._wishes = [wish for wish in self._wishes if wish not in chosen]
+        return chosen
+
+    async def _grant(self, wishes: list[_Wish]) -> None:
+        """Fund several at once; if that fails, each by itself so that each hears its own reason."""
+        try:
+            record = await self._pay_from_root(wishes)
+        except ServiceError as error:
+            if len(wishes) == 1:
+                wishes[0].record.set_exception(error)
+                return
+            for wish in wishes:
+                await self._grant([wish])
+            return
+        for wish in wishes:
+            wish.record.set_result(record)
+
+    async def _pay_from_root(self, wishes: list[_Wish]) -> Record:
+        for _ in range(_FUND_ATTEMPTS):
+            tx = self._funding(wishes)
+            submission = self.network.submit(tx)
+            if submission.result is not None:
+                raise ServiceError(f"friendbot: {result_codes(submission.result)}")
+            if self.options.close_seconds <= 0:
+                await self.close()
+            record = await self.wait_applied(tx.hash, self.options.submit_timeout_seconds)
+            if record is None:
+                continue
+            if record.result.ok:
+                return record
+            raise ServiceError(f"friendbot: {result_codes(record.result)}")
         raise ServiceError("friendbot: no network ledger took the transaction")
 
-    def _funding(self, address: str, stroops: int) -> Transaction:
+    def _funding(self, wishes: list[_Wish]) -> Transaction:
         root = self.network.root
         state = self.network.account(root.raw_public_key())
         source = SdkAccount(root.public_key, state.sequence if state else 0)
         builder = TransactionBuilder(
             source, self.network.settings.passphrase, self.network.header.base_fee
         )
-        amount = f"{stroops // STROOPS_PER_XLM}.{stroops % STROOPS_PER_XLM:07d}"
-        if self.network.account(Keypair.from_public_key(address).raw_public_key()) is None:
-            builder.append_create_account_op(address, amount)
-        else:
-            builder.append_payment_op(address, Asset.native(), amount)
+        for wish in wishes:
+            amount = f"{wish.stroops // STROOPS_PER_XLM}.{wish.stroops % STROOPS_PER_XLM:07d}"
+            key = Keypair.from_public_key(wish.address).raw_public_key()
+            if self.network.account(key) is None:
+                builder.append_create_account_op(wish.address, amount)
+            else:
+                builder.append_payment_op(wish.address, Asset.native(), amount)
         builder.add_time_bounds(0, 0)
         envelope = builder.build()
         envelope.sign(root)

@@ -1,0 +1,249 @@
+"""One network without HTTP: history, queue and closing, at today's protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+from itertools import pairwise
+
+import pytest
+from stellar_sdk import (
+    Account,
+    Asset,
+    BumpSequence,
+    ChangeTrust,
+    CreateAccount,
+    Keypair,
+    Operation,
+    Payment,
+    StrKey,
+    TransactionBuilder,
+)
+
+from ledger.devnet.closing import Closed
+from ledger.devnet.envelope import EnvelopeError, Transaction
+from ledger.devnet.network import Network, Settings, root_keypair
+from ledger.devnet.queue import Status
+from ledger.devnet.results import TxCode
+from ledger.devnet.service import Devnet, Options, ServiceError
+
+PASSPHRASE = "Network of the unit tests ; 2026"
+START = 1_800_000_000
+
+
+class Bench:
+    """A network with some funded accounts whose next sequence numbers are known."""
+
+    def __init__(self, accounts: int = 3, max_tx_set_size: int = 1_000) -> None:
+        self.network = Network(Settings(passphrase=PASSPHRASE), START)
+        self.now = START
+        self.keys = [
+            Keypair.from_raw_ed25519_seed(hashlib.sha256(bytes([i])).digest())
+            for i in range(accounts)
+        ]
+        creations = [CreateAccount(key.public_key, "1000") for key in self.keys]
+        self.submit(self.tx(self.network.root, *creations, sequence=1))
+        self.close()
+        self.network.header.max_tx_set_size = max_tx_set_size
+        self.first = (2 << 32) + 1
+
+    def tx(
+        self,
+        source: Keypair,
+        *operations: Operation,
+        sequence: int | None = None,
+        fee: int = 100,
+        max_time: int = 0,
+        signers: tuple[Keypair, ...] | None = None,
+    ) -> Transaction:
+        number = self.first if sequence is None else sequence
+        builder = TransactionBuilder(Account(source.public_key, number - 1), PASSPHRASE, fee)
+        for operation in operations or (BumpSequence(0),):
+            builder.append_operation(operation)
+        envelope = builder.add_time_bounds(0, max_time).build()
+        for signer in signers if signers is not None else (source,):
+            envelope.sign(signer)
+        return self.network.parse(base64.b64decode(envelope.to_xdr()))
+
+    def bump(self, payer: Keypair, inner: Transaction, base_fee: int) -> Transaction:
+        raw = base64.b64encode(inner.raw).decode()
+        envelope = TransactionBuilder.from_xdr(raw, PASSPHRASE)
+        outer = TransactionBuilder.build_fee_bump_transaction(
+            payer,
+            base_fee,
+            envelope,
+            PASSPHRASE,  # type: ignore[arg-type]
+        )
+        outer.sign(payer)
+        return self.network.parse(base64.b64decode(outer.to_xdr()))
+
+    def submit(self, tx: Transaction) -> tuple[Status, TxCode | None]:
+        answer = self.network.submit(tx)
+        return answer.status, answer.result.code if answer.result else None
+
+    def close(self, seconds: int = 5) -> Closed:
+        self.now += seconds
+        return self.network.close_ledger(self.now)
+
+    def balance(self, key: Keypair) -> int:
+        account = self.network.account(key.raw_public_key())
+        assert account is not None
+        return account.balance
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def test_root_account_is_the_one_of_stellar_core() -> None:
+    # The root account of a private network with the customary passphrase, known from its docs.
+    found = root_keypair("Standalone Network ; February 2017").public_key
+    assert found == "GBZXN7PIRZGNMHGA7MUUUF4GWPY5AYPV6LY4UV2GL6VJGIQRXFDNMADI"
+
+
+def test_headers_form_a_chain_and_keep_coins(bench: Bench) -> None:
+    for _ in range(3):
+        bench.submit(bench.tx(bench.keys[0], sequence=bench.first))
+        bench.close()
+        bench.first += 1
+    ledgers = bench.network.ledgers
+    for older, newer in pairwise(ledgers):
+        assert newer.header.previous_hash == older.hash
+        assert newer.hash == hashlib.sha256(newer.header.encode()).digest()
+        assert newer.header.close_time > older.header.close_time
+    balances = [bench.balance(key) for key in (*bench.keys, bench.network.root)]
+    assert sum(balances) + bench.network.header.fee_pool == 10**18
+
+
+def test_total_order_ids_rise_and_records_are_found_by_hash_and_account(bench: Bench) -> None:
+    sent = [
+        bench.tx(key, Payment(bench.keys[0].public_key, Asset.native(), "1")) for key in bench.keys
+    ]
+    for tx in sent:
+        assert bench.submit(tx) == (Status.PENDING, None)
+    closed = bench.close()
+    records = [bench.network.record(item.tx.hash) for item in closed.applied]
+    tokens = [record.token for record in records if record]
+    assert tokens == [(3 << 32) + (index << 12) for index in (1, 2, 3)]
+    of_first = bench.network.records_of(bench.keys[0].raw_public_key())
+    assert [record.token for record in of_first[1:]] == tokens
+
+
+def test_same_source_waits_and_old_sequence_is_refused(bench: Bench) -> None:
+    payer = bench.keys[0]
+    bench.network.header.protocol = 23
+    first, same, older, next_one = (
+        bench.tx(payer, BumpSequence(n), sequence=bench.first + n) for n in (0, 0, -1, 1)
+    )
+    other = bench.tx(payer, Payment(payer.public_key, Asset.native(), "1"))
+    assert bench.submit(first) == (Status.PENDING, None)
+    assert bench.submit(same) == (Status.DUPLICATE, None)
+    assert bench.submit(other) == (Status.TRY_AGAIN_LATER, None)
+    assert bench.submit(next_one) == (Status.TRY_AGAIN_LATER, None)
+    assert bench.submit(older) == (Status.ERROR, TxCode.BAD_SEQ)
+
+
+@pytest.mark.parametrize(
+    ("base_fee", "answer"),
+    [(999, (Status.ERROR, TxCode.INSUFFICIENT_FEE)), (1_000, (Status.PENDING, None))],
+)
+def test_queued_transaction_is_replaced_only_for_ten_times_its_fee(
+    bench: Bench, base_fee: int, answer: tuple[Status, TxCode | None]
+) -> None:
+    payer, sponsor, _ = bench.keys
+    queued = bench.tx(payer, Payment(sponsor.public_key, Asset.native(), "1"))
+    assert bench.submit(queued) == (Status.PENDING, None)
+    assert bench.submit(bench.bump(sponsor, queued, base_fee)) == answer
+
+
+def test_refused_high_bid_evicts_nobody() -> None:
+    bench = Bench(accounts=3, max_tx_set_size=1)
+    cheap, other, rich = bench.keys
+    assert bench.submit(bench.tx(cheap, fee=100)) == (Status.PENDING, None)
+    assert bench.submit(bench.tx(other, fee=200)) == (Status.PENDING, None)
+    unsigned = bench.tx(rich, fee=10_000, signers=())
+    assert bench.submit(unsigned) == (Status.ERROR, TxCode.BAD_AUTH)
+    assert len(bench.network.queue) == 2
+    assert bench.submit(bench.tx(rich, fee=150)) == (Status.PENDING, None)
+    sources = {tx.source for tx in bench.network.queue.transactions()}
+    assert sources == {other.raw_public_key(), rich.raw_public_key()}
+
+
+def test_transaction_larger_than_the_queue_is_never_taken() -> None:
+    bench = Bench(max_tx_set_size=1)
+    bumps = [BumpSequence(0)] * 3
+    assert bench.submit(bench.tx(bench.keys[0], *bumps)) == (Status.TRY_AGAIN_LATER, None)
+
+
+def test_surge_price_is_the_lowest_bid_taken_and_the_rest_waits() -> None:
+    bench = Bench(accounts=3, max_tx_set_size=2)
+    for key, fee in zip(bench.keys, (300, 100, 200), strict=True):
+        assert bench.submit(bench.tx(key, fee=fee)) == (Status.PENDING, None)
+    assert sorted(item.result.fee_charged for item in bench.close().applied) == [200, 200]
+    assert [item.result.fee_charged for item in bench.close().applied] == [100]
+
+
+def test_expired_transaction_is_dropped_and_banned_without_a_fee(bench: Bench) -> None:
+    tx = bench.tx(bench.keys[0], max_time=bench.now + 10)
+    before = bench.balance(bench.keys[0])
+    assert bench.submit(tx) == (Status.PENDING, None)
+    assert bench.close(11).applied == ()
+    assert bench.balance(bench.keys[0]) == before
+    assert bench.submit(tx) == (Status.TRY_AGAIN_LATER, None)
+    for _ in range(10):
+        bench.close()
+    assert bench.submit(tx) == (Status.ERROR, TxCode.TOO_LATE)
+
+
+def test_failed_operation_undoes_all_but_fee_and_sequence(bench: Bench) -> None:
+    payer, payee, issuer = bench.keys
+    asset = Asset("ABCDE", issuer.public_key)
+    tx = bench.tx(
+        payer,
+        Payment(payee.public_key, Asset.native(), "5"),
+        ChangeTrust(asset),
+        Payment(payee.public_key, asset, "1"),
+    )
+    payer_before, payee_before = bench.balance(payer), bench.balance(payee)
+    bench.submit(tx)
+    (applied,) = bench.close().applied
+    assert [operation.ok for operation in applied.result.operations] == [True, True, False]
+    assert bench.balance(payer) == payer_before - 300
+    assert bench.balance(payee) == payee_before
+    account = bench.network.account(payer.raw_public_key())
+    assert account is not None
+    assert (account.sequence, account.sub_entries) == (bench.first, 0)
+
+
+@pytest.mark.parametrize("cut", [1, 4, 100])
+def test_truncated_envelope_is_no_envelope(bench: Bench, cut: int) -> None:
+    raw = bench.tx(bench.keys[0]).raw
+    with pytest.raises(EnvelopeError):
+        bench.network.parse(raw[:-cut])
+    with pytest.raises(EnvelopeError):
+        bench.network.parse(raw + bytes(cut))
+
+
+def test_friendbot_funds_many_in_one_ledger_and_tells_who_asked_too_little() -> None:
+    async def ask() -> tuple[list[int], list[object]]:
+        devnet = Devnet(Settings(passphrase=PASSPHRASE), Options(close_seconds=0))
+        keys = [
+            StrKey.encode_ed25519_public_key(Keypair.random().raw_public_key()) for _ in range(5)
+        ]
+        records = await asyncio.gather(*(devnet.fund(key, 10**9) for key in keys))
+        late = await asyncio.gather(
+            devnet.fund(Keypair.random().public_key, 10**9),
+            devnet.fund(Keypair.random().public_key, 1),
+            devnet.fund(keys[0], 7),
+            return_exceptions=True,
+        )
+        return [record.ledger for record in records], list(late)
+
+    ledgers, late = asyncio.run(ask())
+    assert max(ledgers) - min(ledgers) <= 1
+    assert isinstance(late[1], ServiceError)
+    assert "op_low_reserve" in str(late[1])
+    assert not isinstance(late[0], Exception)
+    assert not isinstance(late[2], Exception)
