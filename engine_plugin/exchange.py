@@ -165,6 +165,8 @@ class Exchange:
         if channel.peer is None or not endpoint.port:
             return
         peer = PeerKey(channel.peer.peer_id, str(endpoint))
+        if peer in self._key_by_peer:
+            return
         try:
             self._journal.prove_peer(peer, channel.peer_key, epoch=self._epoch())
         except JournalError as error:

@@ -88,6 +88,7 @@ class EnginePlugin:
         self._emit = emit
         self._stopping = asyncio.Event()
         self._pump_stops = threading.Event()
+        self._thread: threading.Thread | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._is_finished = False
         self._is_complete_told = config.is_complete
@@ -114,7 +115,11 @@ class EnginePlugin:
         """
         self._state = StateDir(self._config.state_path)
         try:
-            await self._start()
+            try:
+                await self._start()
+            except BaseException:
+                self._abandon()
+                raise
             try:
                 await self._stopping.wait()
             finally:
@@ -192,6 +197,14 @@ class EnginePlugin:
             name=config.torrent.name,
         )
 
+    def _abandon(self) -> None:
+        """Give up a start that failed half-way."""
+        self._pump_stops.set()
+        for task in self._tasks:
+            task.cancel()
+        if self._thread is not None:
+            self._thread.join()
+
     def _assemble(self, terms: Signed[Terms], seed: bytes, account_seed: bytes) -> None:
         config, emit = self._config, self._emit
         content_id = config.torrent.content_id
@@ -257,11 +270,15 @@ class EnginePlugin:
 
     async def _await_listen_port(self) -> int:
         deadline_s = time.monotonic() + LISTEN_TIMEOUT_S
+        wanted = self._config.listen
         while time.monotonic() < deadline_s:
             if port := self._session.listen_port:
-                return port
+                # libtorrent takes a neighbouring port when the wanted one is in use.
+                if wanted.port in {0, port}:
+                    return port
+                break
             await asyncio.sleep(0.02)
-        raise SessionError(f"listen: {self._config.listen}: cannot be bound")
+        raise SessionError(f"listen: {wanted}: cannot be bound")
 
     def _name_cdns(self, terms: Terms) -> None:
         for url in self._config.torrent.web_seeds:
@@ -464,7 +481,8 @@ class EnginePlugin:
         limit_s = STOP_ORPHAN_S if self._is_orphan else self._config.stop_seconds
         deadline_s = time.monotonic() + limit_s
         self._pump_stops.set()
-        await asyncio.to_thread(self._thread.join)
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join)
         result = await asyncio.to_thread(self._pump.finish, grace_seconds=STOP_GRACE_S)
         self._take_step(result)
         audit: SessionAudit | None = None

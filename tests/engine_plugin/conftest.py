@@ -234,6 +234,53 @@ def make_operator() -> Iterator[Callable[..., Operator]]:
         server.server_close()
 
 
+class _Cdn(BaseHTTPRequestHandler):
+    """A web seed: ranges of one file, at a limited rate, over kept connections."""
+
+    protocol_version = "HTTP/1.1"
+    content = b""
+    rate_bytes = 1 << 20
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        first, _, last = self.headers["range"].removeprefix("bytes=").partition("-")
+        begin, end = int(first), int(last) + 1
+        self.send_response(206)
+        self.send_header("content-length", str(end - begin))
+        self.send_header("content-range", f"bytes {begin}-{end - 1}/{len(self.content)}")
+        self.end_headers()
+        step = 32 << 10
+        try:
+            for at in range(begin, end, step):
+                self.wfile.write(self.content[at : min(at + step, end)])
+                time.sleep(step / self.rate_bytes)
+        except OSError:
+            self.close_connection = True
+
+
+@pytest.fixture
+def make_cdn() -> Iterator[Callable[[bytes, int], str]]:
+    """Serve content as a web seed at a rate; the host and port it is served from."""
+    servers: list[tuple[ThreadingHTTPServer, threading.Thread]] = []
+
+    def make(content: bytes, rate_bytes: int) -> str:
+        handler = type("Cdn", (_Cdn,), {"content": content, "rate_bytes": rate_bytes})
+        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        servers.append((server, thread))
+        return f"127.0.0.1:{server.server_address[1]}"
+
+    yield make
+    for server, thread in servers:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
 class EngineProcess:
     """One `swarmledger engine` process and the events it printed."""
 

@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 
 from engine_plugin.journal import read_peers, read_totals
+from engine_plugin.spool import read_spool
 from ledger.evidence.bundle import BundleKind
+from ledger.evidence.keys import generate_seed, public_key_of
+from ledger.evidence.terms import CdnTerms
 
 pytestmark = [pytest.mark.swarm, pytest.mark.process]
 
@@ -98,3 +101,203 @@ def test_receipts_equal_the_receivers_meters_to_the_byte(
     for number in (3, 4):
         totals = read_totals(tmp_path / f"viewer-state-{number}" / "meter.sqlite")
         assert totals.claimed_bytes == totals.delivered_p2p_bytes == size
+
+
+def bytes_by_epoch(operator: Any, kind: BundleKind) -> dict[int, int]:
+    totals: dict[int, int] = {}
+    for receipt in operator.final_receipts(kind).values():
+        totals[receipt.epoch] = totals.get(receipt.epoch, 0) + receipt.bytes_total
+    return totals
+
+
+def test_epoch_turn_ends_lanes_and_opens_new_ones(
+    tmp_path: Path, make_operator: Callable[..., Any], start_engine: Callable[..., Any]
+) -> None:
+    operator = make_operator(epoch_length_s=4)
+    size = make_content(tmp_path / "seed", 10 * MIB).stat().st_size
+    seeder = start_seeder(start_engine, operator, tmp_path, "--upload-limit", MIB)
+    seeds_at = seeder.wait_for("ready")["listen"]
+    viewer = start_viewer(start_engine, operator, tmp_path, 3, "--peer", seeds_at)
+    # Bundles of ended epochs come while the transfer goes on.
+    seeder.wait_for("bundle", kind="payee")
+    viewer.wait_for("complete")
+    viewer.stop()
+    seeder.stop()
+    by_epoch = bytes_by_epoch(operator, BundleKind.PAYEE)
+    assert len(by_epoch) >= 3
+    assert sum(by_epoch.values()) == size
+    for bundle in operator.list_bundles():
+        assert {signed.value.epoch for signed in bundle.value.receipts} == {bundle.value.epoch}
+
+
+def test_web_seed_bytes_become_cdn_receipts_in_the_viewers_own_bundle(
+    tmp_path: Path,
+    make_operator: Callable[..., Any],
+    make_cdn: Callable[[bytes, int], str],
+    start_engine: Callable[..., Any],
+) -> None:
+    content = make_content(tmp_path / "seed", 4 * MIB + 77)
+    host = make_cdn(content.read_bytes(), 2 * MIB)
+    cdn_key = public_key_of(generate_seed())
+    cdn = CdnTerms(
+        key=cdn_key, account=bytes(32), price_stroops=0, price_quantity_bytes=1, host=host
+    )
+    operator = make_operator(epoch_length_s=5, cdns=(cdn,))
+    seeder = start_seeder(
+        start_engine,
+        operator,
+        tmp_path,
+        "--upload-limit",
+        MIB // 4,
+        "--web-seed",
+        f"http://{host}/film.bin",
+    )
+    seeds_at = seeder.wait_for("ready")["listen"]
+    viewer = start_viewer(start_engine, operator, tmp_path, 3, "--peer", seeds_at)
+    viewer.wait_for("complete")
+    assert (tmp_path / "saved-3" / "film.bin").read_bytes() == content.read_bytes()
+    end = viewer.stop()
+    seeder.stop()
+    receipts = operator.final_receipts(BundleKind.VIEWER).values()
+    assert {receipt.payee_key for receipt in receipts} == {cdn_key}
+    assert all(receipt.is_cdn for receipt in receipts)
+    from_cdn = sum(bytes_by_epoch(operator, BundleKind.VIEWER).values())
+    from_peers = sum(bytes_by_epoch(operator, BundleKind.PAYEE).values())
+    assert from_cdn == end["bytes"]["cdn"] > 0
+    assert from_peers == end["bytes"]["p2p_attested"]
+    assert from_cdn + from_peers + end["bytes"]["ambiguous"] == content.stat().st_size
+
+
+def test_killed_viewer_goes_on_with_its_lanes_and_loses_open_pieces_only(
+    tmp_path: Path, make_operator: Callable[..., Any], start_engine: Callable[..., Any]
+) -> None:
+    operator = make_operator()
+    content = make_content(tmp_path / "seed", 12 * MIB)
+    seeder = start_seeder(start_engine, operator, tmp_path, "--upload-limit", 2 * MIB)
+    seeds_at = seeder.wait_for("ready")["listen"]
+    viewer = start_viewer(start_engine, operator, tmp_path, 3, "--peer", seeds_at)
+    viewer.wait_for("acknowledged", sequence=lambda value: value >= 2)
+    viewer.kill()
+    journal = tmp_path / "viewer-state-3" / "meter.sqlite"
+    before = read_totals(journal)
+    viewer = start_viewer(start_engine, operator, tmp_path, 3, "--peer", seeds_at)
+    viewer.wait_for("complete")
+    end = viewer.stop()
+    seeder.stop()
+    assert (tmp_path / "saved-3" / "film.bin").read_bytes() == content.read_bytes()
+    after = read_totals(journal)
+    assert after.claimed_bytes >= before.claimed_bytes > 0
+    assert end["unsigned_bytes"] == 0
+    receipts = operator.final_receipts(BundleKind.PAYEE).values()
+    assert len(receipts) == 1
+    # Whatever was journalled as proved stands in receipts, no more and no less.
+    assert sum(receipt.bytes_total for receipt in receipts) == after.delivered_p2p_bytes
+    # A piece is 64 KiB here; bytes of pieces that were open at the kill are nobody's.
+    assert after.delivered_p2p_bytes + after.unattested_bytes <= content.stat().st_size + MIB
+    assert after.delivered_p2p_bytes >= content.stat().st_size - 2 * MIB
+
+
+def test_killed_seeder_keeps_what_it_acknowledged_and_is_paid_for_the_rest(
+    tmp_path: Path, make_operator: Callable[..., Any], start_engine: Callable[..., Any]
+) -> None:
+    operator = make_operator()
+    content = make_content(tmp_path / "seed", 12 * MIB)
+    seeder = start_seeder(start_engine, operator, tmp_path, "--upload-limit", 2 * MIB)
+    seeds_at = seeder.wait_for("ready")["listen"]
+    viewer = start_viewer(start_engine, operator, tmp_path, 3, "--peer", seeds_at)
+    acknowledged = viewer.wait_for("acknowledged", sequence=lambda value: value >= 2)
+    seeder.kill()
+    seeder = start_engine(
+        *("seed", tmp_path / "film.torrent", "--save", tmp_path / "seed"),
+        *("--listen", seeds_at, "--state", tmp_path / "seeder-state"),
+        *("--terms", tmp_path / "terms"),
+        log="seeder-again",
+    )
+    viewer.wait_for("complete")
+    end = viewer.stop()
+    seeder.stop()
+    finals = operator.final_receipts(BundleKind.PAYEE)
+    assert len(finals) == 1
+    (total,) = [receipt.bytes_total for receipt in finals.values()]
+    assert total == end["bytes"]["p2p_attested"] == content.stat().st_size
+    assert total > acknowledged["bytes_total"]
+
+
+def test_unreachable_collector_leaves_bundles_spooled_and_they_are_sent_later(
+    tmp_path: Path, make_operator: Callable[..., Any], start_engine: Callable[..., Any]
+) -> None:
+    operator = make_operator(epoch_length_s=3)
+    size = make_content(tmp_path / "seed", 2 * MIB).stat().st_size
+    seeder = start_seeder(start_engine, operator, tmp_path)
+    seeds_at = seeder.wait_for("ready")["listen"]
+    seeder.wait_for("epoch")
+    viewer = start_viewer(start_engine, operator, tmp_path, 3, "--peer", seeds_at)
+    viewer.wait_for("epoch")
+    operator.is_down = True
+    viewer.wait_for("complete")
+    viewer.stop()
+    end = seeder.stop()
+    assert operator.list_bundles() == []
+    assert end["unsent_bundles"] >= 1
+    before = [bundle.raw for bundle in read_spool(tmp_path / "seeder-state/spool.sqlite")[1]]
+    operator.is_down = False
+    seeder = start_engine(
+        *("seed", tmp_path / "film.torrent", "--save", tmp_path / "seed"),
+        *("--listen", seeds_at, "--state", tmp_path / "seeder-state"),
+        *("--terms", tmp_path / "terms"),
+        log="seeder-again",
+    )
+    seeder.wait_for("bundle")
+    assert seeder.stop()["unsent_bundles"] == 0
+    # The same bytes under the same number, not a new bundle.
+    assert [bundle.raw for bundle in operator.list_bundles()] == before
+    assert sum(bytes_by_epoch(operator, BundleKind.PAYEE).values()) == size
+
+
+def test_refused_bundle_is_kept_with_its_code_and_not_sent_again(
+    tmp_path: Path, make_operator: Callable[..., Any], start_engine: Callable[..., Any]
+) -> None:
+    operator = make_operator(refuses_with="bundle_conflict")
+    make_content(tmp_path / "seed", MIB)
+    seeder = start_seeder(start_engine, operator, tmp_path)
+    viewer = start_viewer(
+        start_engine, operator, tmp_path, 3, "--peer", seeder.wait_for("ready")["listen"]
+    )
+    viewer.wait_for("complete")
+    viewer.stop()
+    seeder.stop()
+    assert seeder.of("refused")[0]["code"] == "bundle_conflict"
+    (bundle,) = read_spool(tmp_path / "seeder-state/spool.sqlite")[1]
+    assert (bundle.state, bundle.code) == ("refused", "bundle_conflict")
+
+
+def test_plain_swarm_is_metered_without_any_receipt(
+    tmp_path: Path, make_operator: Callable[..., Any], start_engine: Callable[..., Any]
+) -> None:
+    operator = make_operator()
+    size = make_content(tmp_path / "seed", MIB).stat().st_size
+    seeder = start_seeder(start_engine, operator, tmp_path)
+    viewer = start_engine(
+        *("view", tmp_path / "film.torrent", "--save", tmp_path / "saved"),
+        *("--listen", "127.0.0.3:0", "--state", tmp_path / "viewer-state", "--no-entitlement"),
+        *("--peer", seeder.wait_for("ready")["listen"]),
+    )
+    end = viewer.wait_for("complete")
+    assert end["bytes"]["p2p_unattested"] == size
+    assert end["bytes"]["p2p_attested"] == 0
+    viewer.stop()
+    seeder.stop()
+    assert operator.list_bundles() == []
+
+
+def test_second_engine_with_the_same_state_is_refused(
+    tmp_path: Path, make_operator: Callable[..., Any], start_engine: Callable[..., Any]
+) -> None:
+    operator = make_operator()
+    make_content(tmp_path / "seed", MIB)
+    first = start_seeder(start_engine, operator, tmp_path)
+    first.wait_for("ready")
+    second = start_seeder(start_engine, operator, tmp_path)
+    assert second.process.wait(30) == 1
+    assert "another engine runs with this state directory" in second.log.read_text()
+    first.stop()
