@@ -9,6 +9,7 @@ from hashlib import sha256
 from typing import Any
 
 from contracts.registry import load_standard
+from engine_plugin.identity import make_peer_id
 from engine_plugin.wire import (
     ACKNOWLEDGEMENT,
     PROOF_OF_KEY,
@@ -377,12 +378,17 @@ def funding_leaf(**changes: Any) -> PayoutLeaf:
     return payout_leaf(**values | changes)
 
 
+def peer_id_of(name: str) -> bytes:
+    """BitTorrent peer-id that commits to a party's session key."""
+    return make_peer_id(key_of(name), digest_of(f"{name} session")[:16])
+
+
 def hello(**changes: Any) -> Hello:
     values: dict[str, Any] = {
         "network_id": NETWORK_ID,
         "key": key_of("viewer"),
         "nonce": digest_of("viewer nonce"),
-        "peer_id": b"-SW0001-" + digest_of("viewer peer-id")[:12],
+        "peer_id": peer_id_of("viewer"),
         "session_id": digest_of("viewer session")[:16],
         "broadcaster_account": key_of("broadcaster"),
         "listen_address": pack_address("127.0.1.5"),
@@ -399,8 +405,8 @@ def proof_of_key(**changes: Any) -> Signed[ProofOfKey]:
         "own_nonce": digest_of("viewer nonce"),
         "own_key": key_of("viewer"),
         "peer_key": key_of("seeder"),
-        "own_peer_id": hello().peer_id,
-        "peer_peer_id": b"-SW0001-" + digest_of("seeder peer-id")[:12],
+        "own_peer_id": peer_id_of("viewer"),
+        "peer_peer_id": peer_id_of("seeder"),
         "broadcaster_account": key_of("broadcaster"),
         "own_address": pack_address("127.0.1.5"),
         "peer_address": pack_address("2001:db8::7"),
