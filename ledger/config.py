@@ -49,7 +49,7 @@ class Settings(BaseSettings):
     """`pgmq://` (queues in the database itself), `amqp://…` or `redis://…`."""
 
     gateway_url: str = ""
-    """Base URL of a Horizon instance."""
+    """Base URL of a Horizon instance; several, separated by commas, for evidence from several."""
 
     network_passphrase: str = ""
     """Of the Stellar network; its SHA-256 is the network id of every record."""
@@ -58,7 +58,7 @@ class Settings(BaseSettings):
     """Seed of the log key, mode 0600: signs checkpoints, promises, clock and audit files."""
 
     keys_dir: Path | None = None
-    """Folder of the settlement accounts' seeds, mode 0600 each."""
+    """Folder of the escrow, payout, anchor and channel accounts' seeds: `*.seed`, mode 0600."""
 
     terms_file: Path | None = None
     """Signed terms to register."""
@@ -81,6 +81,9 @@ class Settings(BaseSettings):
     evidence_sources: int = Field(default=1, ge=1, le=8)
     """Sources that must agree before a payout attempt is called dead; servers want 2."""
 
+    margin_ledgers: int = Field(default=2, ge=0, le=100)
+    """Network ledgers that facts are trusted to lag behind a source's newest ledger."""
+
     clock_interval_s: float = Field(default=0.5, gt=0, le=60)
     """Seconds between two looks at the network's latest ledger."""
 
@@ -101,6 +104,11 @@ class Settings(BaseSettings):
 
     visibility_timeout_s: int = Field(default=90, ge=5, le=43_200)
     """Seconds after which a broker hands an unacknowledged message to another worker."""
+
+    @property
+    def gateway_urls(self) -> tuple[str, ...]:
+        """The base URLs of all gateways, the one that is submitted to first."""
+        return tuple(url.strip() for url in self.gateway_url.split(",") if url.strip())
 
     @classmethod
     def settings_customise_sources(

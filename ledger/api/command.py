@@ -76,10 +76,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _serve(arguments: argparse.Namespace) -> None:
     settings = load_settings()
-    gateway = HorizonGateway(
-        need("gateway_url", settings.gateway_url),
-        need("network_passphrase", settings.network_passphrase),
-    )
+    need("gateway_url", settings.gateway_url)
+    passphrase = need("network_passphrase", settings.network_passphrase)
+    gateway = HorizonGateway(settings.gateway_urls[0], passphrase)
     parts = ApiParts(
         sessions=open_sessions(need("database_url", settings.database_url), pool_size=THREADS // 2),
         ledger_time=LedgerTimeSource(

@@ -17,21 +17,24 @@ from sqlalchemy import Engine, create_engine, make_url, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
+__all__ = [
+    "DRIVER",
+    "DatabaseUnavailableError",
+    "Session",
+    "SessionFactory",
+    "libpq_uri",
+    "make_session_factory",
+    "open_engine",
+    "open_sessions",
+    "try_advisory_lock",
+]
+
 DRIVER: Final = "postgresql+psycopg"
 LOCK_TIMEOUT_MS: Final = 10_000
 STATEMENT_TIMEOUT_MS: Final = 120_000
 
 DatabaseUnavailableError = OperationalError
 """The database does not answer, ended the connection, or a lock or statement took too long."""
-
-__all__ = [
-    "DatabaseUnavailableError",
-    "Session",
-    "SessionFactory",
-    "open_engine",
-    "open_sessions",
-    "try_advisory_lock",
-]
 
 SessionFactory: TypeAlias = sessionmaker[Session]
 """What makes sessions; `with sessions.begin() as session:` is one transaction."""
@@ -55,6 +58,12 @@ def open_engine(database_url: str, *, pool_size: int = 5) -> Engine:
         pool_pre_ping=True,
         connect_args={"options": f"{options} -c timezone=UTC"},
     )
+
+
+def libpq_uri(database_url: str) -> str:
+    """Return the database's URI as libpq and other drivers read it; it may hold a password."""
+    url = make_url(database_url).set(drivername="postgresql")
+    return url.render_as_string(hide_password=False)
 
 
 def make_session_factory(engine: Engine) -> SessionFactory:

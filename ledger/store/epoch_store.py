@@ -133,6 +133,13 @@ def find_epoch(session: Session, shard: Shard, number: int) -> Epoch | None:
     return None if row is None else _epoch_of(row)
 
 
+def first_epoch(session: Session, shard: Shard) -> int | None:
+    """Return the log's first epoch, or None while there is no epoch."""
+    return session.scalar(
+        select(func.min(EpochRow.number)).where(EpochRow.broadcaster_id == shard.id)
+    )
+
+
 def list_in_state(session: Session, shard: Shard, state: EpochState) -> list[int]:
     """Return the numbers of the epochs in a state, ascending."""
     return list(
@@ -179,21 +186,20 @@ def _epoch_of(row: EpochRow) -> Epoch:
     )
 
 
-def lock_epoch(session: Session, shard: Shard, number: int, state: EpochState) -> Epoch:
-    """Lock an epoch's row for a transition from `state`.
-
-    Raises:
-        EpochOrderError: The epoch is in another state, or there is none.
-    """
+def lock_epoch(session: Session, shard: Shard, number: int, state: EpochState) -> Epoch | None:
+    """Lock an epoch's row for a transition from `state`; None if it is in another state."""
     row = session.scalar(
         select(EpochRow)
         .where(EpochRow.broadcaster_id == shard.id, EpochRow.number == number)
         .with_for_update()
         .execution_options(populate_existing=True)
     )
-    if row is None or row.state != state.value:
-        raise EpochOrderError(number, got="none" if row is None else row.state, want=state.value)
-    return _epoch_of(row)
+    return None if row is None or row.state != state.value else _epoch_of(row)
+
+
+def _require_lock(session: Session, shard: Shard, number: int, state: EpochState) -> None:
+    if lock_epoch(session, shard, number, state) is None:
+        raise EpochOrderError(number, got="another", want=state.value)
 
 
 def begin_sealing(session: Session, shard: Shard, number: int) -> None:
@@ -204,7 +210,7 @@ def begin_sealing(session: Session, shard: Shard, number: int) -> None:
     Raises:
         EpochOrderError: The epoch is not open.
     """
-    lock_epoch(session, shard, number, EpochState.OPEN)
+    _require_lock(session, shard, number, EpochState.OPEN)
     _set(session, shard, number, state=EpochState.SEALING.value)
 
 
@@ -225,7 +231,7 @@ def store_seal(
     Raises:
         EpochOrderError: The epoch is not sealing.
     """
-    lock_epoch(session, shard, epoch.number, EpochState.SEALING)
+    _require_lock(session, shard, epoch.number, EpochState.SEALING)
     opening_size = log_size(session, shard)
     _append_leaves(session, shard, epoch.number, opening_size, seal.leaves)
     _insert_lanes(session, shard, epoch.number, seal.judgement.lanes)
@@ -260,7 +266,7 @@ def store_result(session: Session, shard: Shard, epoch: Epoch, result: Result) -
     Raises:
         EpochOrderError: The epoch is not sealed, or leaves follow its seal already.
     """
-    lock_epoch(session, shard, epoch.number, EpochState.SEALED)
+    _require_lock(session, shard, epoch.number, EpochState.SEALED)
     size = log_size(session, shard)
     if size != epoch.sealed_size:
         raise EpochOrderError(
@@ -294,19 +300,19 @@ def store_result(session: Session, shard: Shard, epoch: Epoch, result: Result) -
 
 def store_checkpoint(
     session: Session, shard: Shard, epoch: int, checkpoint: Checkpoint, note: bytes
-) -> None:
+) -> StoredCheckpoint:
     """Store the signed tree head after an epoch's result."""
-    session.add(
-        CheckpointRow(
-            broadcaster_id=shard.id,
-            epoch=epoch,
-            tree_size=checkpoint.tree_size,
-            root=checkpoint.root_hash,
-            body_hash=body_hash(checkpoint),
-            note=note,
-        )
+    row = CheckpointRow(
+        broadcaster_id=shard.id,
+        epoch=epoch,
+        tree_size=checkpoint.tree_size,
+        root=checkpoint.root_hash,
+        body_hash=body_hash(checkpoint),
+        note=note,
     )
+    session.add(row)
     session.flush()
+    return _checkpoint_of(row)
 
 
 def mark_settled(session: Session, shard: Shard, number: int) -> None:
@@ -315,7 +321,7 @@ def mark_settled(session: Session, shard: Shard, number: int) -> None:
     Raises:
         EpochOrderError: The epoch is not computed.
     """
-    lock_epoch(session, shard, number, EpochState.COMPUTED)
+    _require_lock(session, shard, number, EpochState.COMPUTED)
     _set(session, shard, number, state=EpochState.SETTLED.value)
 
 
@@ -400,12 +406,12 @@ def load_leaves(
     return list(session.scalars(statement.order_by(LeafRow.leaf_index)))
 
 
-def load_leaf_hashes(session: Session, shard: Shard, end: int) -> list[bytes]:
-    """Return the hashes of the log's first `end` leaves."""
+def load_leaf_hashes(session: Session, shard: Shard) -> list[bytes]:
+    """Return the hashes of all leaves of the log."""
     return list(
         session.scalars(
             select(LeafRow.leaf_hash)
-            .where(LeafRow.broadcaster_id == shard.id, LeafRow.leaf_index < end)
+            .where(LeafRow.broadcaster_id == shard.id)
             .order_by(LeafRow.leaf_index)
         )
     )
@@ -437,6 +443,16 @@ def find_checkpoint(session: Session, shard: Shard, epoch: int) -> StoredCheckpo
     """Return the checkpoint after an epoch's result, or None."""
     row = session.get(CheckpointRow, (shard.id, epoch))
     return None if row is None else _checkpoint_of(row)
+
+
+def list_checkpoints(session: Session, shard: Shard) -> list[StoredCheckpoint]:
+    """Return all checkpoints, by rising tree size."""
+    rows = session.scalars(
+        select(CheckpointRow)
+        .where(CheckpointRow.broadcaster_id == shard.id)
+        .order_by(CheckpointRow.tree_size)
+    )
+    return [_checkpoint_of(row) for row in rows]
 
 
 def find_latest_checkpoint(session: Session, shard: Shard) -> StoredCheckpoint | None:

@@ -6,7 +6,7 @@ nothing. Not here: which DAO key may activate a contract (the reader's trust fil
 
 from dataclasses import dataclass
 
-from sqlalchemy import select
+from sqlalchemy import exists, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -82,7 +82,12 @@ def _require_together(terms: Terms, binding: Binding, activation: Activation) ->
 
 
 def register(session: Session, registration: Registration) -> Shard:
-    """Store a broadcaster with its terms and activation; what is stored already stays."""
+    """Store a broadcaster with its terms and activation; what is stored already stays.
+
+    Raises:
+        MalformedRecordError: The first contract begins with another epoch than the first terms:
+            an epoch would be computed by a contract that its log does not name.
+    """
     terms, activation = registration.terms, registration.activation
     session.execute(
         insert(BroadcasterRow)
@@ -94,6 +99,13 @@ def register(session: Session, registration: Registration) -> Shard:
         .on_conflict_do_nothing(index_elements=["account"])
     )
     shard = find_shard(session, terms.value.broadcaster_account)
+    is_known = session.scalar(select(exists().where(TermsRow.broadcaster_id == shard.id)))
+    if not is_known and activation.value.first_epoch != terms.value.first_epoch:
+        raise MalformedRecordError(
+            "activation.first_epoch",
+            got=activation.value.first_epoch,
+            want=str(terms.value.first_epoch),
+        )
     session.execute(
         insert(TermsRow)
         .values(
@@ -134,6 +146,11 @@ def find_shard(session: Session, account: bytes) -> Shard:
     if row is None:
         raise UnknownBroadcasterError(account)
     return _shard_of(row)
+
+
+def load_shard(session: Session, broadcaster_id: int) -> Shard:
+    """Return the broadcaster with this number of the database's own."""
+    return _shard_of(session.get_one(BroadcasterRow, broadcaster_id))
 
 
 def _shard_of(row: BroadcasterRow) -> Shard:

@@ -1,0 +1,133 @@
+"""Writing audit files: once an epoch's checkpoint is anchored, its file says everything about it.
+
+The file is made from the database alone and comes out the same however often; the database keeps
+its digest. Not here: the file's format (`ledger.audit.file`) and its proof (`ledger.audit.verify`).
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from ledger.audit.compose import LogView, Notes, compose_contents
+from ledger.audit.counts import CountEvidence, prove_count
+from ledger.audit.file import build_audit_file
+from ledger.audit.trust import Trust
+from ledger.books.epoch import compute_epoch
+from ledger.books.judgement import format_lane_entry
+from ledger.sealing.files import sync_folders, write_file
+from ledger.sealing.inputs import late_lanes
+from ledger.sealing.transitions import Replay, replay_seal, require_epoch
+from ledger.store.engine import Session, SessionFactory
+from ledger.store.epoch_store import (
+    EpochState,
+    find_checkpoint,
+    first_epoch,
+    load_lanes,
+    load_leaves,
+    store_audit_digest,
+)
+from ledger.store.errors import EpochOrderError
+from ledger.store.settlement_store import anchor_fact
+from ledger.store.shard_store import Shard, activation_in_force
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditFileParts:
+    """What audit files are made with besides the database."""
+
+    audit_dir: Path
+    """Folder of the files `epoch-N.audit`."""
+
+    trust: Trust
+    """The published trust; files name its digest."""
+
+    log_seed: bytes
+    """Seed of the log key, which signs them."""
+
+
+def write_audit_file(
+    sessions: SessionFactory, shard: Shard, number: int, parts: AuditFileParts
+) -> Path:
+    """Write a settled epoch's audit file and note its digest.
+
+    Raises:
+        EpochOrderError: The epoch is not settled.
+        OSError: The file cannot be written; nothing is noted.
+    """
+    with sessions.begin() as session:
+        data = make_audit_file(session, shard, number, parts)
+    path = parts.audit_dir / f"epoch-{number}.audit"
+    write_file(path, data)
+    sync_folders([parts.audit_dir])
+    with sessions.begin() as session:
+        store_audit_digest(session, shard, number, hashlib.sha256(data).digest())
+    return path
+
+
+def make_audit_file(session: Session, shard: Shard, number: int, parts: AuditFileParts) -> bytes:
+    """Return the bytes of a settled epoch's audit file.
+
+    Raises:
+        EpochOrderError: The epoch is not settled.
+    """
+    epoch = require_epoch(session, shard, number)
+    anchor = anchor_fact(session, shard.account, number)
+    checkpoint = find_checkpoint(session, shard, number)
+    if epoch.state != EpochState.SETTLED or anchor is None or checkpoint is None:
+        raise EpochOrderError(number, got=epoch.state, want=EpochState.SETTLED)
+    replay = replay_seal(session, shard, epoch)
+    previous = find_checkpoint(session, shard, number - 1)
+    leaves = load_leaves(session, shard, end=epoch.result_size)
+    log = LogView(
+        leaves=leaves,
+        first_leaf_index=epoch.opening_size or 0,
+        activation_index=_activation_index(session, shard, number, leaves),
+        previous_result_index=_result_index(session, shard, number - 1),
+    )
+    contents = compose_contents(
+        inputs=replay.inputs,
+        seal=replay.seal,
+        result=compute_epoch(replay.inputs, replay.seal),
+        log=log,
+        notes=Notes(
+            trust_digest=parts.trust.digest,
+            issuing_binding=shard.binding,
+            previous_checkpoint=b"" if previous is None else previous.note,
+            checkpoint=checkpoint.note,
+        ),
+        counts=_count_evidence(session, shard, replay, log),
+        anchor=anchor,
+    )
+    return build_audit_file(contents, parts.log_seed)
+
+
+def _activation_index(session: Session, shard: Shard, number: int, leaves: list[bytes]) -> int:
+    return leaves.index(activation_in_force(session, shard, number).raw)
+
+
+def _result_index(session: Session, shard: Shard, number: int) -> int | None:
+    """The result leaf follows the seal leaf; None before the log's first epoch."""
+    begin = first_epoch(session, shard)
+    if begin is None or number < begin:
+        return None
+    return require_epoch(session, shard, number).sealed_size
+
+
+def _count_evidence(
+    session: Session, shard: Shard, replay: Replay, log: LogView
+) -> list[CountEvidence]:
+    inputs = replay.inputs
+    late = late_lanes(inputs.checks, inputs.opening, inputs.epoch)
+    evidence: list[CountEvidence] = []
+    for epoch in sorted(set(late.values())):
+        entries = [
+            format_lane_entry(lane.lane_digest, lane.count)
+            for lane in load_lanes(session, shard, epoch)
+        ]
+        index = _result_index(session, shard, epoch)
+        if index is None:
+            raise EpochOrderError(epoch, got="before the log", want="an epoch of the log")
+        result = log.prove(index)
+        lanes = sorted(digest for digest, of_epoch in late.items() if of_epoch == epoch)
+        evidence.extend(prove_count(lane, entries, result) for lane in lanes)
+    return evidence

@@ -1,0 +1,168 @@
+"""The transitions of an epoch: one function each, one database commit each.
+
+open → sealing → sealed → computed → settled. Each function looks whether its transition is due,
+does it, and tells whether it did; run again, or by two processes at once, it changes nothing. A
+crash between two of them loses nothing: the next run starts from the committed state by the same
+code. Not here: in which order they are tried (`driver`), what they compute (`ledger.books.epoch`).
+"""
+
+from dataclasses import dataclass
+
+from ledger.books.epoch import EpochInputs, Seal, compute_epoch, seal_epoch
+from ledger.evidence.checkpoint import Checkpoint, sign_checkpoint
+from ledger.evidence.merkle import root_of_hashes
+from ledger.evidence.note import format_note
+from ledger.sealing.inputs import load_inputs, load_opening_state
+from ledger.store.bundle_store import count_unjudged, store_final_codes
+from ledger.store.engine import Session, SessionFactory
+from ledger.store.epoch_store import (
+    Epoch,
+    EpochState,
+    begin_sealing,
+    find_epoch,
+    find_latest_checkpoint,
+    load_leaf_hashes,
+    load_leaves,
+    lock_epoch,
+    mark_settled,
+    store_checkpoint,
+    store_result,
+    store_seal,
+)
+from ledger.store.errors import EpochOrderError
+from ledger.store.settlement_store import (
+    LedgerPoint,
+    anchor_fact,
+    epoch_ledger,
+    fact_progress,
+    plan_anchor,
+    plan_batches,
+)
+from ledger.store.shard_store import Shard, terms_in_force
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replay:
+    """A sealed epoch's inputs and its seal, computed again."""
+
+    inputs: EpochInputs
+    seal: Seal
+
+
+def close_to_bundles(sessions: SessionFactory, shard: Shard, number: int) -> bool:
+    """Open → sealing, once a network ledger closed at or after the epoch's end and its grace."""
+    with sessions.begin() as session:
+        terms = terms_in_force(session, shard, number).value
+        complete = fact_progress(session, shard.account)
+        due_s = terms.epoch_end_s(number) + terms.grace_s
+        if complete is None or complete.close_time_s < due_s:
+            return False
+        if lock_epoch(session, shard, number, EpochState.OPEN) is None:
+            return False
+        begin_sealing(session, shard, number)
+    # No bundle can enter the epoch from here on.
+    return True
+
+
+def seal(sessions: SessionFactory, shard: Shard, number: int) -> bool:
+    """Sealing → sealed, once all its bundles have verdicts and its facts are complete."""
+    with sessions.begin() as session:
+        epoch = lock_epoch(session, shard, number, EpochState.SEALING)
+        last_ledger = epoch_ledger(session, shard.account, number)
+        if epoch is None or last_ledger is None or count_unjudged(session, shard, number):
+            return False
+        opening = load_opening_state(session, shard, number)
+        if opening is None:
+            return False
+        inputs = load_inputs(session, shard, epoch, opening, last_ledger)
+        sealed = seal_epoch(inputs)
+        # Codes first: the database refuses any change of a sealed epoch's bundles.
+        store_final_codes(session, shard, number, inputs.checks, sealed.judgement.codes)
+        store_seal(
+            session,
+            shard,
+            epoch,
+            sealed,
+            last_ledger_sequence=last_ledger.sequence,
+            last_ledger_close_s=last_ledger.close_time_s,
+        )
+    # The inputs are final and in the log from here on.
+    return True
+
+
+def compute(sessions: SessionFactory, shard: Shard, number: int, log_seed: bytes) -> bool:
+    """Sealed → computed: result and payout leaves, closing state, batches, signed checkpoint.
+
+    Raises:
+        BooksError: The books of this epoch are unacceptable; a person looks.
+    """
+    with sessions.begin() as session:
+        epoch = lock_epoch(session, shard, number, EpochState.SEALED)
+        if epoch is None:
+            return False
+        replay = replay_seal(session, shard, epoch)
+        result = compute_epoch(replay.inputs, replay.seal)
+        store_result(session, shard, epoch, result)
+        origin = replay.inputs.terms.value.log_origin
+        checkpoint = _next_checkpoint(session, shard, origin)
+        note = format_note(sign_checkpoint(checkpoint, log_seed))
+        stored = store_checkpoint(session, shard, number, checkpoint, note)
+        plan_batches(session, shard.account, result.payouts)
+        plan_anchor(session, shard.account, number, stored.body_hash)
+    # Result, checkpoint, and what is to be paid and anchored are durable from here on.
+    return True
+
+
+def settle(sessions: SessionFactory, shard: Shard, number: int) -> bool:
+    """Computed → settled, once its checkpoint is anchored on the chain."""
+    with sessions.begin() as session:
+        if lock_epoch(session, shard, number, EpochState.COMPUTED) is None:
+            return False
+        if anchor_fact(session, shard.account, number) is None:
+            return False
+        mark_settled(session, shard, number)
+    return True
+
+
+def replay_seal(session: Session, shard: Shard, epoch: Epoch) -> Replay:
+    """Read a sealed epoch's inputs and seal them again.
+
+    Raises:
+        AssertionError: It does not give the leaves in the log: the database was changed by hand.
+        EpochOrderError: The epoch is not sealed, or the one before is not computed.
+    """
+    opening = load_opening_state(session, shard, epoch.number)
+    sequence, close_s = epoch.last_ledger_sequence, epoch.last_ledger_close_s
+    if opening is None or sequence is None or close_s is None or epoch.sealed_size is None:
+        raise EpochOrderError(epoch.number, got=epoch.state, want="sealed, after its predecessor")
+    last_ledger = LedgerPoint(sequence=sequence, close_time_s=close_s)
+    inputs = load_inputs(session, shard, epoch, opening, last_ledger)
+    sealed = seal_epoch(inputs)
+    stored = load_leaves(session, shard, first=epoch.opening_size or 0, end=epoch.sealed_size)
+    if list(sealed.leaves) != stored:
+        raise AssertionError(
+            f"epoch {epoch.number}: got {len(sealed.leaves)} leaves from its inputs, "
+            f"want the {len(stored)} sealed ones"
+        )
+    return Replay(inputs=inputs, seal=sealed)
+
+
+def require_epoch(session: Session, shard: Shard, number: int) -> Epoch:
+    """Return an epoch that must exist.
+
+    Raises:
+        EpochOrderError: It does not.
+    """
+    epoch = find_epoch(session, shard, number)
+    if epoch is None:
+        raise EpochOrderError(number, got="none", want="an epoch")
+    return epoch
+
+
+def _next_checkpoint(session: Session, shard: Shard, origin: str) -> Checkpoint:
+    """Return the tree head over all leaves, after checking that the last one is its prefix."""
+    hashes = load_leaf_hashes(session, shard)
+    last = find_latest_checkpoint(session, shard)
+    if last is not None and root_of_hashes(hashes[: last.tree_size]) != last.root:
+        raise AssertionError(f"log: leaves below {last.tree_size} are not the ones signed for")
+    return Checkpoint(origin=origin, tree_size=len(hashes), root_hash=root_of_hashes(hashes))

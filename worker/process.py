@@ -1,0 +1,93 @@
+"""What a worker process works with: made once, after the fork, on first use.
+
+Connections do not survive a fork, so nothing here is made when modules are imported.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from ledger.audit.trust import parse_trust
+from ledger.config import Settings, load_settings, need
+from ledger.sealing.audit_files import AuditFileParts
+from ledger.sealing.driver import SealingParts
+from ledger.stellar.domain import Policy, SettlementDomain, load_seeds
+from ledger.stellar.gateway import Gateway
+from ledger.stellar.horizon import HorizonGateway
+from ledger.stellar.seed_files import read_seed
+from ledger.store.engine import SessionFactory, open_sessions
+from ledger.store.shard_store import Shard, find_shard, terms_in_force
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerParts:
+    """What tasks are done with."""
+
+    settings: Settings
+    sessions: SessionFactory
+    sealing: SealingParts
+    gateways: Sequence[Gateway]
+    """The one that is submitted to first."""
+
+    def domain_of(self, shard: Shard) -> SettlementDomain:
+        """Return a broadcaster's settlement domain with its seeds.
+
+        Raises:
+            SeedFileError: A seed file is missing or cannot be used.
+        """
+        with self.sessions.begin() as session:
+            terms = terms_in_force(session, shard).value
+        return SettlementDomain(
+            terms=terms,
+            passphrase=self.settings.network_passphrase,
+            seeds=load_seeds(need("keys_dir", self.settings.keys_dir)),
+            policy=Policy(
+                evidence_sources=self.settings.evidence_sources,
+                margin_ledgers=self.settings.margin_ledgers,
+            ),
+        )
+
+    def find_shard(self, account: bytes) -> Shard:
+        """Return the broadcaster with this account key.
+
+        Raises:
+            UnknownBroadcasterError: There is none.
+        """
+        with self.sessions.begin() as session:
+            return find_shard(session, account)
+
+
+def make_parts(settings: Settings) -> WorkerParts:
+    """Make what tasks are done with.
+
+    Raises:
+        ConfigError: A key is missing.
+        SeedFileError: The log key's file cannot be used.
+        MalformedRecordError: The trust file is malformed.
+    """
+    need("gateway_url", settings.gateway_url)
+    passphrase = need("network_passphrase", settings.network_passphrase)
+    log_seed = read_seed(need("log_key_file", settings.log_key_file))
+    trust_text = need("trust_file", settings.trust_file).read_text(encoding="utf-8")
+    sessions = open_sessions(need("database_url", settings.database_url), pool_size=4)
+    return WorkerParts(
+        settings=settings,
+        sessions=sessions,
+        sealing=SealingParts(
+            sessions=sessions,
+            log_seed=log_seed,
+            log_dir=need("log_dir", settings.log_dir),
+            audit=AuditFileParts(
+                audit_dir=need("audit_dir", settings.audit_dir),
+                trust=parse_trust(trust_text),
+                log_seed=log_seed,
+            ),
+        ),
+        gateways=[HorizonGateway(url, passphrase) for url in settings.gateway_urls],
+    )
+
+
+@cache
+def parts() -> WorkerParts:
+    """Return this process's parts."""
+    return make_parts(load_settings())

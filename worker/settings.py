@@ -1,0 +1,100 @@
+"""The worker's Celery settings, made from the product's configuration.
+
+Messages carry ids only, as JSON; results are off; a message is acknowledged after its task, and
+handed to another worker when its worker dies. The database's rows, not the messages, say what is to
+be done. Brokers that lose messages are refused with the reason.
+"""
+
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from ledger.config import EMBEDDED_BROKER, ConfigError, Settings, need
+from ledger.store.engine import libpq_uri
+
+BUNDLES_QUEUE: Final = "bundles"
+"""One message a bundle to judge: many, each some milliseconds."""
+
+EPOCHS_QUEUE: Final = "epochs"
+"""Sweeps, epochs and settlement: few; a queue of their own, so that no backlog delays a seal."""
+
+ALLOWED: Final = frozenset({"amqp", "amqps", "pgmq", "redis", "rediss"})
+REFUSED: Final = {
+    "sqla": "its transport never hands a dead worker's messages to another one",
+    "filesystem": "its transport loses messages and reads half-written ones",
+    "memory": "its messages do not leave the process",
+}
+
+
+def require_broker(broker_url: str) -> str:
+    """Return the scheme of a broker URL.
+
+    Raises:
+        ConfigError: Messages would be lost there, or the transport is unknown.
+    """
+    scheme = urlsplit(broker_url).scheme
+    family = scheme.split("+")[0]
+    if family in REFUSED:
+        raise ConfigError(f"BROKER_URL: got {scheme}://, want another broker: {REFUSED[family]}")
+    if scheme not in ALLOWED:
+        raise ConfigError(f"BROKER_URL: got {scheme or 'no scheme'}, want one of {sorted(ALLOWED)}")
+    return scheme
+
+
+def make_celery_settings(settings: Settings) -> dict[str, Any]:
+    """Return Celery's settings.
+
+    Raises:
+        ConfigError: The broker is refused, or a key is missing.
+    """
+    scheme = require_broker(settings.broker_url)
+    return {
+        "broker_url": settings.broker_url,
+        "broker_connection_retry_on_startup": True,
+        "broker_transport_options": _transport_options(settings, scheme),
+        "task_acks_late": True,
+        "task_reject_on_worker_lost": True,
+        "worker_prefetch_multiplier": 1,
+        "task_ignore_result": True,
+        "task_serializer": "json",
+        "accept_content": ["json"],
+        "worker_enable_remote_control": False,
+        "worker_send_task_events": False,
+        "worker_hijack_root_logger": False,
+        "task_default_queue": EPOCHS_QUEUE,
+        "task_routes": {"swarmledger.check_bundle": {"queue": BUNDLES_QUEUE}},
+        "enable_utc": True,
+        "beat_schedule": {
+            "tick": {
+                "task": "swarmledger.tick",
+                "schedule": settings.schedule_s,
+                "options": {"expires": expiry_s(settings)},
+            }
+        },
+        "beat_max_loop_interval": settings.schedule_s,
+    }
+
+
+def expiry_s(settings: Settings) -> float:
+    """Return after how many seconds a scheduled message is pointless: another one has come."""
+    return max(2 * settings.schedule_s, 5)
+
+
+def _transport_options(settings: Settings, scheme: str) -> dict[str, Any]:
+    if scheme == "pgmq":
+        options: dict[str, Any] = {
+            "init_extension": False,
+            "visibility_timeout": settings.visibility_timeout_s,
+            "polling_interval": 0.05,
+            "wait_time_seconds": 1,
+            "poll_interval_ms": 20,
+        }
+        if settings.broker_url == EMBEDDED_BROKER:
+            options["conn_string"] = libpq_uri(need("database_url", settings.database_url))
+        return options
+    if scheme in {"redis", "rediss"}:
+        # Without the throttle a dead worker's messages come back after a hundred seconds.
+        return {
+            "visibility_timeout": settings.visibility_timeout_s,
+            "unacked_restore_throttle": 1,
+        }
+    return {}

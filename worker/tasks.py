@@ -1,0 +1,63 @@
+"""Tasks: parse the id, call the ledger, and let it commit. No task decides anything.
+
+`tick` runs on the schedule and publishes the others; each may be lost, repeated or run twice at
+once without harm, because the rows say what is to be done.
+"""
+
+from datetime import UTC, datetime, timedelta
+
+import structlog
+
+from ledger.sealing.driver import advance as advance_epochs
+from ledger.sealing.judging import JudgingOutcome, judge_bundle, sweep_bundles
+from ledger.stellar.settlement import settle as settle_domain
+from ledger.store.engine import try_advisory_lock
+from ledger.store.shard_store import list_shards
+from worker.app import app
+from worker.process import parts
+from worker.settings import expiry_s
+
+_log = structlog.get_logger(__name__)
+
+
+@app.task(name="swarmledger.check_bundle")
+def check_bundle(bundle_id: int) -> None:
+    """Judge one bundle."""
+    outcome = judge_bundle(parts().sessions, bundle_id, attempts_max=parts().settings.attempts_max)
+    if outcome == JudgingOutcome.POISON:
+        _log.error("bundle_set_aside", bundle_id=bundle_id)
+
+
+@app.task(name="swarmledger.tick")
+def tick() -> None:
+    """Publish what is due: bundles without a verdict, every broadcaster's epochs and settlement."""
+    settings = parts().settings
+    bundle_ids = sweep_bundles(
+        parts().sessions,
+        now=datetime.now(UTC),
+        lease=timedelta(seconds=settings.lease_s),
+        limit=settings.sweep_bundles_max,
+    )
+    for bundle_id in bundle_ids:
+        check_bundle.delay(bundle_id)
+    with parts().sessions.begin() as session:
+        accounts = [shard.account.hex() for shard in list_shards(session)]
+    for account in accounts:
+        settle.apply_async((account,), expires=expiry_s(settings))
+        advance.apply_async((account,), expires=expiry_s(settings))
+
+
+@app.task(name="swarmledger.advance")
+def advance(account: str) -> None:
+    """Do what is due for a broadcaster's epochs."""
+    shard = parts().find_shard(bytes.fromhex(account))
+    advance_epochs(parts().sealing, shard)
+
+
+@app.task(name="swarmledger.settle")
+def settle(account: str) -> None:
+    """Read the network's facts, and pay and anchor what is due, for one broadcaster."""
+    shard = parts().find_shard(bytes.fromhex(account))
+    with parts().sessions.begin() as guard:
+        if try_advisory_lock(guard, f"settle {account}"):
+            settle_domain(parts().sessions, parts().gateways, parts().domain_of(shard))
