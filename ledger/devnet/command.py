@@ -6,9 +6,12 @@ import asyncio
 import json
 import math
 import os
+import signal
 import socket
 import sys
 import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -57,6 +60,14 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._ready, self._content = ready, content
 
+    @contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """Stop on SIGTERM and SIGINT with exit code 0: being stopped is no failure."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        yield
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start listening, then write the ready file."""
         await super().startup(sockets=sockets)
@@ -73,7 +84,10 @@ def serve(
         str, typer.Option(help="HOST:PORT; port 0 takes any free one.")
     ] = "127.0.0.1:0",
     close_seconds: Annotated[
-        float, typer.Option(help="Seconds between network ledgers; 0 = only on request.")
+        float,
+        typer.Option(
+            help="Seconds between ledgers, 0 = on request only; below 1 their clock runs ahead."
+        ),
     ] = 1.0,
     ready_file: Annotated[
         Path | None,

@@ -9,6 +9,8 @@ import asyncio
 import base64
 import binascii
 import json
+import signal
+import traceback
 from bisect import bisect_left, bisect_right
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -148,6 +150,7 @@ class DevnetHttp:
         @asynccontextmanager
         async def lifespan(_app: Starlette) -> AsyncIterator[None]:
             timer = asyncio.create_task(self.devnet.run())
+            timer.add_done_callback(_stop_if_broken)
             try:
                 yield
             finally:
@@ -423,6 +426,14 @@ class DevnetHttp:
         elif request.method == "DELETE":
             plane.clear()
         return JSONResponse({"faults": [fault.as_json() for fault in plane.armed]})
+
+
+def _stop_if_broken(timer: asyncio.Task[None]) -> None:
+    """A network whose timer died must not look alive."""
+    error = None if timer.cancelled() else timer.exception()
+    if error is not None:
+        traceback.print_exception(error)
+        signal.raise_signal(signal.SIGTERM)
 
 
 async def _json_body(request: Request) -> Json:

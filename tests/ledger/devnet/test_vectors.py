@@ -10,7 +10,8 @@ import pytest
 
 from ledger.devnet.vectors import Verdict, judge_files, read_lines
 
-CASES = Path(__file__).parents[2] / "vectors" / "stellar" / "cases.jsonl.gz"
+VECTORS = Path(__file__).parents[2] / "vectors" / "stellar"
+CASES = VECTORS / "cases.jsonl.gz"
 
 # These claim balances that were made before the recording and stand nowhere in it.
 UNKNOWN_BALANCE = {
@@ -43,6 +44,12 @@ def test_group_agrees_byte_for_byte(group: str, verdict: Verdict, groups: dict[s
 def test_only_cases_whose_balance_the_recording_lacks_differ(verdict: Verdict) -> None:
     assert {difference.name for difference in verdict.differ} == UNKNOWN_BALANCE
     assert verdict.agree == verdict.cases - len(UNKNOWN_BALANCE)
+
+
+def test_ledgers_of_random_transactions_agree_to_the_end() -> None:
+    verdict = judge_files([VECTORS / "random.jsonl.gz"])
+    assert verdict.differ == []
+    assert verdict.cases == verdict.agree == 146
 
 
 @pytest.mark.parametrize(
