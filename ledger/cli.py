@@ -35,10 +35,16 @@ class CommandLine:
 COMMANDS: Final[Mapping[str, CommandLine]] = {
     "api": CommandLine(summary="Serve the collector, the public log and reports", extra="server"),
     "audit": CommandLine(summary="Verify an audit file without trusting the operator", extra=""),
+    "cdn": CommandLine(
+        summary="Serve content as the content delivery network of a demo", extra="server"
+    ),
     "db": CommandLine(summary="Create and upgrade the database schema", extra="server"),
     "demo": CommandLine(summary="Run the whole path once, from a byte to an audit", extra="all"),
     "devnet": CommandLine(summary="Run a Stellar network in one process", extra="server"),
     "engine": CommandLine(summary="Seed or view content with metered, paid bytes", extra="engine"),
+    "report": CommandLine(
+        summary="Make bills, statements and books from audit files", extra="server"
+    ),
     "stellar": CommandLine(
         summary="Set up accounts on a test network, deposit, look at balances", extra="server"
     ),

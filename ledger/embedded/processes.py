@@ -74,9 +74,16 @@ class Supervisor:
         self._log_dir = log_dir
         self._environment = {**os.environ, **environment, "PYTHONUNBUFFERED": "1"}
         self._children: list[Child] = []
+        self._tasks: list[Child] = []
+        """Children that run to their end; their ending is nothing to report."""
+
         self.peak_memory_bytes = 0
         """Largest memory of the demo and all its processes seen by `watch`."""
         self._next_look_s = 0.0
+
+    def add_environment(self, environment: Mapping[str, str]) -> None:
+        """Add variables for children started from now on."""
+        self._environment.update(environment)
 
     def start(
         self, name: str, arguments: Sequence[str], *, on_event: EventSink | None = None
@@ -122,17 +129,14 @@ class Supervisor:
                 preexec_fn=_die_with_parent,  # noqa: PLW1509
             )
         child = Child(name, process, log_path, None)
-        self._children.append(child)
-        try:
-            while True:
-                try:
-                    output, _ = process.communicate(timeout=0.5)
-                    break
-                except subprocess.TimeoutExpired:
-                    self.watch(but=child)
-        finally:
-            if process.poll() is not None:
-                self._children.remove(child)
+        self._tasks.append(child)
+        while True:
+            try:
+                output, _ = process.communicate(timeout=0.5)
+                break
+            except subprocess.TimeoutExpired:
+                self.watch()
+        self._tasks.remove(child)
         if process.returncode not in expected:
             raise _failure(child, f"exit code {process.returncode}")
         return output.decode()
@@ -162,15 +166,13 @@ class Supervisor:
                 raise DemoError(f"waited {seconds:.0f} s for {what}, in vain")
             time.sleep(_POLL_SECONDS)
 
-    def watch(self, *, but: Child | None = None) -> None:
+    def watch(self) -> None:
         """Raise if a child has ended by itself; note how much memory all use.
 
         Raises:
             DemoError: One has.
         """
         for child in self._children:
-            if child is but:
-                continue
             code = child.process.poll()
             if code is not None:
                 raise _failure(child, f"exit code {code}")
@@ -191,12 +193,13 @@ class Supervisor:
             child.process.wait()
             if child.reader is not None:
                 child.reader.join(timeout=2)
-            if child in self._children:
-                self._children.remove(child)
+            for running in (self._children, self._tasks):
+                if child in running:
+                    running.remove(child)
 
     def stop_all(self) -> None:
         """Stop every child that is left, the last started first."""
-        self.stop(list(reversed(self._children)), seconds=STOP_SECONDS)
+        self.stop([*reversed(self._tasks), *reversed(self._children)])
 
 
 def _read_events(name: str, process: subprocess.Popen[bytes], sink: EventSink) -> None:
