@@ -217,7 +217,7 @@ class _Parser:
         start = self._expect("for")
         target = self._loop_target()
         self._expect("in")
-        iterable = self._expression()
+        iterable = self._test()
         return For(start.line, start.column, target, iterable, self._block())
 
     def _simple(self) -> Statement:

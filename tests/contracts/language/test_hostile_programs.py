@@ -121,6 +121,7 @@ NOT_A_PROGRAM = [
     ("trailing comma without parentheses", function("return 1,"), ParseError),
     ("else without if", function("else:", "    pass"), ParseError),
     ("loop over an item target", function("for x[0] in [1]:", "    pass"), ParseError),
+    ("loop over a tuple without parentheses", function("for x in 1, 2:", "    pass"), ParseError),
     ("source too long", "#" * 65_537, SourceLimitError),
     ("integer literal of 129 bits", function(f"return {1 << 127}"), SourceLimitError),
     ("integer literal of 60,000 digits", function("return " + "9" * 60_000), SourceLimitError),

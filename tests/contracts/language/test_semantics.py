@@ -198,7 +198,7 @@ STATEMENTS = [
     ("continue", "y = 0\nfor x in range(5):\n  if x % 2:\n    continue\n  y += x\nreturn y", 6),
     (
         "break leaves one loop",
-        "y = 0\nfor a in range(3):\n  for b in range(3):\n    if b == 1: break\n    y += 1\nreturn y",
+        "y = 0\nfor a in [1, 2, 3]:\n  for b in [0, 1]:\n    if b: break\n    y += 1\nreturn y",
         3,
     ),
     (
@@ -222,7 +222,7 @@ STATEMENTS = [
         "y = 0\nfor a, (b, c) in [(1, (2, 3))]:\n  y += a + b + c\nreturn y",
         6,
     ),
-    ("loop over a tuple without parentheses", "y = 0\nfor x in 1, 2:\n  y += x\nreturn y", 3),
+    ("loop over a tuple", "y = 0\nfor x in (1, 2):\n  y += x\nreturn y", 3),
     ("loop variable survives", "for x in [1, 2]: pass\nreturn x", 2),
     ("iteration ends, change is free", "x = [1]\nfor y in x: pass\nx += [2]\nreturn x", [1, 2]),
     ("change is free after break", "x = [1]\nfor y in x: break\nx += [2]\nreturn x", [1, 2]),
