@@ -39,7 +39,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="root runs the server 
 def state_dir() -> Iterator[Path]:
     path = create_state_dir("swarmledger-test-")
     yield path
-    kill_all(processes_of(path))
+    signal_all(processes_of(path), signal.SIGKILL)
     shutil.rmtree(path)
 
 
@@ -57,7 +57,7 @@ def made_cluster() -> Iterator[Path]:
 def data_dir(made_cluster: Path) -> Iterator[Path]:
     """A stopped cluster's folder; tests take turns on it, as making one is the slow part."""
     yield made_cluster
-    kill_all(processes_of(made_cluster))
+    signal_all(processes_of(made_cluster), signal.SIGKILL)
 
 
 def processes_of(folder: Path) -> list[int]:
@@ -76,10 +76,10 @@ def processes_of(folder: Path) -> list[int]:
     return found
 
 
-def kill_all(pids: list[int]) -> None:
+def signal_all(pids: list[int], number: signal.Signals) -> None:
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, number)
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -213,9 +213,8 @@ def test_cluster_recovers_when_every_process_was_killed_at_once(data_dir: Path) 
     owner, conninfo = start_owner(data_dir)
     query(conninfo, "DROP TABLE IF EXISTS kept; CREATE TABLE kept AS SELECT 1")
     # Stopped first, so that none can end in good order because another one died.
-    for pid in processes_of(data_dir):
-        os.kill(pid, signal.SIGSTOP)
-    kill_all(processes_of(data_dir))
+    signal_all(processes_of(data_dir), signal.SIGSTOP)
+    signal_all(processes_of(data_dir), signal.SIGKILL)
     end(owner)
     assert (data_dir / "pgdata/postmaster.pid").exists()
     socket_dir = Path(json.loads((data_dir / "owner.lock").read_bytes())["socket_dir"])
