@@ -1,0 +1,263 @@
+"""A settlement domain on a real devnet and a real database, and the two who check it."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from ledger.audit.stellar_xdr import read_transaction
+from ledger.evidence.keys import network_id_of, public_key_of
+from ledger.evidence.leaf import PAYOUT_FUNDING, PAYOUT_PAYMENTS, Payment, PayoutLeaf
+from ledger.evidence.terms import Terms
+from ledger.stellar.command import all_transactions_of
+from ledger.stellar.domain import DomainKeys, Policy, SettlementDomain, SetUp, set_up_domain
+from ledger.stellar.gateway import Gateway
+from ledger.stellar.horizon import HorizonGateway
+from ledger.stellar.settlement import SettlementReport, settle
+from ledger.store import settlement_store as store
+from ledger.store.engine import SessionFactory
+
+PASSPHRASE = "swarmledger settlement tests"
+ASSET_CODE = "USD"
+WINDOW = 20
+POLICY = Policy(margin_ledgers=1, room_ledgers=3, room_s=6)
+TICKS_MAX = 200
+
+
+class DevnetProcess:
+    """`swarmledger devnet serve`; network ledgers close on request only."""
+
+    def __init__(self, folder: Path) -> None:
+        ready = folder / "ready.json"
+        arguments = ["--passphrase", PASSPHRASE, "--ready-file", str(ready)]
+        code = "from ledger.devnet.command import main; main()"
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", code, "serve", *arguments, "--close-seconds", "0"],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            stderr=subprocess.DEVNULL,
+        )
+        give_up_at = time.monotonic() + 60
+        while not ready.exists():
+            if self.process.poll() is not None or time.monotonic() > give_up_at:
+                self.stop()
+                raise RuntimeError(f"devnet: got exit {self.process.returncode}, want it ready")
+            time.sleep(0.02)
+        self.url: str = json.loads(ready.read_text())["url"]
+        self.client = httpx.Client(base_url=self.url, trust_env=False)
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(30)
+
+    def close_ledgers(self, count: int = 1) -> None:
+        self.client.post("/devnet/close", json={"count": count}).raise_for_status()
+
+    def arm(self, kind: str, **parameters: Any) -> None:
+        self.client.post("/devnet/faults", json={"kind": kind, **parameters}).raise_for_status()
+
+    def clear_faults(self) -> None:
+        self.client.delete("/devnet/faults").raise_for_status()
+
+    def faults(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.client.get("/devnet/faults").json()["faults"]
+        return found
+
+    @contextmanager
+    def closing(self) -> Iterator[None]:
+        """Network ledgers close all the time meanwhile."""
+        stop = threading.Event()
+
+        def run() -> None:
+            with httpx.Client(base_url=self.url, trust_env=False) as client:
+                while not stop.wait(0.05):
+                    client.post("/devnet/close")
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+
+def make_terms(made: SetUp, *, genesis_s: int, window: int = WINDOW) -> Terms:
+    return Terms(
+        network_id=network_id_of(PASSPHRASE),
+        broadcaster_account=made.broadcaster,
+        issuing_key=public_key_of(sha256(b"issuing").digest()),
+        log_key=public_key_of(sha256(b"log").digest()),
+        log_origin="log.example/settlement",
+        collector_url="http://127.0.0.1:1",
+        asset_code=made.asset_code,
+        asset_issuer=made.issuer,
+        escrow_account=made.escrow,
+        payout_account=made.payout,
+        anchor_account=made.anchor,
+        rules_digest=bytes(32),
+        price_version=1,
+        price_stroops=1,
+        price_quantity_bytes=1,
+        fee_ppm=0,
+        genesis_s=genesis_s,
+        epoch_length_s=7,
+        grace_s=1,
+        correction_epochs=1,
+        first_epoch=0,
+        last_epoch=1_000_000,
+        payout_threshold_stroops=1,
+        fee_bid_stroops=100,
+        attempt_window_ledgers=window,
+        attempt_window_s=window,
+        batch_payments=100,
+        channel_accounts=made.channels,
+        cdns=(),
+    )
+
+
+@dataclass
+class Scene:
+    """One domain with its database; `plan` puts work in, `paid` reads the network's ledger."""
+
+    devnet: DevnetProcess
+    gateway: HorizonGateway
+    sessions: SessionFactory
+    domain: SettlementDomain
+    made: SetUp
+    keys: DomainKeys
+    next_slots: dict[bytes, int]
+    next_number: int = 0
+    next_epoch: int = 0
+
+    @property
+    def broadcaster(self) -> bytes:
+        return self.made.broadcaster
+
+    @property
+    def payees(self) -> list[bytes]:
+        return sorted(self.made.payees.values())
+
+    def plan(self, *groups: dict[bytes, int], anchor: bool = True) -> list[PayoutLeaf]:
+        """Plan an epoch: its anchor, a funding batch, and a payments batch for each group."""
+        now = self.gateway.latest_ledger()
+        epoch, self.next_epoch = self.next_epoch, self.next_epoch + 1
+        total = sum(sum(group.values()) for group in groups)
+        batches = [(PAYOUT_FUNDING, {self.made.payout: total})]
+        batches += [(PAYOUT_PAYMENTS, group) for group in groups]
+        leaves = []
+        for kind, group in batches:
+            channel = self.made.channels[self.next_number % len(self.made.channels)]
+            is_funding = kind == PAYOUT_FUNDING
+            leaf = PayoutLeaf(
+                network_id=self.gateway.network_id,
+                epoch=epoch,
+                batch_number=self.next_number,
+                kind=kind,
+                channel_account=channel,
+                channel_sequence=self.next_slots[channel],
+                reference_ledger_sequence=now.sequence,
+                reference_close_s=now.close_time_s,
+                fee_bid_stroops=100,
+                asset_code=self.made.asset_code,
+                asset_issuer=self.made.issuer,
+                source_account=self.made.escrow if is_funding else self.made.payout,
+                payments=tuple(
+                    Payment(account=account, amount_stroops=stroops)
+                    for account, stroops in sorted(group.items())
+                ),
+            )
+            leaves.append(leaf)
+            self.next_slots[channel] += 1
+            self.next_number += 1
+        with self.sessions.begin() as session:
+            if anchor:
+                store.plan_anchor(session, self.broadcaster, epoch, body_hash(epoch))
+            store.plan_batches(session, self.broadcaster, leaves)
+        return leaves
+
+    def settle(self, *gateways: Gateway, **policy: int) -> SettlementReport:
+        domain = self.domain
+        if policy:
+            domain = replace(domain, policy=replace(domain.policy, **policy))
+        return settle(self.sessions, gateways or (self.gateway,), domain)
+
+    def tick(self, count: int = 1) -> SettlementReport:
+        for _ in range(count):
+            self.devnet.close_ledgers()
+            report = self.settle()
+        return report
+
+    def settle_all(self) -> SettlementReport:
+        for _ in range(TICKS_MAX):
+            report = self.tick()
+            if report.is_halted or (not report.undecided and not self.open_anchors()):
+                return report
+        raise AssertionError(f"settlement: got {report} after {TICKS_MAX} ticks, want an end")
+
+    def open_anchors(self) -> int:
+        with self.sessions() as session:
+            return len(store.load_undecided_anchors(session, self.broadcaster))
+
+    def batches(self) -> tuple[store.Batch, ...]:
+        with self.sessions() as session:
+            return store.load_batches(session, self.broadcaster)
+
+    def states(self) -> list[str]:
+        return [str(batch.state) for batch in self.batches()]
+
+    def paid(self) -> dict[bytes, int]:
+        """What the network's ledger says was paid out of the payout account, by payee."""
+        return paid_out_of(self.gateway, self.made.payout)
+
+    def balance(self, account: bytes) -> int:
+        view = self.gateway.account(account)
+        assert view is not None
+        return view.balances[(self.made.asset_code, self.made.issuer)]
+
+
+def body_hash(epoch: int) -> bytes:
+    return sha256(b"checkpoint of epoch %d" % epoch).digest()
+
+
+def paid_out_of(gateway: Gateway, account: bytes) -> dict[bytes, int]:
+    paid: dict[bytes, int] = {}
+    for fact in all_transactions_of(gateway, account):
+        for movement in read_transaction(fact).movements:
+            if movement.source == account and not movement.is_native:
+                got = paid.get(movement.destination, 0)
+                paid[movement.destination] = got + movement.amount_stroops
+    return paid
+
+
+def make_scene(devnet: DevnetProcess, sessions: SessionFactory, folder: Path) -> Scene:
+    """Set a fresh domain up on the devnet: two channels, three payees, money in escrow."""
+    gateway = HorizonGateway(devnet.url, PASSPHRASE)
+    keys = DomainKeys.load_or_make(folder / "keys", 2, ["ann", "ben", "cay"])
+    genesis_s = gateway.latest_ledger().close_time_s
+    with devnet.closing():
+        made = set_up_domain(
+            gateway, PASSPHRASE, keys, asset_code=ASSET_CODE, deposit_stroops=10**12
+        )
+    seeds = [keys.escrow, keys.payout, keys.anchor, *keys.channels]
+    domain = SettlementDomain(
+        terms=make_terms(made, genesis_s=genesis_s),
+        passphrase=PASSPHRASE,
+        seeds={public_key_of(seed): seed for seed in seeds},
+        policy=POLICY,
+    )
+    slots = {}
+    for channel in made.channels:
+        view = gateway.account(channel)
+        assert view is not None
+        slots[channel] = view.sequence + 1
+    return Scene(devnet, gateway, sessions, domain, made, keys, slots)
