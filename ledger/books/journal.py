@@ -16,7 +16,8 @@ from ledger.evidence.encoding import Layout, Reader
 from ledger.evidence.errors import MalformedRecordError
 from ledger.evidence.units import AMOUNT_MAX
 
-POSTINGS_MAX = 100_000
+POSTINGS_MAX = 200_000_000
+"""Most postings of one entry: four per payee of an epoch's accrual."""
 
 EnumT = TypeVar("EnumT", bound=IntEnum)
 

@@ -20,6 +20,14 @@ from ledger.evidence.merkle import root_hash
 from ledger.evidence.receipt import RECEIPT, Receipt
 from ledger.evidence.terms import Terms
 
+ENTITLEMENT_BYTES_MAX = 1 << 44
+"""Most bytes all lanes of one entitlement count for in one seal: 17.6 TB, beyond any session.
+
+Without it two colluding keys could claim 2**63 bytes and no sum of the epoch would fit its field.
+"""
+
+_EPOCH_MAX = (1 << 32) - 1
+
 
 class BundleCode(IntEnum):
     """Why a bundle was refused whole; 0 if it was not. Numbers are never reused."""
@@ -74,6 +82,9 @@ class ReceiptCode(IntEnum):
 
     EQUIVOCATION = 30
     """It contradicts another receipt of its lane; the smaller total counts."""
+
+    TOO_MUCH = 31
+    """With it the entitlement would count more in one seal than any session can receive."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -363,6 +374,7 @@ def judge_lanes(
     lanes: list[JudgedLane] = []
     pairs: list[tuple[bytes, bytes]] = []
     voided: dict[bytes, int] = {}
+    claimed: dict[bytes, int] = defaultdict(int)
     for digest in sorted(places):
         before = counted_before.get(digest)
         winner, contradictions = _judge_lane(places[digest], before, codes)
@@ -372,8 +384,14 @@ def judge_lanes(
             first_void = receipt.epoch + 1
             known = voided.get(receipt.entitlement_digest, first_void)
             voided[receipt.entitlement_digest] = min(known, first_void)
-        if winner is not None:
-            lanes.append(_lane_of(winner, checks[winner.bundle_index], terms, before))
+        if winner is None:
+            continue
+        total = claimed[receipt.entitlement_digest] + winner.signed.value.bytes_total
+        if total > ENTITLEMENT_BYTES_MAX:
+            codes[winner.bundle_index][winner.receipt_index] = ReceiptCode.TOO_MUCH
+            continue
+        claimed[receipt.entitlement_digest] = total
+        lanes.append(_lane_of(winner, checks[winner.bundle_index], terms, before))
     return Judgement(
         codes=tuple(tuple(row) for row in codes),
         lanes=tuple(lanes),
@@ -475,7 +493,7 @@ def _lane_of(
         media_ms_total=receipt.media_ms_total,
         max_bytes=entitlement.max_bytes,
         max_media_ms=entitlement.max_media_ms,
-        entitlement_last_epoch=terms.epoch_at(entitlement.not_after_s),
+        entitlement_last_epoch=min(terms.epoch_at(entitlement.not_after_s), _EPOCH_MAX),
     )
 
 

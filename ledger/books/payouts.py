@@ -25,10 +25,9 @@ def plan_payouts(draft: Draft, terms: Terms) -> list[PayoutLeaf]:
         Payout leaves in batch order: a funding batch if money must move, then payments.
     """
     payable = _payable(draft, terms)
-    if not payable or not draft.channels:
-        return []
+    # Undecided payments whose funding failed need money even when nobody new is payable.
     needed_stroops = _funding_needed(draft, sum(payable.values()))
-    if needed_stroops > _free_escrow(draft):
+    if not draft.channels or needed_stroops > _free_escrow(draft):
         return []
     leaves: list[PayoutLeaf] = []
     if needed_stroops:

@@ -22,6 +22,9 @@ from ledger.evidence.merkle import root_hash
 
 ROWS_MAX = 50_000_000
 
+SOURCE_PEERS, SOURCE_CDN = 0, 1
+"""Sources of bytes in the key of a cumulative total."""
+
 
 class RowKind(IntEnum):
     """The first byte of a state row."""
@@ -442,6 +445,9 @@ def _state_of(network_id: bytes, broadcaster: bytes, rows: list[bytes]) -> State
         parsed[kind].append(_ROWS[kind].unpack(row[1:]))
     if len(parsed[RowKind.HEAD]) != 1:
         raise MalformedRecordError("state.head", got=len(parsed[RowKind.HEAD]), want="one row")
+    for row_values in parsed[RowKind.CUMULATIVE]:
+        if row_values["source"] > SOURCE_CDN:
+            raise MalformedRecordError("state.source", got=row_values["source"], want="0 or 1")
     payments: dict[int, dict[int, Payment]] = {}
     for row_values in parsed[RowKind.BATCH_PAYMENT]:
         payment = Payment(
