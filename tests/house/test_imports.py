@@ -24,6 +24,7 @@ ALLOWED: dict[str, set[str]] = {
     "ledger/books": set(),
     "ledger/cli.py": set(),
     "ledger/devnet": SERVER | {"fastapi", "starlette", "stellar_sdk", "uvicorn", "xdrlib3"},
+    "ledger/embedded": SERVER | {"starlette", "uvicorn"},
     "ledger/evidence": set(),
     "ledger/evidence/keys.py": {"nacl"},
     "ledger/stellar": SERVER | {"stellar_sdk", "xdrlib3"},
