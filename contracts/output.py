@@ -191,7 +191,7 @@ def _add_charges(
 def _read_row(name: str, value: Any) -> tuple[RowKey, tuple[int, int, int]]:
     """Read payer, payee, source, price version, bytes, charge and fee."""
     payer, payee, source, price_version, total_bytes, charge, fee = read_list(name, value, 7)
-    if source not in {"p2p", "cdn"}:
+    if type(source) is not str or source not in {"p2p", "cdn"}:
         raise ContractOutputError(f"{name}.source", repr(source), "p2p or cdn")
     key = (
         read_key(f"{name}.payer", payer),
