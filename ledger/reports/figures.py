@@ -1,11 +1,11 @@
 """Figures: what audit files prove, in the shape that reports need.
 
-Bill lines per content and source sum exactly to the charges: what a payee's bytes cost is split
-over contents by largest remainder. Not here: layout, words, files.
+Bill lines per content and carrier (peers, or one CDN) sum exactly to the charges: what a payee's
+bytes cost is split over its contents by largest remainder. Not here: layout, words, files.
 """
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ledger.audit.case import Case, proven
@@ -14,10 +14,13 @@ from ledger.audit.trust import Trust
 from ledger.audit.verify import Report, Verdict, examine_audit_file
 from ledger.books.errors import require_equal
 from ledger.books.journal import JournalEntry
-from ledger.books.state import State
-from ledger.books.statements import StatementLine
+from ledger.books.judgement import JudgedLane, ReceiptCode
+from ledger.books.state import CapUse, State
+from ledger.books.statements import StatementLine, sum_tree_of
 from ledger.books.transactions import AppliedTransaction, parse_fact
 from ledger.evidence.checkpoint import Checkpoint
+from ledger.evidence.merkle import RootBuilder
+from ledger.evidence.sumtree import SumTree
 from ledger.evidence.terms import Terms
 from ledger.evidence.units import split_by_largest_remainder
 
@@ -26,18 +29,68 @@ class UnprovenFileError(Exception):
     """An audit file that the verifier does not prove: no report is made from it."""
 
 
+PEERS = b""
+"""Carrier of bytes that peers delivered; a CDN's carrier is its payee key."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BillLine:
-    """What one content's bytes from one source cost in one epoch."""
+    """What one content's bytes from one carrier cost in one epoch."""
 
     epoch: int
     content_id: bytes
     """32 bytes."""
 
-    is_cdn: bool
+    carrier: bytes
+    """`PEERS`, or the 32-byte payee key of a CDN."""
+
     bytes_credited: int
-    bytes_uncredited: int
     charge_stroops: int
+
+    @property
+    def is_cdn(self) -> bool:
+        """Tell whether a CDN carried the bytes."""
+        return self.carrier != PEERS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UncreditedLine:
+    """Receipted bytes of one content and carrier that the payable rule did not accept."""
+
+    epoch: int
+    content_id: bytes
+    """32 bytes."""
+
+    carrier: bytes
+    """`PEERS`, or the 32-byte payee key of a CDN."""
+
+    reason: int
+    """Why, as the contract numbers it; 1 = over the entitlement's cap."""
+
+    bytes_uncredited: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultPlace:
+    """What proves that a result leaf is in the log: leaf, neighbours, signed tree head."""
+
+    leaf: bytes
+    """Bytes of the result leaf."""
+
+    leaf_index: int
+    """Its place in the log."""
+
+    first_leaf_index: int
+    """Place of the epoch's first leaf."""
+
+    frontier: tuple[bytes, ...]
+    """Roots of the full subtrees over the leaves before that, largest first."""
+
+    leaves: tuple[bytes, ...]
+    """All leaves of the epoch."""
+
+    checkpoint_note: bytes
+    """Signed note over the tree after these leaves."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,20 +101,39 @@ class EpochFigures:
     terms: Terms
     report: Report
     bill_lines: tuple[BillLine, ...]
-    """By content, peers before CDN."""
+    """By content, peers before CDNs; none with neither bytes nor charge."""
+
+    uncredited_lines: tuple[UncreditedLine, ...]
+    """By content, peers before CDNs, reason."""
+
+    media_ms: Mapping[bytes, int]
+    """Content → media time that viewers stated anew in this epoch; contents without any absent."""
 
     lines: tuple[StatementLine, ...]
+    sum_tree: SumTree
+    """Over the statement lines."""
+
     entries: tuple[JournalEntry, ...]
+    opening: State
     closing: State
     checkpoint: Checkpoint
-    receipts: int
-    """Receipts in the epoch's bundles, with any code."""
+    result_place: ResultPlace
+    receipt_codes: Mapping[ReceiptCode, int]
+    """How many receipts of the epoch's bundles got each code."""
+
+    corrections: int
+    """Lanes of earlier epochs that late receipts changed."""
 
     transactions: tuple[AppliedTransaction, ...]
     """Network facts booked in this epoch."""
 
     anchor: AppliedTransaction
     """The transaction that anchored this epoch's checkpoint."""
+
+    @property
+    def receipts(self) -> int:
+        """Receipts in the epoch's bundles, with any code."""
+        return sum(self.receipt_codes.values())
 
 
 def read_figures(files: Sequence[bytes], trust: Trust) -> list[EpochFigures]:
@@ -85,59 +157,115 @@ def read_figures(files: Sequence[bytes], trust: Trust) -> list[EpochFigures]:
 
 
 def _figures_of(report: Report, case: Case) -> EpochFigures:
-    result = proven(case.result)
-    contents = case.contents
+    result, seal = proven(case.result), proven(case.seal)
+    contents, opening = case.contents, proven(case.opening)
     return EpochFigures(
         epoch=contents.epoch,
         terms=proven(case.terms).value,
         report=report,
         bill_lines=tuple(_bill_lines(case)),
+        uncredited_lines=tuple(_uncredited_lines(case)),
+        media_ms=_media_ms(result.settlement.lanes, opening.cap_use, result.settlement.cap_use),
         lines=result.lines,
+        sum_tree=sum_tree_of(result.lines),
         entries=result.entries,
+        opening=opening,
         closing=result.closing,
         checkpoint=proven(case.checkpoint),
-        receipts=sum(len(check.receipt_codes) for check in case.checks),
+        result_place=_result_place(case),
+        receipt_codes=Counter(code for codes in seal.judgement.codes for code in codes),
+        corrections=len(seal.corrections),
         transactions=case.transactions,
         anchor=read_transaction(parse_fact(contents.anchor)),
     )
 
 
+def _carrier(lane: JudgedLane) -> bytes:
+    return lane.payee_key if lane.is_cdn else PEERS
+
+
 def _bill_lines(case: Case) -> list[BillLine]:
-    """Split every payee's charge over contents; then add up by content and source."""
+    """Split every payee's charge over contents; then add up by content and carrier."""
     settlement = proven(case.result).settlement
-    credited: dict[tuple[bytes, bool], dict[bytes, int]] = defaultdict(lambda: defaultdict(int))
-    uncredited: dict[tuple[bytes, bool], int] = defaultdict(int)
+    delivered: dict[tuple[bytes, bool], dict[tuple[bytes, bytes], int]]
+    delivered = defaultdict(lambda: defaultdict(int))
     for lane, outcome in zip(settlement.lanes, settlement.outcomes, strict=True):
-        credited[lane.payee_account, lane.is_cdn][lane.content_id] += outcome.credited_bytes
-        uncredited[lane.content_id, lane.is_cdn] += outcome.uncredited_bytes
-    charge_stroops: dict[tuple[bytes, bool], int] = defaultdict(int)
+        carried = delivered[lane.payee_account, lane.is_cdn]
+        carried[lane.content_id, _carrier(lane)] += outcome.credited_bytes
+    charge_stroops: dict[tuple[bytes, bytes], int] = defaultdict(int)
     for charge in settlement.charges:
-        contents = credited[charge.payee, charge.source == "cdn"]
-        ordered = sorted(contents)
+        carried = delivered[charge.payee, charge.source == "cdn"]
+        ordered = sorted(carried)
         shares = split_by_largest_remainder(
-            charge.charge_stroops, [contents[content] for content in ordered]
+            charge.charge_stroops, [carried[place] for place in ordered]
         )
-        for content, share_stroops in zip(ordered, shares, strict=True):
-            charge_stroops[content, charge.source == "cdn"] += share_stroops
-    bytes_by_line: dict[tuple[bytes, bool], int] = defaultdict(int)
-    for (_, is_cdn), contents in credited.items():
-        for content, amount_bytes in contents.items():
-            bytes_by_line[content, is_cdn] += amount_bytes
+        for place, share_stroops in zip(ordered, shares, strict=True):
+            charge_stroops[place] += share_stroops
+    credited: dict[tuple[bytes, bytes], int] = defaultdict(int)
+    for carried in delivered.values():
+        for place, amount_bytes in carried.items():
+            credited[place] += amount_bytes
     lines = [
         BillLine(
             epoch=case.contents.epoch,
             content_id=content,
-            is_cdn=is_cdn,
-            bytes_credited=bytes_by_line[content, is_cdn],
-            bytes_uncredited=uncredited[content, is_cdn],
-            charge_stroops=charge_stroops[content, is_cdn],
+            carrier=carrier,
+            bytes_credited=credited[content, carrier],
+            charge_stroops=charge_stroops[content, carrier],
         )
-        for content, is_cdn in sorted({*bytes_by_line, *uncredited, *charge_stroops})
+        for content, carrier in sorted({*credited, *charge_stroops})
     ]
     leaf = proven(case.result).result_leaf
-    billed_bytes = sum(line.bytes_credited for line in lines)
-    credited_bytes = leaf.bytes_p2p_credited + leaf.bytes_cdn_credited
-    require_equal("Σ bill bytes", got=billed_bytes, want=credited_bytes)
+    for source, is_cdn, want in (
+        ("P2P", False, leaf.bytes_p2p_credited),
+        ("CDN", True, leaf.bytes_cdn_credited),
+    ):
+        billed_bytes = sum(line.bytes_credited for line in lines if line.is_cdn == is_cdn)
+        require_equal(f"Σ bill bytes, {source}", got=billed_bytes, want=want)
     billed_stroops = sum(line.charge_stroops for line in lines)
     require_equal("Σ bill lines", got=billed_stroops, want=leaf.charged_stroops)
-    return lines
+    return [line for line in lines if line.bytes_credited or line.charge_stroops]
+
+
+def _uncredited_lines(case: Case) -> Iterator[UncreditedLine]:
+    settlement = proven(case.result).settlement
+    sums: dict[tuple[bytes, bytes, int], int] = defaultdict(int)
+    for lane, outcome in zip(settlement.lanes, settlement.outcomes, strict=True):
+        if outcome.uncredited_bytes:
+            place = lane.content_id, _carrier(lane), outcome.reason
+            sums[place] += outcome.uncredited_bytes
+    for (content, carrier, reason), amount_bytes in sorted(sums.items()):
+        yield UncreditedLine(
+            epoch=case.contents.epoch,
+            content_id=content,
+            carrier=carrier,
+            reason=reason,
+            bytes_uncredited=amount_bytes,
+        )
+
+
+def _media_ms(
+    lanes: Sequence[JudgedLane], before: Mapping[bytes, CapUse], after: Mapping[bytes, CapUse]
+) -> dict[bytes, int]:
+    """Media time per content: what each entitlement's session stated beyond what it had stated."""
+    contents = {lane.entitlement_digest: lane.content_id for lane in lanes}
+    sums: dict[bytes, int] = defaultdict(int)
+    for entitlement, content in contents.items():
+        stated = after[entitlement].media_ms if entitlement in after else 0
+        known = before[entitlement].media_ms if entitlement in before else 0
+        if stated > known:
+            sums[content] += stated - known
+    return dict(sums)
+
+
+def _result_place(case: Case) -> ResultPlace:
+    contents, seal = case.contents, proven(case.seal)
+    before = RootBuilder.restore(contents.frontier)
+    return ResultPlace(
+        leaf=contents.leaves[len(seal.leaves)],
+        leaf_index=before.size + len(seal.leaves),
+        first_leaf_index=before.size,
+        frontier=before.subtrees,
+        leaves=contents.leaves,
+        checkpoint_note=contents.checkpoint,
+    )
