@@ -1,6 +1,7 @@
 """The standard rule "traffic paid by the broadcaster": worked examples and properties."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -51,14 +52,8 @@ def lane(received_bytes: int, entitlement: int = 1, payee: int = 1, **changes: A
 
 
 def cdn(received_bytes: int, payee: int | None, cdn_key: int, entitlement: int = 1) -> LaneInput:
-    return lane(
-        received_bytes,
-        entitlement,
-        payee or 0,
-        source=LaneSource.CDN,
-        payee_key=key(cdn_key),
-        **({"payee": b""} if payee is None else {}),
-    )
+    made = lane(received_bytes, entitlement, source=LaneSource.CDN, payee_key=key(cdn_key))
+    return replace(made, payee=b"" if payee is None else key(payee))
 
 
 PRICE = Parameters(
