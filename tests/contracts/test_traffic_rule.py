@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts.language import RuleFailedError
@@ -229,6 +229,7 @@ TRAFFIC = st.lists(
 )
 
 
+@settings(deadline=None, max_examples=50)
 @given(TRAFFIC, st.lists(st.integers(0, 24), max_size=6), st.integers(0, 1_000_000))
 def test_totals_do_not_depend_on_how_time_is_cut(
     traffic: list[tuple[int, int, int]], cuts: list[int], fee_ppm: int
@@ -258,6 +259,7 @@ def test_totals_do_not_depend_on_how_time_is_cut(
         assert row.fee_stroops == fee_ppm * row.charge_stroops // 1_000_000
 
 
+@settings(deadline=None, max_examples=50)
 @given(
     st.lists(st.integers(0, (1 << 63) - 1), min_size=1, max_size=8),
     st.integers(1, (1 << 63) - 1),
@@ -278,6 +280,7 @@ def test_cap_is_used_exactly_and_each_share_is_within_one_byte(claims: list[int]
             assert share * cap // total <= bytes_ <= -(-share * cap // total)
 
 
+@settings(deadline=None, max_examples=50)
 @given(TRAFFIC)
 def test_money_is_conserved(traffic: list[tuple[int, int, int]]) -> None:
     lanes = [lane(received, e, p, max_bytes=6_000_000) for e, p, received in traffic]
@@ -288,6 +291,7 @@ def test_money_is_conserved(traffic: list[tuple[int, int, int]]) -> None:
     assert paid + result.fee_stroops == result.charge_stroops
 
 
+@settings(deadline=None, max_examples=50)
 @given(TRAFFIC, st.randoms(use_true_random=False))
 def test_order_of_uncapped_lanes_does_not_matter(
     traffic: list[tuple[int, int, int]], random: Any

@@ -4,7 +4,7 @@ import sys
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts.language import (
@@ -388,6 +388,7 @@ def test_deepest_allowed_calls_run_on_half_of_the_stack() -> None:
     assert nest(500) == 1
 
 
+@settings(deadline=None, max_examples=100)
 @given(st.integers(-(2**64), 2**64), st.integers(-(2**64), 2**64).filter(bool))
 def test_division_reassembles_its_dividend(dividend: int, divisor: int) -> None:
     source = b"def f(a, b):\n    return [a // b, a % b, a // b * b + a % b]\n"
@@ -409,12 +410,14 @@ PLAIN = st.recursive(
 )
 
 
+@settings(deadline=None, max_examples=100)
 @given(PLAIN)
 def test_value_goes_in_and_out_unchanged(value: Any) -> None:
     result = run("def f(x):\n    return [x, x == x, x in [x]]\n", value)
     assert exactly(result) == exactly([value, True, True])
 
 
+@settings(deadline=None, max_examples=100)
 @given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from(["a", "b"]), st.booleans())))
 def test_sorting_is_the_same_on_the_quick_way_and_the_slow_one(rows: list[Any]) -> None:
     quick = run("def f(x):\n    return sorted([(a, b) for a, b, _ in x])\n", rows)
@@ -431,6 +434,7 @@ def is_refused(source: bytes) -> bool:
     return False
 
 
+@settings(deadline=None, max_examples=100)
 @given(st.binary(max_size=200))
 def test_random_bytes_are_refused_and_nothing_else_happens(source: bytes) -> None:
     assert is_refused(source)
@@ -444,6 +448,7 @@ WORDS = st.sampled_from(
 )
 
 
+@settings(deadline=None, max_examples=100)
 @given(st.lists(WORDS, max_size=60))
 def test_random_words_get_a_verdict_and_nothing_else_happens(words: list[str]) -> None:
     source = ("def f():\n    " + " ".join(words)).encode()
