@@ -19,6 +19,14 @@ from contracts.registry import (
     load_standard,
     rule_from_source,
 )
+from contracts.settlement import (
+    ALLOCATION_BYTES_PER_LANE,
+    ALLOCATION_BYTES_PER_ROW,
+    BASE_ALLOCATION_BYTES,
+    BASE_STEPS,
+    STEPS_PER_LANE,
+    STEPS_PER_ROW,
+)
 
 STANDARD = Path(contracts.__file__).parent / "standard"
 
@@ -41,6 +49,16 @@ def test_released_rule_has_its_golden_digest_and_passes_the_check(name: str) -> 
     rule = load_standard(name)
     assert rule == Rule(source=source, digest=bytes.fromhex(digest))
     rule.parse().check()
+
+
+def test_page_of_the_rules_states_the_digests_and_the_budgets() -> None:
+    page = (Path(contracts.__file__).parent.parent / "RULES.md").read_text()
+    for name, digest in GOLDEN.items():
+        assert f"| `{name}` | `{digest}` |" in page
+    for number in (BASE_STEPS, STEPS_PER_LANE, ALLOCATION_BYTES_PER_LANE, ALLOCATION_BYTES_PER_ROW):
+        assert f"{number:,}" in page
+    assert f"{STEPS_PER_ROW:,} a row" in page
+    assert f"{BASE_ALLOCATION_BYTES >> 20} MiB" in page
 
 
 def test_digest_of_a_rule_is_no_plain_hash_of_its_source() -> None:
