@@ -9,7 +9,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from ledger.config import EMBEDDED_BROKER, ConfigError, Settings, need
-from ledger.store.engine import libpq_uri
+from ledger.store.engine import libpq_conninfo
 
 BUNDLES_QUEUE: Final = "bundles"
 """One message a bundle to judge: many, each some milliseconds."""
@@ -89,7 +89,7 @@ def _transport_options(settings: Settings, scheme: str) -> dict[str, Any]:
             "poll_interval_ms": 20,
         }
         if settings.broker_url == EMBEDDED_BROKER:
-            options["conn_string"] = libpq_uri(need("database_url", settings.database_url))
+            options["conn_string"] = libpq_conninfo(need("database_url", settings.database_url))
         return options
     if scheme in {"redis", "rediss"}:
         # Without the throttle a dead worker's messages come back after a hundred seconds.

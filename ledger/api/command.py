@@ -55,7 +55,10 @@ def _parser() -> argparse.ArgumentParser:
         "--listen", default=DEFAULT_LISTEN, metavar="HOST:PORT", help="port 0 takes a free one"
     )
     common.add_argument(
-        "--ready-file", type=Path, metavar="FILE", help="gets the base URL once it answers"
+        "--ready-file",
+        type=Path,
+        metavar="FILE",
+        help='gets {"url", "pid"} as JSON once it answers',
     )
     api = commands.add_parser(
         "serve", parents=[common], help="the operator: collector, clock, public log, epochs"

@@ -1,9 +1,10 @@
 """Serving: one uvicorn process on one socket, with a file that says when it is ready.
 
-Used by the API and by the issuer. Port 0 takes a free port; the ready file then holds the base URL,
+Used by API, issuer and demo CDN. Port 0 takes a free port; the ready file then holds the base URL,
 so whoever started the process knows where it answers. Logs go to standard error.
 """
 
+import json
 import os
 import socket
 from pathlib import Path
@@ -12,7 +13,7 @@ from urllib.parse import urlsplit
 
 import structlog
 import uvicorn
-from fastapi import FastAPI
+from starlette.applications import Starlette
 
 BACKLOG: Final = 1_024
 SHUTDOWN_S: Final = 10
@@ -53,16 +54,20 @@ def url_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def serve(app: FastAPI, listener: socket.socket, ready_file: Path | None) -> None:
+def serve(app: Starlette, listener: socket.socket, ready_file: Path | None) -> None:
     """Serve until SIGINT or SIGTERM; requests under way get some seconds to end.
 
     Args:
         app: What answers.
         listener: Bound and listening.
-        ready_file: Gets the base URL and a newline when requests are answered.
+        ready_file: Gets URL and process number as JSON when requests are answered.
     """
     config = uvicorn.Config(
-        app, log_config=None, access_log=False, timeout_graceful_shutdown=SHUTDOWN_S
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=SHUTDOWN_S,
     )
     _Server(config, listener, ready_file).run(sockets=[listener])
 
@@ -86,7 +91,7 @@ class _Server(uvicorn.Server):
 
 
 def write_ready_file(path: Path, url: str) -> None:
-    """Write a URL so that a reader sees all of it or nothing."""
+    """Write URL and process number as JSON so that a reader sees all of it or nothing."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(url + "\n", encoding="utf-8")
+    draft.write_text(json.dumps({"url": url, "pid": os.getpid()}) + "\n", encoding="utf-8")
     draft.replace(path)

@@ -7,7 +7,6 @@ format with the body bytes really sent, so an aborted range counts what went out
 """
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -167,10 +166,3 @@ def sum_access_log(path: Path) -> dict[str, int]:
             sums["body_bytes"] += int(body_bytes)
             sums["aborted_requests"] += status == "499"
     return sums
-
-
-def write_ready_file(path: Path, content: dict[str, object]) -> None:
-    """Write a ready file in one step, so that a reader sees all of it or nothing."""
-    draft = path.with_name(f".{path.name}.draft")
-    draft.write_text(json.dumps(content), encoding="utf-8")
-    draft.replace(path)

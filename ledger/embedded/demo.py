@@ -29,6 +29,7 @@ from ledger.embedded.papers import (
     DomainAccounts,
     Papers,
     Places,
+    make_party_keys,
     random_passphrase,
     sign_papers,
 )
@@ -117,6 +118,7 @@ class Demo:
         self._logs = _new_folder(self._private / "logs")
         self._audit = _new_folder(self._private / "audit")
         self._log = _new_folder(self._private / "log")
+        self._party_seeds = make_party_keys(self._private)
         cluster = PostgresCluster(scratch / "postgres")
         self._supervisor = Supervisor(self._logs, {})
         try:
@@ -230,6 +232,7 @@ class Demo:
         genesis_s = self._gateway.latest_ledger().close_time_s + START_ALLOWANCE_S
         papers = sign_papers(
             self._private,
+            seeds=self._party_seeds,
             places=places,
             accounts=DomainAccounts(channels=channels, **single),
             broadcaster_seed=read_seed(self._private / "keys" / "broadcaster.seed"),

@@ -7,6 +7,7 @@ activation, and the trust file a reader would get from the parties. The Stellar 
 
 import os
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,6 +80,18 @@ def write_secret(path: Path, seed: bytes) -> None:
         stream.write(seed.hex() + "\n")
 
 
+PARTIES = ("issuing", "log", "dao")
+"""Who signs papers besides the broadcaster's account; each has a seed file `NAME.seed`."""
+
+
+def make_party_keys(folder: Path) -> dict[str, bytes]:
+    """Make the parties' seeds, each in a new private file of the folder, and return them."""
+    seeds = {name: generate_seed() for name in PARTIES}
+    for name, seed in seeds.items():
+        write_secret(folder / f"{name}.seed", seed)
+    return seeds
+
+
 def random_passphrase() -> str:
     """Return a passphrase for a new test network, so that no signature fits two of them."""
     return f"swarmledger devnet ; {secrets.token_hex(8)}"
@@ -87,23 +100,22 @@ def random_passphrase() -> str:
 def sign_papers(
     folder: Path,
     *,
+    seeds: Mapping[str, bytes],
     places: Places,
     accounts: DomainAccounts,
     broadcaster_seed: bytes,
     genesis_s: int,
 ) -> Papers:
-    """Make the keys, sign everything, and write the files.
+    """Sign everything and write the files.
 
     Args:
         folder: New files go here; it must be private (0700).
+        seeds: The parties' seeds, from `make_party_keys` in the same folder.
         places: Where the parties reach each other.
         accounts: Accounts of the settlement domain.
         broadcaster_seed: Seed of the broadcaster's account; signs the binding.
         genesis_s: Ledger time at which epoch 0 begins.
     """
-    seeds = {name: generate_seed() for name in ("issuing", "log", "dao")}
-    for name in ("issuing", "log", "dao"):
-        write_secret(folder / f"{name}.seed", seeds[name])
     keys = {name: public_key_of(seed) for name, seed in seeds.items()}
     rule = load_standard("traffic")
     origin = f"swarmledger.demo/{accounts.broadcaster.hex()[:16]}"

@@ -13,6 +13,7 @@ statement trigger on the same function.
 import hashlib
 from typing import Final, TypeAlias
 
+from psycopg.conninfo import make_conninfo
 from sqlalchemy import Engine, create_engine, make_url, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
@@ -22,7 +23,7 @@ __all__ = [
     "DatabaseUnavailableError",
     "Session",
     "SessionFactory",
-    "libpq_uri",
+    "libpq_conninfo",
     "make_session_factory",
     "open_engine",
     "open_sessions",
@@ -60,10 +61,13 @@ def open_engine(database_url: str, *, pool_size: int = 5) -> Engine:
     )
 
 
-def libpq_uri(database_url: str) -> str:
-    """Return the database's URI as libpq and other drivers read it; it may hold a password."""
-    url = make_url(database_url).set(drivername="postgresql")
-    return url.render_as_string(hide_password=False)
+def libpq_conninfo(database_url: str) -> str:
+    """Return the database's address as libpq's key=value pairs; it may hold a password.
+
+    Not as a URI: the queue client's own URI parser drops the folder of a Unix socket.
+    """
+    uri = make_url(database_url).set(drivername="postgresql")
+    return make_conninfo(uri.render_as_string(hide_password=False))
 
 
 def make_session_factory(engine: Engine) -> SessionFactory:
