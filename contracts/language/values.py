@@ -183,7 +183,7 @@ def _write_key(value: Internal, parts: list[str], at: Place, meter: Meter, depth
 
 def keys_in_order(container: DictValue) -> list[Internal]:
     """Return the keys of a dict in insertion order."""
-    return [key if type(key) is str else key.original for key in container]  # type: ignore[attr-defined]
+    return [key.original if isinstance(key, TextKey) else key for key in container]
 
 
 def items_of(value: Internal, at: Place, meter: Meter, what: str) -> Any:
