@@ -28,7 +28,7 @@ from engine_plugin.torrents import TorrentFile, make_torrent, read_torrent
 from ledger.evidence.keys import public_key_of
 
 _TORRENT_SIZE_MAX = 64 << 20
-_LOOPBACK_PREFIXES = ("127.", "::1")
+_LOOPBACK_PREFIXES = ("127.", "[::1]")
 
 app = typer.Typer(
     name="swarmledger engine",
@@ -52,6 +52,9 @@ ReceiptPort = Annotated[int, typer.Option(min=0, max=65535, help="Side channel's
 Json = Annotated[bool, typer.Option("--json", help="One JSON object per line on stdout.")]
 DieWithParent = Annotated[bool, typer.Option(help="Stop when the parent process is gone.")]
 ParentPid = Annotated[int | None, typer.Option(help="Stop when this process is gone.")]
+Utp = Annotated[
+    bool | None, typer.Option("--utp/--tcp", help="Dial over uTP first; TCP only on loopback.")
+]
 Discover = Annotated[bool, typer.Option(help="Use DHT, local discovery and port mapping.")]
 EntitlementFile = Annotated[Path | None, typer.Option(help="An entitlement for this key.")]
 EntitlementUrl = Annotated[str | None, typer.Option(help="Back end that issues entitlements.")]
@@ -76,6 +79,7 @@ def seed(
     upload_limit: UploadLimit = 0,
     download_limit: DownloadLimit = 0,
     receipt_port: ReceiptPort = 0,
+    utp: Utp = None,
     discover: Discover = False,
     parent_pid: ParentPid = None,
     die_with_parent: DieWithParent = False,
@@ -110,6 +114,7 @@ def seed(
             download_limit=download_limit,
             uses_web_seeds=False,
             discovers=discover,
+            dials_utp=not listen.startswith(_LOOPBACK_PREFIXES) if utp is None else utp,
             parent_pid=os.getppid() if die_with_parent else parent_pid,
         )
         _run(config, as_json=as_json)
@@ -136,6 +141,7 @@ def view(
         bool, typer.Option(help="Let web seeds lie on local addresses; implied on loopback.")
     ] = False,
     sequential: Annotated[bool, typer.Option(help="Prefer pieces in order.")] = False,
+    utp: Utp = None,
     discover: Discover = False,
     parent_pid: ParentPid = None,
     die_with_parent: DieWithParent = False,
@@ -168,6 +174,7 @@ def view(
             download_limit=download_limit,
             uses_web_seeds=web_seeds,
             discovers=discover,
+            dials_utp=not listen.startswith(_LOOPBACK_PREFIXES) if utp is None else utp,
             is_sequential=sequential,
             allows_local_web_seeds=allow_local_web_seeds or listen.startswith(_LOOPBACK_PREFIXES),
             parent_pid=os.getppid() if die_with_parent else parent_pid,

@@ -46,6 +46,8 @@ class EngineConfig:
     uses_web_seeds: bool = True
     discovers: bool = False
     """Whether to use DHT, local discovery, port mapping and trackers."""
+    dials_utp: bool = True
+    """Whether to dial peers over uTP before TCP."""
     is_sequential: bool = False
     allows_local_web_seeds: bool = False
     parent_pid: int | None = None

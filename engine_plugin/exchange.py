@@ -40,6 +40,7 @@ RESEND_AFTER_S = 3.0
 
 ENTITLEMENTS_SENT_MAX = 8
 _FORGET_DIAL_S = 600.0
+_PEER_IDS_MAX = 10_000
 
 Emit = Callable[..., None]
 
@@ -48,10 +49,11 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class _Dialling:
-    """What is remembered of one key that is not connected."""
+    """What is remembered of one key and peer-id that has no channel."""
 
-    seen_s: float
     next_s: float
+    """Monotonic seconds before which it is not dialled."""
+
     failures: int = 0
     task: asyncio.Task[None] | None = None
 
@@ -89,8 +91,11 @@ class Exchange:
         self._epoch = epoch
         self._emit = emit
         self._own_key = b""
+        self._next_debtors_s = 0.0
         self._key_by_peer: dict[PeerKey, bytes] = {}
-        self._dialling: dict[bytes, _Dialling] = {}
+        self._dialling: dict[tuple[bytes, bytes], _Dialling] = {}
+        self._addresses: dict[bytes, Endpoint] = {}
+        self._connections: dict[bytes, dict[Connection, None]] = {}
         self._sent_at_s: dict[bytes, float] = {}
         self._logged: set[tuple[str, Refusal]] = set()
 
@@ -106,11 +111,12 @@ class Exchange:
                 self._look_at(snapshot, now_s)
         for key, channel in list(self.side.table.proved.items()):
             self._resend(key, channel, now_s)
-        stale = [
-            key for key, state in self._dialling.items() if now_s - state.next_s > _FORGET_DIAL_S
-        ]
-        for key in stale:
-            del self._dialling[key]
+        self.dial_debtors(now_s)
+        self._dialling = {
+            peer: state
+            for peer, state in self._dialling.items()
+            if now_s - state.next_s < _FORGET_DIAL_S
+        }
 
     def send_receipt(self, payee_key: bytes, raw: bytes) -> bool:
         """Send a receipt to its payee, if there is a channel; else it waits in the journal."""
@@ -120,6 +126,26 @@ class Exchange:
         self._sent_at_s[payee_key] = time.monotonic()
         channel.send(RecordCode.RECEIPT, raw)
         return True
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether there is a channel, or one is being dialled."""
+        states = self._dialling.values()
+        is_dialling = any(state.task is not None and not state.task.done() for state in states)
+        return is_dialling or bool(self.side.table.all)
+
+    def dial_debtors(self, now_s: float, *, is_last: bool = False) -> None:
+        """Dial those whom we owe a receipt and who left the swarm; all at once when it is last."""
+        if not is_last and now_s < self._next_debtors_s:
+            return
+        self._next_debtors_s = now_s + RESEND_AFTER_S
+        for key in {receipt.payee_key for receipt in self._lanes.list_unacknowledged()}:
+            address = self._addresses.get(key)
+            if address is not None and not self.is_connected(key):
+                state = self._dialling.setdefault((key, b""), _Dialling(now_s))
+                if is_last:
+                    state.next_s = now_s
+                self._dial_when_due(state, address, key, now_s)
 
     def is_connected(self, key: bytes) -> bool:
         """Tell whether there is a proved channel to a key."""
@@ -139,17 +165,16 @@ class Exchange:
             self._present(channel)
 
     def connections_of(self, peer_id: bytes) -> Iterable[Connection]:
-        """Return the BitTorrent connections of a peer-id."""
+        """Return the BitTorrent connections of a peer-id in this run, ended ones included."""
         for snapshot in self._snapshots():
-            if snapshot.peer_id == peer_id and snapshot.handshake_done and snapshot.local_endpoint:
-                yield Connection(
-                    Endpoint(*split_endpoint(snapshot.local_endpoint)),
-                    Endpoint(*split_endpoint(snapshot.endpoint)),
-                )
+            if snapshot.peer_id == peer_id and snapshot.handshake_done:
+                self._remember_connection(snapshot)
+        return tuple(self._connections.get(peer_id, ()))
 
     def on_open(self, channel: Channel) -> None:
         """Present our entitlements and whatever the peer has not acknowledged."""
-        self._dialling.pop(channel.peer_key, None)
+        for peer in [peer for peer in self._dialling if peer[0] == channel.peer_key]:
+            del self._dialling[peer]
         self._present(channel)
         try:
             waiting = self._lanes.list_unacknowledged(channel.peer_key)
@@ -206,26 +231,42 @@ class Exchange:
             _log.warning("channel_refused", peer=str(channel.address), reason=detail)
             self._emit("refused", what="channel", peer=str(channel.address), code=str(refusal))
 
+    def _remember_connection(self, snapshot: PeerSnapshot) -> None:
+        if not snapshot.local_endpoint:
+            return
+        if len(self._connections) >= _PEER_IDS_MAX:
+            self._connections.pop(next(iter(self._connections)))
+        connection = Connection(
+            Endpoint(*split_endpoint(snapshot.local_endpoint)),
+            Endpoint(*split_endpoint(snapshot.endpoint)),
+        )
+        self._connections.setdefault(snapshot.peer_id, {})[connection] = None
+
     def _look_at(self, snapshot: PeerSnapshot, now_s: float) -> None:
         hint = parse_handshake(snapshot.client)
         if hint is None or hint.public_key == self._own_key:
             return
+        self._remember_connection(snapshot)
         channel = self.side.table.proved.get(hint.public_key)
         if channel is not None and channel.peer_id == snapshot.peer_id:
             channel.prove_connections(self.connections_of(snapshot.peer_id))
             return
         if not hint.receipt_port:
             return
-        state = self._dialling.get(hint.public_key)
-        if state is None:
-            wait_s = 0.0 if snapshot.is_outgoing else ANSWERER_DIALS_AFTER_S
-            state = self._dialling[hint.public_key] = _Dialling(now_s, now_s + wait_s)
+        address = Endpoint(split_endpoint(snapshot.endpoint)[0], hint.receipt_port)
+        self._addresses[hint.public_key] = address
+        # Whoever comes back comes with another peer-id, and is dialled without the old delays.
+        wait_s = 0.0 if snapshot.is_outgoing else ANSWERER_DIALS_AFTER_S
+        state = self._dialling.setdefault(
+            (hint.public_key, snapshot.peer_id), _Dialling(now_s + wait_s)
+        )
+        self._dial_when_due(state, address, hint.public_key, now_s)
+
+    def _dial_when_due(self, state: _Dialling, address: Endpoint, key: bytes, now_s: float) -> None:
         if now_s >= state.next_s and (state.task is None or state.task.done()):
-            wait_s = min(REDIAL_FIRST_S * 2**state.failures, REDIAL_MOST_S)
+            state.next_s = now_s + min(REDIAL_FIRST_S * 2**state.failures, REDIAL_MOST_S)
             state.failures = min(state.failures + 1, 10)
-            state.next_s = now_s + wait_s
-            address = Endpoint(split_endpoint(snapshot.endpoint)[0], hint.receipt_port)
-            state.task = asyncio.create_task(self._dial(address, hint.public_key))
+            state.task = asyncio.create_task(self._dial(address, key))
 
     async def _dial(self, address: Endpoint, key: bytes) -> None:
         if not await self.side.dial(address, expected_key=key):

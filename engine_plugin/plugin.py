@@ -156,6 +156,7 @@ class EnginePlugin:
                 upload_limit=config.upload_limit,
                 download_limit=config.download_limit,
                 discovers=config.discovers,
+                dials_utp=config.dials_utp,
                 allows_local_web_seeds=config.allows_local_web_seeds,
             )
         )
@@ -491,6 +492,7 @@ class EnginePlugin:
         paused_s = time.monotonic()
         if self._exchange is not None and self._accounting is not None:
             self._guard("receipts", lambda _: self._sign_all(), paused_s)
+            self._exchange.dial_debtors(paused_s, is_last=True)
             await self._linger(min(deadline_s - 2.0, paused_s + STOP_LINGER_S))
             self._guard("bundles", lambda _: self._bundle_all(), paused_s)
         if self._uploader is not None:
@@ -511,7 +513,7 @@ class EnginePlugin:
 
     async def _linger(self, until_s: float) -> None:
         """Let peers' last receipts and acknowledgements come in."""
-        while self._exchange is not None and self._exchange.side.table.proved:
+        while self._exchange is not None and self._exchange.is_busy:
             if time.monotonic() >= until_s:
                 return
             await asyncio.sleep(0.05)

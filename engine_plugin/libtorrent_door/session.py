@@ -94,6 +94,8 @@ class SessionOptions:
     """Whether to tell peers of each other (PEX)."""
     allows_local_web_seeds: bool = False
     """Whether web seeds may lie on loopback or private addresses."""
+    dials_utp: bool = True
+    """Whether to dial over uTP before TCP: kind to home uplinks, slower on a fast network."""
     upload_slots: int = 64
     """Peers served at the same time; n ≥ 1."""
     web_seed_request_bytes: int = 4 * 1024 * 1024
@@ -488,7 +490,10 @@ def _settings(options: SessionOptions) -> dict[str, object]:
         # Dialling acts on the tick; the default is 500 ms.
         "tick_interval": 100,
         "min_reconnect_time": 5,
+        # A killed peer says nothing over uTP; keep-alives go out at half this time.
+        "peer_timeout": 20,
         "listen_interfaces": options.listen,
+        "enable_outgoing_utp": options.dials_utp,
         # A port next to the one that was asked for is a port that nobody dials.
         "max_retry_port_bind": 0,
         "enable_dht": options.discovers,
