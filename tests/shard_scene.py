@@ -137,9 +137,7 @@ class ShardScene:
     def sweep(self) -> list[int]:
         """Sweep, a lease after the sweep before."""
         self.now += timedelta(seconds=31)
-        return sweep_bundles(
-            self.sessions, now=self.now, lease=timedelta(seconds=30), limit=1_000
-        )
+        return sweep_bundles(self.sessions, now=self.now, lease=timedelta(seconds=30), limit=1_000)
 
     def judge_all(self) -> None:
         for bundle_id in self.sweep():

@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ledger.config import ConfigError, load_settings, need
 from ledger.evidence.errors import EvidenceError
-from ledger.store.engine import open_sessions
+from ledger.store.engine import make_session_factory, open_engine
 from ledger.store.migrate import describe_drift, upgrade
 from ledger.store.shard_store import parse_registration, register
 
@@ -68,8 +68,11 @@ def _register(arguments: argparse.Namespace) -> bool:
             "activation_file", arguments.activation or settings.activation_file
         ).read_bytes(),
     )
-    sessions = open_sessions(need("database_url", settings.database_url))
-    with sessions.begin() as session:
-        shard = register(session, registration)
+    engine = open_engine(need("database_url", settings.database_url))
+    try:
+        with make_session_factory(engine).begin() as session:
+            shard = register(session, registration)
+    finally:
+        engine.dispose()
     print(shard.account.hex())
     return True

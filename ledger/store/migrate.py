@@ -5,6 +5,7 @@ beside this module. `upgrade` may run in several processes at once: an advisory 
 second one wait and find nothing to do. Nothing is ever downgraded.
 """
 
+import io
 import warnings
 from pathlib import Path
 from typing import Any, Final
@@ -66,7 +67,7 @@ def include_object(_object: Any, name: str | None, kind: str, _reflected: bool, 
 
 
 def _run(database_url: str, run_command: Any) -> None:
-    config = Config()
+    config = Config(stdout=io.StringIO())
     config.set_main_option("script_location", str(find_migrations()).replace("%", "%%"))
     engine = create_engine(make_url(database_url).set(drivername=DRIVER), poolclass=pool.NullPool)
     with engine.connect() as connection, warnings.catch_warnings():

@@ -49,7 +49,9 @@ def busy_bundles(scene: ShardScene, epoch: int) -> list[bytes]:
             ],
         ),
         make_payee_bundle("ann", epoch, [bob], [make_receipt(bob, "bob", "ann", epoch, 104_729)]),
-        make_viewer_bundle("ann", epoch, [ann], [make_receipt(ann, "ann", "cdn", epoch, 1_299_709)]),
+        make_viewer_bundle(
+            "ann", epoch, [ann], [make_receipt(ann, "ann", "cdn", epoch, 1_299_709)]
+        ),
     ]
 
 
@@ -219,7 +221,7 @@ def test_a_crash_before_any_commit_leaves_the_state_that_the_next_run_goes_on_fr
     scene, monkeypatch
 ):
     """Each write of the two large transitions fails once; the log is that of an undisturbed run."""
-    import ledger.sealing.transitions as transitions
+    from ledger.sealing import transitions
 
     class Crash(Exception):
         pass

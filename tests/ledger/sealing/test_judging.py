@@ -1,0 +1,113 @@
+"""Judging from the queue of rows: once, whatever is lost, repeated or killed."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from shard_scene import ShardScene, make_shard_scene
+from simulated_operator import key, make_entitlement, make_payee_bundle, make_receipt
+from sqlalchemy import text
+
+from ledger.audit.verify import Verdict, verify_audit_file
+from ledger.books.judgement import BundleCode, ReceiptCode
+from ledger.sealing.judging import JudgingOutcome, judge_bundle
+from ledger.store.bundle_store import claim_bundle, find_by_digest, list_refusals
+
+pytestmark = pytest.mark.postgres
+
+
+@pytest.fixture
+def scene(database_url: str, tmp_path: Path) -> Iterator[ShardScene]:
+    with make_shard_scene(database_url, tmp_path) as made:
+        made.reach_epoch(0)
+        yield made
+
+
+def upload(scene: ShardScene, number: int = 0) -> bytes:
+    ann = make_entitlement(scene.operator, "ann")
+    stranger = make_entitlement(scene.operator, "bob", terms_digest=bytes(32))
+    receipts = [
+        make_receipt(ann, "ann", "seeder", 0, 999_983),
+        make_receipt(stranger, "bob", "seeder", 0, 999_979),
+    ]
+    raw = make_payee_bundle("seeder", 0, [ann, stranger], receipts, number)
+    return scene.upload(raw).value.bundle_digest
+
+
+def rows(scene: ShardScene, table: str) -> list[tuple]:
+    with scene.sessions.begin() as session:
+        return [tuple(row) for row in session.execute(text(f"SELECT * FROM {table} ORDER BY 1, 3"))]
+
+
+def test_judging_twice_changes_nothing(scene):
+    upload(scene)
+    (bundle_id,) = scene.sweep()
+    assert judge_bundle(scene.sessions, bundle_id, attempts_max=5) == JudgingOutcome.JUDGED
+    before = rows(scene, "bundles"), rows(scene, "receipts")
+    again = judge_bundle(scene.sessions, bundle_id, attempts_max=5)
+    assert again == JudgingOutcome.NOTHING_TO_DO
+    assert (rows(scene, "bundles"), rows(scene, "receipts")) == before
+    assert len(before[1]) == 1
+
+
+def test_the_same_receipt_in_two_bundles_is_stored_once(scene):
+    upload(scene)
+    upload(scene, number=1)
+    scene.judge_all()
+    assert len(rows(scene, "receipts")) == 1
+
+
+def test_a_bundle_in_a_running_transaction_of_another_worker_is_skipped(scene):
+    upload(scene)
+    (bundle_id,) = scene.sweep()
+    with scene.sessions.begin() as session:
+        claim_bundle(session, bundle_id)
+        outcome = judge_bundle(scene.sessions, bundle_id, attempts_max=5)
+    assert outcome == JudgingOutcome.NOTHING_TO_DO
+
+
+def test_a_lost_task_is_published_again_after_its_lease_and_not_before(scene):
+    upload(scene)
+    (bundle_id,) = scene.sweep()
+    from datetime import timedelta
+
+    from ledger.sealing.judging import sweep_bundles
+
+    soon = scene.now + timedelta(seconds=29)
+    lease = timedelta(seconds=30)
+    assert sweep_bundles(scene.sessions, now=soon, lease=lease, limit=10) == []
+    assert scene.sweep() == [bundle_id]
+    scene.judge_all()
+    assert scene.sweep() == []
+
+
+def test_a_bundle_that_kills_workers_is_set_aside_and_sealed_as_poison(scene):
+    digest = upload(scene)
+    (bundle_id,) = scene.sweep()
+    for _ in range(3):
+        with scene.sessions.begin() as session:
+            claim_bundle(session, bundle_id)  # and the worker dies
+    assert judge_bundle(scene.sessions, bundle_id, attempts_max=3) == JudgingOutcome.POISON
+    scene.end_epoch(0)
+    scene.advance()
+    with scene.sessions.begin() as session:
+        stored = find_by_digest(session, digest)
+        (refusal,) = list_refusals(session, key("seeder"))
+    assert stored.code == BundleCode.POISON
+    assert stored.receipt_codes == (ReceiptCode.BUNDLE_REFUSED,) * 2
+    assert (refusal.place, refusal.code) == (None, BundleCode.POISON)
+    scene.anchor(0, scene.terms.epoch_end_s(0) + 7)
+    scene.advance()
+    data = (scene.audit_dir / "epoch-0.audit").read_bytes()
+    assert verify_audit_file(data, scene.operator.trust).verdict == Verdict.PROVEN
+
+
+def test_refusals_carry_code_and_numbers_of_each_refused_receipt(scene):
+    upload(scene)
+    scene.judge_all()
+    scene.end_epoch(0)
+    scene.advance()
+    with scene.sessions.begin() as session:
+        (refusal,) = list_refusals(session, key("seeder"))
+        assert list_refusals(session, key("seeder"), after=refusal.id) == []
+    assert (refusal.code, refusal.bytes_total) == (ReceiptCode.BAD_ENTITLEMENT, 999_979)
