@@ -1,0 +1,273 @@
+"""Folding: what the chain did to our accounts, and the transactions nobody may guess about."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import book_builders as books
+import builders
+import pytest
+
+from ledger.books.draft import Draft
+from ledger.books.errors import UnknownTransactionError
+from ledger.books.folding import domain_accounts, fold_transactions
+from ledger.books.journal import Account, Book, EntryKind, sum_postings
+from ledger.books.payouts import plan_payouts
+from ledger.books.state import PayeeBalance
+from ledger.books.transactions import AppliedTransaction, Movement
+from ledger.evidence.leaf import PAYOUT_FUNDING, PayoutLeaf
+
+ZEROS = bytes(32)
+PAYEE = builders.key_of("seeder account")
+OTHER = builders.key_of("other account")
+
+
+def fold(
+    transactions: Sequence[AppliedTransaction], draft: Draft | None = None, **terms_changes: object
+) -> Draft:
+    draft = draft or Draft.of(books.genesis())
+    fold_transactions(draft, builders.terms(**terms_changes), transactions)
+    return draft
+
+
+def planned(*, owed: dict[bytes, int] | None = None) -> tuple[Draft, list[PayoutLeaf]]:
+    """A draft with money, channels and open batches for what is owed."""
+    draft = fold([*books.channel_creations(), books.deposit(1_000_000)])
+    for account, amount in (owed or {PAYEE: 500, OTHER: 300}).items():
+        draft.payees[account] = PayeeBalance(accrued_stroops=amount)
+    return draft, plan_payouts(draft, builders.terms())
+
+
+def entries_of(draft: Draft, kind: EntryKind) -> int:
+    return sum(entry.kind == kind for entry in draft.entries)
+
+
+def test_domain_is_escrow_payout_anchor_and_channels() -> None:
+    names = ("escrow", "payout", "anchor", "channel 0", "channel 1")
+    assert domain_accounts(builders.terms()) == {builders.key_of(name) for name in names}
+
+
+# --- deposits -------------------------------------------------------------------------------------
+
+
+def test_deposit_of_the_broadcaster_is_unspent() -> None:
+    draft = fold([books.deposit(1000)])
+    head = draft.head
+    assert (head.escrow_stroops, head.deposited_stroops, head.suspense_stroops) == (1000, 1000, 0)
+    assert entries_of(draft, EntryKind.DEPOSIT) == 1
+
+
+def test_deposit_from_elsewhere_with_the_broadcasters_memo_is_its_deposit() -> None:
+    moved = books.movement("exchange", "escrow", 1000)
+    draft = fold([books.applied("exchange", moved, memo_hash=builders.key_of("broadcaster"))])
+    assert draft.head.deposited_stroops == 1000
+
+
+def test_strangers_money_stands_in_suspense() -> None:
+    memo = builders.key_of("other broadcaster")
+    draft = fold(
+        [
+            books.applied("stranger", books.movement("stranger", "escrow", 30)),
+            books.applied("stranger", books.movement("stranger", "escrow", 4), memo_hash=memo),
+            books.applied("stranger", books.movement("stranger", "payout", 5)),
+        ]
+    )
+    head = draft.head
+    assert (head.escrow_stroops, head.payout_stroops) == (34, 5)
+    assert (head.deposited_stroops, head.suspense_stroops) == (0, 39)
+    assert sum_postings(draft.entries)[Account.SUSPENSE, ZEROS, Book.PRICED] == -39
+
+
+def test_each_payment_of_a_transaction_is_a_deposit() -> None:
+    moves = [books.movement("broadcaster", "escrow", amount) for amount in (1, 20)]
+    draft = fold([books.applied("broadcaster", *moves)])
+    assert draft.head.deposited_stroops == 21
+
+
+@pytest.mark.parametrize(
+    "moved",
+    [
+        books.movement("broadcaster", "escrow", 5, asset_code="XAT"),
+        books.movement("broadcaster", "escrow", 5, asset_issuer=builders.key_of("forger")),
+        books.movement("broadcaster", "seeder account", 5),
+        books.movement("broadcaster", "anchor", 5),
+    ],
+    ids=["other-code", "other-issuer", "not-ours", "no-holder"],
+)
+def test_other_assets_and_other_destinations_are_no_deposit(moved: Movement) -> None:
+    draft = fold([books.applied("broadcaster", moved)])
+    assert draft.head == books.genesis().head
+
+
+def test_failed_transaction_moves_nothing_but_its_fee() -> None:
+    failed = replace(
+        books.applied("escrow", books.movement("escrow", "seeder account", 5)), succeeded=False
+    )
+    draft = fold([failed])
+    assert draft.head == books.genesis().head
+    assert entries_of(draft, EntryKind.NETWORK_FEE) == 1
+
+
+def test_conversion_by_a_stranger_into_a_deposit_is_a_deposit() -> None:
+    """A path payment: what left the sender is a bound, what arrived is exact."""
+    sent = books.native_movement("broadcaster", "escrow", 9999, is_exact=False)
+    draft = fold(
+        [books.applied("broadcaster", sent, books.movement("broadcaster", "escrow", 1000))]
+    )
+    assert draft.head.deposited_stroops == 1000
+
+
+# --- what nobody planned --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("holder", ["escrow", "payout"])
+@pytest.mark.parametrize("destination", ["seeder account", "stranger", "escrow", "payout"])
+def test_unplanned_outflow_stops_the_books(holder: str, destination: str) -> None:
+    with pytest.raises(UnknownTransactionError, match="planned batch"):
+        fold([books.applied(holder, books.movement(holder, destination, 1))])
+
+
+def test_outflow_in_a_strangers_transaction_stops_the_books() -> None:
+    with pytest.raises(UnknownTransactionError):
+        fold([books.applied("stranger", books.movement("escrow", "stranger", 1))])
+
+
+@pytest.mark.parametrize("account", ["escrow", "payout", "anchor", "channel 0"])
+def test_conversion_by_an_account_of_ours_stops_the_books(account: str) -> None:
+    sent = books.native_movement(account, "stranger", 5, is_exact=False)
+    with pytest.raises(UnknownTransactionError, match="conversion"):
+        fold([books.applied("stranger", sent)])
+
+
+def test_transaction_of_a_channel_without_a_batch_stops_the_books() -> None:
+    for succeeded in (True, False):
+        with pytest.raises(UnknownTransactionError, match="slot"):
+            fold([books.applied("channel 0", sequence=5, succeeded=succeeded)])
+
+
+def test_slot_that_applied_cannot_apply_again() -> None:
+    draft, leaves = planned()
+    fold([books.decision(leaves[0], 60)], draft)
+    with pytest.raises(UnknownTransactionError, match="slot"):
+        fold([books.decision(leaves[0], 61)], draft)
+
+
+def test_slot_of_another_channel_is_not_the_same_slot() -> None:
+    draft, leaves = planned()
+    names = {builders.key_of(name) for name in ("channel 0", "channel 1")}
+    (other,) = names - {leaves[0].channel_account}
+    moved = replace(books.decision(leaves[0], 60), source_account=other)
+    with pytest.raises(UnknownTransactionError, match="slot"):
+        fold([moved], draft)
+
+
+def altered(transaction: AppliedTransaction, what: str) -> AppliedTransaction:
+    first, *rest = transaction.movements
+    changes = {
+        "more": (replace(first, amount_stroops=first.amount_stroops + 1), *rest),
+        "less": (replace(first, amount_stroops=first.amount_stroops - 1), *rest),
+        "thief": (replace(first, destination=builders.key_of("thief")), *rest),
+        "source": (replace(first, source=builders.key_of("anchor")), *rest),
+        "code": (replace(first, asset_code="XAT"), *rest),
+        "issuer": (replace(first, asset_issuer=builders.key_of("forger")), *rest),
+        "extra": (*transaction.movements, first),
+        "missing": tuple(rest),
+        "order": (*rest, first),
+    }
+    return replace(transaction, movements=changes[what])
+
+
+@pytest.mark.parametrize(
+    "what", ["more", "less", "thief", "source", "code", "issuer", "extra", "missing", "order"]
+)
+def test_slot_used_for_other_payments_than_planned_stops_the_books(what: str) -> None:
+    draft, leaves = planned()
+    payments = next(leaf for leaf in leaves if leaf.kind != PAYOUT_FUNDING)
+    with pytest.raises(UnknownTransactionError, match="planned payments"):
+        fold([altered(books.decision(payments, 60), what)], draft)
+
+
+# --- batches --------------------------------------------------------------------------------------
+
+
+def test_applied_batches_move_the_sum_and_pay_the_payees() -> None:
+    draft, (funding, payments) = planned()
+    fold([books.decision(funding, 60)], draft)
+    assert (draft.head.escrow_stroops, draft.head.payout_stroops) == (999_200, 800)
+    assert draft.payees[PAYEE].paid_stroops == 0
+    fold([books.decision(payments, 61)], draft)
+    assert draft.head.payout_stroops == 0
+    assert (draft.payees[PAYEE].paid_stroops, draft.payees[OTHER].paid_stroops) == (500, 300)
+    assert draft.batches == {}
+
+
+def test_failed_batch_is_decided_and_owes_on() -> None:
+    draft, (funding, payments) = planned()
+    failed = books.decision(payments, 61, succeeded=False, failed_destinations=(OTHER,))
+    fold([books.decision(funding, 60), failed], draft)
+    assert draft.batches == {}
+    assert draft.head.payout_stroops == 800
+    assert draft.payees[PAYEE] == PayeeBalance(accrued_stroops=500)
+    assert draft.payees[OTHER] == PayeeBalance(accrued_stroops=300, pays_alone=True)
+
+
+def test_payee_that_was_paid_stands_with_the_others_again() -> None:
+    draft, _ = planned(owed={PAYEE: 500})
+    draft.payees[PAYEE] = replace(draft.payees[PAYEE], pays_alone=True)
+    draft.pay([(PAYEE, 500)], 0, ZEROS)
+    assert not draft.payees[PAYEE].pays_alone
+
+
+def test_failed_destination_that_is_no_payee_is_ignored() -> None:
+    draft, (funding, _) = planned()
+    escrow = builders.key_of("payout")
+    fold([books.decision(funding, 60, succeeded=False, failed_destinations=(escrow,))], draft)
+    assert escrow not in draft.payees
+
+
+# --- XLM and channels -----------------------------------------------------------------------------
+
+
+def test_network_fees_are_booked_to_whoever_paid_them() -> None:
+    draft, (funding, _) = planned()
+    bumped = replace(books.decision(funding, 60), fee_account=builders.key_of("anchor"))
+    fold([bumped], draft)
+    assert draft.xlm[builders.key_of("anchor")].spent_stroops == 100
+    paid_by_stranger = replace(books.deposit(1), fee_account=builders.key_of("stranger"))
+    before = dict(draft.xlm)
+    fold([paid_by_stranger], draft)
+    assert draft.xlm == before
+
+
+def test_xlm_that_comes_and_goes_is_booked_apart_from_the_priced_asset() -> None:
+    draft = fold(
+        [
+            books.applied("operator", books.native_movement("operator", "anchor", 500)),
+            books.applied("anchor", books.native_movement("anchor", "operator", 70)),
+        ]
+    )
+    totals = draft.xlm[builders.key_of("anchor")]
+    assert (totals.received_stroops, totals.spent_stroops) == (500, 70 + 100)
+    sums = sum_postings(draft.entries)
+    assert sums[Account.XLM, builders.key_of("anchor"), Book.XLM] == 330
+    assert all(book == Book.XLM for _, _, book in sums)
+
+
+def test_channel_opens_at_the_ledger_that_created_it() -> None:
+    draft = fold(books.channel_creations(first_ledger=7))
+    assert draft.channels == {
+        builders.key_of("channel 0"): (7 << 32) + 1,
+        builders.key_of("channel 1"): (8 << 32) + 1,
+    }
+
+
+def test_creation_of_another_account_or_money_for_a_channel_opens_none() -> None:
+    draft = fold(
+        [
+            books.applied("operator", books.native_movement("operator", "channel 0", 5)),
+            books.applied(
+                "operator",
+                books.native_movement("operator", "stranger", 5, creates_account=True),
+            ),
+        ]
+    )
+    assert draft.channels == {}
