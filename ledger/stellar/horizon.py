@@ -4,7 +4,7 @@ Reads go over one HTTP client with explicit time-outs and no retry of its own: w
 is the settlement's to decide. XDR is passed on as the raw bytes that were answered; decoding and
 encoding again may change it. Submission uses `/transactions_async`, which does not wait for a
 ledger. Horizon says in the header `Latest-Ledger` up to which ledger it had ingested when it
-answered; a source without that header is asked for its newest ledger before the read.
+answered; of a source without that header, the newest ledger it told before the read is taken.
 """
 
 import base64
@@ -54,7 +54,7 @@ class HorizonGateway:
     def __init__(self, base_url: str, passphrase: str) -> None:
         self._base_url = base_url.rstrip("/")
         self._network_id = network_id_of(passphrase)
-        self._lacks_header = False
+        self._seen_sequence = 0
         # Proxies of the environment are not for a treasury's traffic.
         self._client = httpx.Client(timeout=READ_TIMEOUT_S, trust_env=False)
 
@@ -87,7 +87,9 @@ class HorizonGateway:
         records = _records(self._get("/ledgers", order="desc", limit="1"))
         if not records:
             raise GatewayError(f"{self.name}: ledgers: got none, want at least one")
-        return _ledger_of(records[0])
+        latest = _ledger_of(records[0])
+        self._seen_sequence = max(self._seen_sequence, latest.sequence)
+        return latest
 
     def ledger(self, sequence: int) -> NetworkLedger | None:
         """Return a closed ledger, or None if the source does not have it."""
@@ -180,15 +182,11 @@ class HorizonGateway:
     ) -> tuple[httpx.Response, int]:
         """Return an answer and a ledger at or before the one it was given as of."""
         # Asked before, so that the answer is at least as new as the ledger named.
-        before = self.latest_ledger() if self._lacks_header else None
+        before_sequence = self._seen_sequence or self.latest_ledger().sequence
         response = self._request(path, parameters)
         header = response.headers.get(_LATEST_LEDGER, "")
-        if header.isascii() and header.isdigit():
-            return response, int(header)
-        if before is not None:
-            return response, before.sequence
-        self._lacks_header = True
-        return self._request_as_of(path, parameters)
+        is_named = header.isascii() and header.isdigit()
+        return response, int(header) if is_named else before_sequence
 
     def _get(self, path: str, **parameters: str) -> dict[str, Any]:
         return self._json(self._request(path, parameters))
