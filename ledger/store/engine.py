@@ -13,7 +13,7 @@ statement trigger on the same function.
 import hashlib
 from typing import Final, TypeAlias
 
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from sqlalchemy import Engine, create_engine, make_url, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
@@ -67,7 +67,7 @@ def libpq_conninfo(database_url: str) -> str:
     Not as a URI: the queue client's own URI parser drops the folder of a Unix socket.
     """
     uri = make_url(database_url).set(drivername="postgresql")
-    return make_conninfo(uri.render_as_string(hide_password=False))
+    return make_conninfo(**conninfo_to_dict(uri.render_as_string(hide_password=False)))
 
 
 def make_session_factory(engine: Engine) -> SessionFactory:
