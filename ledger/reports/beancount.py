@@ -1,8 +1,8 @@
 """Beancount export of the journal, with balance assertions at every epoch's end.
 
 Seven decimals in every posting: the checker infers its tolerance from the coarsest amount, so one
-short number would let a wrong entry pass. Account names carry Stellar addresses; commodities are
-upper case. A third-party tool thus repeats the zero-sum check.
+short number would let a wrong entry pass. Assertions state a tolerance of zero. Account names carry
+Stellar addresses; commodities are upper case. A third-party tool thus repeats the zero-sum check.
 """
 
 from collections import defaultdict
@@ -75,7 +75,8 @@ def _balances(entries: Sequence[JournalEntry], currency: str) -> Iterator[str]:
     last_day = _day(max((entry.time_s for entry in entries), default=0))
     for (name, unit), amount_stroops in sorted(sums.items()):
         day = last_day + timedelta(days=1)
-        yield f"{day} balance {name}  {format_stroops(amount_stroops)} {unit}"
+        # Without a stated tolerance the checker forgives an assertion one unit of the last digit.
+        yield f"{day} balance {name}  {format_stroops(amount_stroops)} ~ {format_stroops(0)} {unit}"
 
 
 def _name(posting: Posting) -> str:

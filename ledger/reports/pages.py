@@ -24,7 +24,8 @@ from ledger.reports.statement import Statement
 ROWS_SHOWN_MAX: Final = 200
 """Rows of a table that grows with time; beyond it the page says where the rest is."""
 
-_CHART_WIDTHS: Final = {"wide": 700, "narrow": 288}
+_NAMES_SHOWN_MAX: Final = 8
+_CHART_WIDTHS: Final = {"wide": 900, "narrow": 288}
 
 
 def render_bill(bill: Bill) -> str:
@@ -64,12 +65,11 @@ def render_statement(statement: Statement) -> str:
 def bill_commands(bill: Bill) -> dict[str, str]:
     """Return the exact commands of the bill's section on verification, by what they do."""
     epochs = range(bill.first_epoch, bill.last_epoch + 1)
-    files = " ".join(f"epoch-{epoch}.audit" for epoch in epochs)
-    if len(epochs) > 6:
-        files = "epoch-*.audit"
+    names = [f"epoch-{epoch}.audit" for epoch in epochs]
+    files = " ".join(names) if len(names) <= _NAMES_SHOWN_MAX else "epoch-*.audit"
     lines = bill.checkpoint_text.split("\n")[:-1]
     return {
-        "verify": f"swarmledger-verify {files} --trust trust.json",
+        "verify": f"swarmledger-verify --trust trust.json \\\n  {files}",
         "remake": "swarmledger report make --audit . --trust trust.json --out remade\n"
         "cmp bill.csv remade/bill.csv",
         "anchor": "printf '%s\\n' " + " ".join(map(shlex.quote, lines)) + " | sha256sum",
@@ -80,7 +80,8 @@ def bill_commands(bill: Bill) -> dict[str, str]:
 def statement_commands(statement: Statement) -> dict[str, str]:
     """Return the exact commands of a statement's section on verification."""
     return {
-        "check": f"swarmledger report check-line {statement.name}.proof.json --trust trust.json"
+        "check": "swarmledger report check-line --trust trust.json \\\n"
+        f"  {statement.name}.proof.json"
     }
 
 
@@ -106,7 +107,7 @@ def _environment() -> Environment:
         "account": format_account,
         "short_account": wording.short_account,
         "short": wording.short_text,
-        "quantity": wording.describe_quantity,
+        "unit": wording.name_quantity,
         "base64": encode_base64,
         "signed_count": lambda number: f"{number:+,}".replace("-", "−"),
     }

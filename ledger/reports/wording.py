@@ -29,14 +29,19 @@ def format_amount(amount_stroops: int) -> str:
     return f"{'−' if amount_stroops < 0 else ''}{int(whole):,}.{rest}"
 
 
-def describe_quantity(quantity_bytes: int) -> str:
-    """Name a price's quantity and define it in bytes: "GB (1,000,000,000 bytes)"."""
+def name_quantity(quantity_bytes: int) -> str:
+    """Name a price's quantity: "GB", "100 GiB", or its bytes where no unit fits evenly."""
     for unit in _PRICE_UNITS:
         count, rest = divmod(quantity_bytes, QUANTITY_BYTES[unit])
         if count and not rest and count < _PRICE_COUNT_MAX:
-            name = unit if count == 1 else f"{count} {unit}"
-            return f"{name} ({quantity_bytes:,} bytes)"
+            return unit if count == 1 else f"{count} {unit}"
     return f"{quantity_bytes:,} bytes" if quantity_bytes != 1 else "byte"
+
+
+def describe_quantity(quantity_bytes: int) -> str:
+    """Name a price's quantity and define it in bytes: "GB (1,000,000,000 bytes)"."""
+    name = name_quantity(quantity_bytes)
+    return name if "byte" in name else f"{name} ({quantity_bytes:,} bytes)"
 
 
 def describe_price(price_stroops: int, quantity_bytes: int, asset_code: str) -> str:
@@ -71,8 +76,10 @@ def format_percent(part: int, whole: int) -> str:
 
 
 def format_rate(rate_ppm: int) -> str:
-    """Write a rate: "10.0000 % (100,000 ppm)"."""
-    return f"{rate_ppm * 100 // PPM}.{rate_ppm * 100 % PPM // 100:04d} % ({rate_ppm:,} ppm)"
+    """Write a rate: "10 % (100,000 ppm)", with as many decimals as it has."""
+    whole, rest = divmod(rate_ppm * 100, PPM)
+    percent = f"{whole}.{rest:06d}".rstrip("0").rstrip(".")
+    return f"{percent} % ({rate_ppm:,} ppm)"
 
 
 def short_account(account: bytes) -> str:
