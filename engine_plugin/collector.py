@@ -30,6 +30,8 @@ TIMEOUT_S = 10.0
 ANSWER_SIZE_MAX = 1 << 20
 RETRY_AFTER_MOST_S = 300.0
 _RETRIED = frozenset({408, 425, 429})
+_RETRIED_CODES = frozenset({"epoch_not_begun"})
+"""Refusals that time alone mends."""
 
 
 class CollectorUnavailableError(EngineError):
@@ -63,13 +65,22 @@ class BundleStatus:
 class Collector:
     """Talks to the collector of one broadcaster's terms, and to its issuer."""
 
-    def __init__(self, terms: Signed[Terms], *, entitlement_url: str | None = None) -> None:
+    def __init__(
+        self,
+        terms: Signed[Terms],
+        *,
+        entitlement_url: str | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
         self._terms = terms
         self._base = terms.value.collector_url.rstrip("/")
         self._entitlement_url = None if entitlement_url is None else entitlement_url.rstrip("/")
         # Ambient proxy settings are meant for people's browsers; they would break loopback.
         self._client = httpx.AsyncClient(
-            timeout=TIMEOUT_S, trust_env=False, headers={"user-agent": "swarmledger-engine/1"}
+            timeout=TIMEOUT_S,
+            trust_env=False,
+            headers={"user-agent": "swarmledger-engine/1"},
+            transport=transport,
         )
 
     @property
@@ -204,6 +215,8 @@ def _raise_for(response: httpx.Response, body: bytes) -> None:
         except (ValueError, KeyError, TypeError, AttributeError):
             # Not the collector's own words: a proxy, or another server on that port.
             raise CollectorUnavailableError(where) from None
+        if code in _RETRIED_CODES:
+            raise CollectorUnavailableError(f"{where}: {code}")
         text = detail if isinstance(detail, str) else json.dumps(detail)
         raise CollectorRefusedError(str(code), text)
     raise CollectorUnavailableError(where, retry_after_s=_parse_retry_after(response))

@@ -12,7 +12,7 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
@@ -45,6 +45,7 @@ from engine_plugin.state_dir import StateDir
 from engine_plugin.uploader import Uploader
 from engine_plugin.wire import Endpoint, ReceiptVerdict
 from ledger.evidence.encoding import Signed
+from ledger.evidence.entitlement import Entitlement
 from ledger.evidence.keys import public_key_of
 from ledger.evidence.terms import Terms
 
@@ -65,6 +66,10 @@ STOP_LINGER_S = 2.0
 
 STOP_ORPHAN_S = 2.0
 """Longest stop when the parent process is gone."""
+
+RESTART_S = 1.0
+FAILURE_REPEAT_S = 10.0
+"""How long the same failure is not told again."""
 
 BATCH_PAUSE_S = 0.02
 """Between two drains of a busy alert queue: fewer, larger batches cost less."""
@@ -95,6 +100,7 @@ class EnginePlugin:
         self._is_orphan = False
         self._first_parent_pid = os.getppid()
         self._peers_told: set[int] = set()
+        self._failures: dict[str, tuple[str, float]] = {}
         self._next_reconnect_s = 0.0
         self._next_progress_s = 0.0
         # All four or none: without terms the swarm is a plain one.
@@ -289,10 +295,25 @@ class EnginePlugin:
                     self._journal.prove_cdn(url, cdn.key, epoch=self._current_epoch())
 
     def _start_tasks(self) -> None:
-        loops = [self._tick_until_stopped()]
+        loops = {"tick": self._tick_until_stopped}
         if self._uploader is not None:
-            loops += [self._uploader.run(), self._keep_clock(), self._keep_entitlement()]
-        self._tasks = [asyncio.create_task(loop) for loop in loops]
+            loops["upload"] = self._uploader.run
+            loops["clock"] = self._keep_clock
+            loops["entitlement"] = self._keep_entitlement
+        self._tasks = [
+            asyncio.create_task(self._keep_running(name, loop)) for name, loop in loops.items()
+        ]
+
+    async def _keep_running(self, name: str, loop: Callable[[], Awaitable[None]]) -> None:
+        """Run a loop of the accounting again when it fails; the transfer never waits for it."""
+        while True:
+            try:
+                await loop()
+            except Exception as error:  # noqa: BLE001 - fails open: DESIGN's promise to the viewer
+                self._fail(name, f"{type(error).__name__}: {error}")
+                await asyncio.sleep(RESTART_S)
+            else:
+                return
 
     def _current_epoch(self) -> int | None:
         return None if self._clock is None else self._clock.epoch()
@@ -455,7 +476,8 @@ class EnginePlugin:
                 wait_s = min(ENTITLEMENT_RETRY_S * 2**failures, ENTITLEMENT_RETRY_MOST_S)
             await asyncio.sleep(wait_s)
 
-    def _take_entitlement(self, signed: Any, content_id: bytes) -> bool:
+    def _take_entitlement(self, signed: Signed[Entitlement], content_id: bytes) -> bool:
+        is_known = any(signed.digest == known.digest for known in self._entitlements.all)
         try:
             verdict = self._entitlements.take(signed, content_id)
         except EngineError as error:
@@ -463,6 +485,9 @@ class EnginePlugin:
             return False
         if verdict is not ReceiptVerdict.ACCEPTED:
             self._emit("refused", what="own_entitlement", code=verdict.name.lower())
+            return False
+        if is_known:
+            # The back end has no newer one yet: asking again at once would not change that.
             return False
         self._emit("entitled", digest=signed.digest.hex(), not_after_s=signed.value.not_after_s)
         if self._exchange is not None:
@@ -474,6 +499,12 @@ class EnginePlugin:
         return None if now_ms is None else now_ms // 1000
 
     def _fail(self, where: str, detail: str) -> None:
+        """Tell of a failure; one that repeats is told again after a while only."""
+        now_s = time.monotonic()
+        last, told_s = self._failures.get(where, ("", 0.0))
+        if detail == last and now_s - told_s < FAILURE_REPEAT_S:
+            return
+        self._failures[where] = detail, now_s
         _log.warning("accounting_failed", where=where, detail=detail)
         self._emit("error", where=where, detail=detail)
 

@@ -235,7 +235,10 @@ class Channel:
     def _take(self, owner: ChannelOwner, code: RecordCode, raw: bytes) -> None:
         self._count_frame()
         if code is RecordCode.PROOF_OF_KEY:
-            owner.on_attested(self, self._check_proof(raw))
+            known = len(self.endpoints)
+            endpoint = self._check_proof(raw)
+            if len(self.endpoints) > known:
+                owner.on_attested(self, endpoint)
         elif code is RecordCode.HELLO:
             raise ChannelRefusedError(Refusal.OUT_OF_TURN, "second hello")
         else:

@@ -48,8 +48,9 @@ class StateDir:
         except OSError:
             os.close(self._lock)
             raise StateDirError(f"{path}: another engine runs with this state directory") from None
-        # What is made here from now on, the databases included, is for its owner only.
-        os.umask(0o077)
+        # SQLite gives its side files the mode of the database it finds.
+        self.journal_path.touch(mode=0o600)
+        self.spool_path.touch(mode=0o600)
 
     @property
     def journal_path(self) -> Path:

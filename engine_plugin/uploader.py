@@ -13,7 +13,7 @@ from typing import Any
 
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
-from tenacity.wait import wait_base, wait_exponential_jitter
+from tenacity.wait import wait_base, wait_exponential, wait_random
 
 from engine_plugin.collector import (
     BundleStatus,
@@ -43,12 +43,11 @@ class _WaitAsTold(wait_base):
     """Exponential back-off with jitter, and never less than the server asked for."""
 
     def __init__(self) -> None:
-        self._backoff = wait_exponential_jitter(
-            initial=BACKOFF_FIRST_S, max=BACKOFF_MOST_S, jitter=BACKOFF_FIRST_S
-        )
+        self._backoff = wait_exponential(multiplier=BACKOFF_FIRST_S, max=BACKOFF_MOST_S)
+        self._jitter = wait_random(0, BACKOFF_FIRST_S)
 
     def __call__(self, retry_state: RetryCallState) -> float:
-        wait_s = float(self._backoff(retry_state))
+        wait_s = float(self._backoff(retry_state)) + float(self._jitter(retry_state))
         outcome = retry_state.outcome
         error = None if outcome is None else outcome.exception()
         told_s = error.retry_after_s if isinstance(error, CollectorUnavailableError) else None

@@ -1,0 +1,194 @@
+"""Receipts over journalled credits: cumulative, in credit order, and safe at any crash."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from builders import EPOCH, digest_of, entitlement, key_of, seed_of
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine_plugin import lanes as lanes_module
+from engine_plugin.journal import MeterJournal
+from engine_plugin.journal_records import (
+    Claim,
+    CreditedBlock,
+    MeterBatch,
+    PeerKey,
+    PeerUpdate,
+    Source,
+)
+from engine_plugin.lanes import (
+    INTERVAL_MOST_S,
+    KNOWN_KEY_BYTES,
+    UNKNOWN_KEY_BYTES,
+    Cadence,
+    ReceiptLanes,
+)
+from engine_plugin.wire import ReceiptVerdict
+from ledger.evidence.merkle import root_hash
+from ledger.evidence.receipt import RECEIPT, format_credit
+
+CONTENT = digest_of("content")
+PEER = PeerKey(b"P" * 20, "127.0.0.2:6881")
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[MeterJournal]:
+    journal = open_journal(tmp_path)
+    yield journal
+    journal.close()
+
+
+def open_journal(folder: Path, run: int = 1) -> MeterJournal:
+    journal = MeterJournal(folder / "meter.sqlite")
+    session_id = run.to_bytes(16, "big")
+    journal.start_run(session_id=session_id, session_key=key_of("viewer"), started_at_ms=1)
+    journal.prove_peer(PEER, key_of("seeder"), epoch=EPOCH)
+    return journal
+
+
+def credit(journal: MeterJournal, *blocks: tuple[int, int, int], epoch: int = EPOCH) -> None:
+    torrent = journal.add_torrent(content_id=CONTENT, name="film", content_bytes=1 << 30)
+    update = PeerUpdate(
+        torrent=torrent,
+        peer=PEER,
+        source=Source.P2P,
+        blocks=tuple(CreditedBlock(*block) for block in blocks),
+    )
+    journal.commit_batch(MeterBatch(peers=(update,)), epoch=epoch)
+
+
+def root_of(*blocks: tuple[int, int, int]) -> bytes:
+    return root_hash(
+        [format_credit(CONTENT, piece, at * 16384, size) for piece, at, size in blocks]
+    )
+
+
+def test_receipts_are_cumulative_with_the_root_over_all_credits(journal: MeterJournal) -> None:
+    lanes = ReceiptLanes(journal, seed_of("viewer"))
+    credit(journal, (0, 0, 16384), (0, 1, 16384))
+    credit(journal, (7, 3, 100))
+    first = lanes.sign_claim(journal.list_claims()[0], entitlement())
+    credit(journal, (1, 0, 16384))
+    second = lanes.sign_claim(journal.list_claims()[0], entitlement())
+    assert first is not None
+    assert second is not None
+    assert [first.value.sequence, second.value.sequence] == [1, 2]
+    assert [first.value.bytes_total, second.value.bytes_total] == [32868, 49252]
+    blocks = [(0, 0, 16384), (0, 1, 16384), (7, 3, 100)]
+    assert first.value.credit_root == root_of(*blocks)
+    assert second.value.credit_root == root_of(*blocks, (1, 0, 16384))
+    for signed in (first, second):
+        assert RECEIPT.is_signed_by(signed, key_of("viewer"))
+        assert signed.value.payee_key == key_of("seeder")
+        assert signed.value.entitlement_digest == entitlement().digest
+    assert journal.list_claims() == []
+
+
+def test_every_epoch_has_its_own_lane_from_zero(journal: MeterJournal) -> None:
+    lanes = ReceiptLanes(journal, seed_of("viewer"))
+    credit(journal, (0, 0, 100))
+    credit(journal, (0, 1, 30), epoch=EPOCH + 1)
+    signed = [lanes.sign_claim(claim, entitlement()) for claim in journal.list_claims()]
+    assert [
+        (one.value.epoch, one.value.sequence, one.value.bytes_total) for one in signed if one
+    ] == [
+        (EPOCH, 1, 100),
+        (EPOCH + 1, 1, 30),
+    ]
+
+
+def test_failure_between_credits_and_receipt_undoes_both(
+    journal: MeterJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lanes = ReceiptLanes(journal, seed_of("viewer"))
+    credit(journal, (0, 0, 100))
+    claim = journal.list_claims()[0]
+    with monkeypatch.context() as patch:
+        patch.setattr(lanes_module, "_store", lambda *_: (_ for _ in ()).throw(OSError("disk")))
+        with pytest.raises(OSError, match="disk"):
+            lanes.sign_claim(claim, entitlement())
+    assert journal.list_claims() == [claim]
+    signed = lanes.sign_claim(claim, entitlement())
+    assert signed is not None
+    assert (signed.value.sequence, signed.value.bytes_total) == (1, 100)
+
+
+def test_restart_goes_on_with_the_lane(tmp_path: Path) -> None:
+    journal = open_journal(tmp_path)
+    credit(journal, (0, 0, 100))
+    ReceiptLanes(journal, seed_of("viewer")).sign_claim(journal.list_claims()[0], entitlement())
+    journal.close()
+    journal = open_journal(tmp_path, run=2)
+    lanes = ReceiptLanes(journal, seed_of("viewer"))
+    credit(journal, (0, 1, 23))
+    signed = lanes.sign_claim(journal.list_claims()[0], entitlement())
+    assert signed is not None
+    assert (signed.value.sequence, signed.value.bytes_total) == (2, 123)
+    assert signed.value.credit_root == root_of((0, 0, 100), (0, 1, 23))
+    journal.close()
+
+
+def test_only_the_payees_own_acceptance_counts(journal: MeterJournal) -> None:
+    lanes = ReceiptLanes(journal, seed_of("viewer"))
+    credit(journal, (0, 0, 100))
+    signed = lanes.sign_claim(journal.list_claims()[0], entitlement())
+    assert signed is not None
+    assert lanes.take_acknowledgement(key_of("mallory"), signed.digest, 0, b"") is None
+    refused = ReceiptVerdict.MORE_THAN_SENT
+    lanes.take_acknowledgement(key_of("seeder"), signed.digest, refused, b"")
+    assert not lanes.is_known(key_of("seeder"))
+    (waiting,) = lanes.list_unacknowledged()
+    assert (waiting.raw, waiting.verdict) == (signed.raw, refused)
+    lanes.take_acknowledgement(key_of("seeder"), signed.digest, ReceiptVerdict.ACCEPTED, b"")
+    assert lanes.list_unacknowledged(key_of("seeder")) == []
+    assert lanes.is_known(key_of("seeder"))
+    assert ReceiptLanes(journal, seed_of("viewer")).is_known(key_of("seeder"))
+
+
+def test_answer_to_a_replaced_receipt_does_not_settle_the_newer(journal: MeterJournal) -> None:
+    lanes = ReceiptLanes(journal, seed_of("viewer"))
+    credit(journal, (0, 0, 100))
+    old = lanes.sign_claim(journal.list_claims()[0], entitlement())
+    credit(journal, (0, 1, 100))
+    new = lanes.sign_claim(journal.list_claims()[0], entitlement())
+    assert old is not None
+    assert new is not None
+    lanes.take_acknowledgement(key_of("seeder"), old.digest, ReceiptVerdict.ACCEPTED, b"")
+    assert [receipt.digest for receipt in lanes.list_unacknowledged()] == [new.digest]
+
+
+CLAIM = Claim(
+    session_key=key_of("viewer"),
+    content_id=CONTENT,
+    source=Source.P2P,
+    payee_key=key_of("seeder"),
+    epoch=EPOCH,
+    byte_count=1,
+)
+
+
+def test_unknown_payee_gets_a_receipt_sooner_than_a_known_one() -> None:
+    cadence = Cadence()
+    claim = replace(CLAIM, byte_count=UNKNOWN_KEY_BYTES)
+    assert cadence.is_due(claim, is_known=False, epoch=EPOCH, now_s=5.0)
+    assert not cadence.is_due(claim, is_known=True, epoch=EPOCH, now_s=5.0)
+    full = replace(CLAIM, byte_count=KNOWN_KEY_BYTES)
+    assert cadence.is_due(full, is_known=True, epoch=EPOCH, now_s=5.0)
+
+
+def test_past_epoch_is_due_at_once() -> None:
+    cadence = Cadence()
+    assert not cadence.is_due(CLAIM, is_known=True, epoch=EPOCH, now_s=5.0)
+    assert cadence.is_due(CLAIM, is_known=True, epoch=EPOCH + 1, now_s=5.0)
+
+
+@given(rate=st.integers(1, 1 << 30))
+def test_no_byte_waits_longer_than_the_longest_interval(rate: int) -> None:
+    cadence = Cadence()
+    cadence.is_due(CLAIM, is_known=True, epoch=EPOCH, now_s=0.0)
+    cadence.note_signed(replace(CLAIM, byte_count=rate), rate, 1.0)
+    assert cadence.is_due(CLAIM, is_known=True, epoch=EPOCH, now_s=1.0 + INTERVAL_MOST_S)
+    assert not cadence.is_due(CLAIM, is_known=True, epoch=EPOCH, now_s=1.5)
