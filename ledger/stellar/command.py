@@ -196,7 +196,10 @@ def _payee_names(text: str) -> list[str]:
 def _amount(text: str) -> int:
     """Read an amount with up to seven decimals into stroops."""
     whole, _, rest = text.partition(".")
-    return parse_stroops(f"{whole or '0'}.{rest:0<7}")
+    stroops = parse_stroops(f"{whole or '0'}.{rest:0<7}")
+    if stroops < 0:
+        raise ValueError(f"amount: got {stroops}, want 0 or more")
+    return stroops
 
 
 if __name__ == "__main__":

@@ -1,0 +1,127 @@
+"""Facts: all transactions of the domain once, in order, and the last ledger of each epoch."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from settlement_scene import Scene
+
+from ledger.audit.stellar_xdr import read_transaction
+from ledger.stellar.domain import deposit
+from ledger.stellar.errors import GatewayError
+from ledger.stellar.facts import ingest_facts, last_ledger_before
+from ledger.stellar.gateway import NetworkLedger
+from ledger.store import settlement_store as store
+from ledger.store.settlement_store import LedgerPoint
+
+
+def facts_of(scene: Scene) -> list[tuple[int, int]]:
+    with scene.sessions() as session:
+        found = store.load_facts(
+            session, scene.broadcaster, after_sequence=0, through_sequence=1 << 40
+        )
+    return [fact.order for fact in found]
+
+
+@pytest.mark.postgres
+@pytest.mark.process
+def test_ingested_facts_are_every_transaction_once_and_in_order(scene: Scene) -> None:
+    with scene.devnet.closing():
+        tx_hash = deposit(
+            scene.gateway,
+            scene.domain.passphrase,
+            scene.keys.broadcaster,
+            escrow=scene.made.escrow,
+            asset=(scene.made.asset_code, scene.made.issuer),
+            amount_stroops=7,
+        )
+    scene.devnet.close_ledgers(3)
+    for _ in range(2):
+        ingest_facts(scene.sessions, scene.gateway, scene.domain.terms, margin_ledgers=1)
+    with scene.sessions() as session:
+        facts = store.load_facts(
+            session, scene.broadcaster, after_sequence=0, through_sequence=1 << 40
+        )
+        progress = store.fact_progress(session, scene.broadcaster)
+    read = [read_transaction(fact) for fact in facts]
+    # Account creation, trustlines, and two deposits.
+    assert len(read) == 4
+    assert read[-1].tx_hash == tx_hash
+    assert [fact.order for fact in facts] == sorted({fact.order for fact in facts})
+    assert progress is not None
+    assert progress.sequence == scene.gateway.latest_ledger().sequence - 1
+
+
+@pytest.mark.postgres
+@pytest.mark.process
+def test_epoch_ends_at_the_last_ledger_before_its_time(scene: Scene) -> None:
+    terms = scene.domain.terms
+    scene.devnet.close_ledgers(20)
+    ingest_facts(scene.sessions, scene.gateway, terms, margin_ledgers=1)
+    with scene.sessions() as session:
+        last = store.last_epoch_ledger(session, scene.broadcaster)
+        assert last is not None
+        points = [store.epoch_ledger(session, scene.broadcaster, e) for e in range(last[0] + 1)]
+        assert store.epoch_ledger(session, scene.broadcaster, last[0] + 1) is None
+        progress = store.fact_progress(session, scene.broadcaster)
+    assert progress is not None
+    assert len(points) >= 2
+    for epoch, point in enumerate(points):
+        assert point is not None
+        end_s = terms.epoch_end_s(epoch)
+        here, following = (scene.gateway.ledger(point.sequence + more) for more in (0, 1))
+        assert here is not None
+        assert following is not None
+        assert here.close_time_s == point.close_time_s < end_s <= following.close_time_s
+        assert point.sequence <= progress.sequence
+    assert progress.close_time_s < terms.epoch_end_s(last[0] + 1)
+
+
+@pytest.mark.postgres
+@pytest.mark.process
+def test_transaction_that_a_source_hid_is_stored_when_it_shows(scene: Scene) -> None:
+    terms = scene.domain.terms
+    scene.devnet.arm("hide_transactions", count=0, ledgers=500)
+    scene.devnet.close_ledgers(2)
+    ingest_facts(scene.sessions, scene.gateway, terms, margin_ledgers=1)
+    assert facts_of(scene) == []
+    scene.devnet.clear_faults()
+    ingest_facts(scene.sessions, scene.gateway, terms, margin_ledgers=1)
+    assert len(facts_of(scene)) == 3
+
+
+@pytest.mark.postgres
+@pytest.mark.process
+def test_source_that_does_not_answer_stores_nothing(scene: Scene) -> None:
+    scene.devnet.arm("drop_answer", path="/accounts", count=1)
+    with pytest.raises(GatewayError):
+        ingest_facts(scene.sessions, scene.gateway, scene.domain.terms, margin_ledgers=1)
+    assert facts_of(scene) == []
+
+
+@given(gaps=st.lists(st.integers(1, 9), min_size=1, max_size=60), data=st.data())
+def test_last_ledger_before_a_time_is_found_from_both_sides(
+    gaps: list[int], data: st.DataObject
+) -> None:
+    times = {}
+    at = 1_000
+    for sequence, gap in enumerate(gaps, start=1):
+        at += gap
+        times[sequence] = at
+    high = LedgerPoint(sequence=len(gaps), close_time_s=at)
+    time_s = data.draw(st.integers(990, at))
+    want = max((s for s, t in times.items() if t < time_s), default=0)
+
+    def ledger_of(sequence: int) -> NetworkLedger:
+        return NetworkLedger(sequence=sequence, close_time_s=times[sequence])
+
+    found = last_ledger_before(ledger_of, time_s, high=high)
+    assert found.sequence == want
+    if want:
+        low_sequence = data.draw(st.integers(1, want))
+        low = LedgerPoint(sequence=low_sequence, close_time_s=times[low_sequence])
+        assert last_ledger_before(ledger_of, time_s, high=high, low=low) == found
+
+
+def test_missing_ledger_is_an_error_and_not_an_answer() -> None:
+    with pytest.raises(GatewayError, match="want it in the source's history"):
+        last_ledger_before(lambda _: None, 5, high=LedgerPoint(sequence=9, close_time_s=9))
