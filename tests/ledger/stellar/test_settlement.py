@@ -1,15 +1,26 @@
 """Settlement on a real devnet and database: paid exactly once under faults, in the right order."""
 
 import threading
+from dataclasses import replace
 
 import pytest
 from settlement_scene import WINDOW, Scene, body_hash
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
+from stellar_sdk import HashMemo
 
 from ledger.audit.stellar_xdr import read_transaction
-from ledger.stellar.envelopes import Bounds, build_anchor, sign_envelope
+from ledger.books.transactions import NetworkFact
+from ledger.stellar.envelopes import (
+    Bounds,
+    build_anchor,
+    build_payout,
+    payout_memo,
+    sign_envelope,
+    sign_payout,
+)
 from ledger.stellar.errors import ConflictingFactError
+from ledger.stellar.gateway import SubmitAnswer
 from ledger.stellar.horizon import HorizonGateway
 from ledger.store import settlement_store as store
 from ledger.store.settlement_states import SettlementState
@@ -194,6 +205,87 @@ def test_unplanned_transaction_in_a_slot_halts_the_domain(scene: Scene) -> None:
     scene.tick(5)
     assert scene.paid() == {}
     assert "in_flight" not in scene.states()
+
+
+def test_planned_memo_with_other_amounts_halts_the_domain(scene: Scene) -> None:
+    leaves = scene.plan(amounts(scene, 59))
+    scene.tick()
+    greedy = replace(leaves[0], payments=(replace(leaves[0].payments[0], amount_stroops=60),))
+    unsigned = build_payout(greedy, 0, scene.domain.terms, scene.domain.passphrase)
+    unsigned.transaction.memo = HashMemo(payout_memo(leaves[0]))
+    signers = [greedy.channel_account, greedy.source_account]
+    signed = sign_envelope(unsigned, signers, scene.domain.seeds)
+    assert scene.gateway.submit(signed.envelope).status == "pending"
+    assert scene.tick(3).is_halted
+    assert "moved 1 amounts" in scene.batches()[0].reason
+    assert scene.paid() == {}
+
+
+def test_failure_that_left_the_slot_open_decides_nothing(scene: Scene) -> None:
+    """A transaction may stand in a ledger with its fee charged and its sequence not consumed."""
+    leaf = scene.plan(amounts(scene, 61))[0]
+    domain = scene.domain
+    signed = sign_payout(leaf, 7, domain.terms, domain.passphrase, domain.seeds)
+    bad_auth = (100).to_bytes(8, "big") + (-6).to_bytes(4, "big", signed=True) + bytes(4)
+    fact = NetworkFact(
+        network_id=leaf.network_id,
+        ledger_sequence=1,
+        close_time_s=1,
+        apply_order=1,
+        envelope=signed.envelope,
+        result=bad_auth,
+    )
+    stored = store.StoredFact(
+        fact=fact,
+        tx_hash=signed.tx_hash,
+        source_account=leaf.channel_account,
+        sequence=leaf.channel_sequence,
+        memo_hash=payout_memo(leaf),
+        succeeded=False,
+    )
+    with scene.sessions.begin() as session:
+        store.insert_facts(session, scene.broadcaster, [stored])
+    scene.settle_all()
+    assert scene.states() == ["paid", "paid"]
+    assert scene.paid() == {scene.payees[0]: 61}
+
+
+class CommittedFirst(HorizonGateway):
+    """A gateway that looks the envelope up in the database before it lets it out."""
+
+    scene: Scene
+    sent = 0
+
+    def submit(self, envelope: bytes) -> SubmitAnswer:
+        query = text("SELECT count(*) FROM attempts WHERE envelope = :envelope")
+        with self.scene.sessions() as session:
+            assert session.scalar(query, {"envelope": envelope}) == 1
+        self.sent += 1
+        return super().submit(envelope)
+
+
+def test_envelope_is_committed_before_it_is_sent(scene: Scene) -> None:
+    gateway = CommittedFirst(scene.devnet.url, scene.domain.passphrase)
+    gateway.scene = scene
+    scene.plan(amounts(scene, 67))
+    while scene.settle(gateway).undecided:
+        scene.devnet.close_ledgers()
+    assert gateway.sent >= 3
+    gateway.close()
+
+
+def test_slots_of_one_channel_are_signed_one_after_another(scene: Scene) -> None:
+    scene.plan(*(amounts(scene, stroops) for stroops in (2, 3, 5, 7, 11)))
+    seen_together = 0
+    while scene.tick().undecided:
+        signed = [b.leaf.channel_account for b in scene.batches() if b.state in SENT]
+        assert len(set(signed)) == len(signed)
+        seen_together = max(seen_together, len(signed))
+    assert seen_together == len(scene.made.channels)
+    assert scene.paid() == {scene.payees[0]: 28}
+
+
+SENT = {SettlementState.SIGNED, SettlementState.IN_FLIGHT}
 
 
 def test_lost_database_is_found_again_on_the_chain(scene: Scene, database_url: str) -> None:
