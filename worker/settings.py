@@ -17,6 +17,9 @@ BUNDLES_QUEUE: Final = "bundles"
 EPOCHS_QUEUE: Final = "epochs"
 """Sweeps, epochs and settlement: few; a queue of their own, so that no backlog delays a seal."""
 
+POLLING_S: Final = 0.1
+"""Seconds between two looks at empty queues in the database."""
+
 ALLOWED: Final = frozenset({"amqp", "amqps", "pgmq", "redis", "rediss"})
 REFUSED: Final = {
     "sqla": "its transport never hands a dead worker's messages to another one",
@@ -84,9 +87,9 @@ def _transport_options(settings: Settings, scheme: str) -> dict[str, Any]:
         options: dict[str, Any] = {
             "init_extension": False,
             "visibility_timeout": settings.visibility_timeout_s,
-            "polling_interval": 0.05,
-            "wait_time_seconds": 1,
-            "poll_interval_ms": 20,
+            # No long poll: it would block on one empty queue while the other one fills.
+            "wait_time_seconds": 0,
+            "polling_interval": POLLING_S,
         }
         if settings.broker_url == EMBEDDED_BROKER:
             options["conn_string"] = libpq_conninfo(need("database_url", settings.database_url))

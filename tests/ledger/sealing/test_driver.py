@@ -223,7 +223,7 @@ def test_a_crash_before_any_commit_leaves_the_state_that_the_next_run_goes_on_fr
     """Each write of the two large transitions fails once; the log is that of an undisturbed run."""
     from ledger.sealing import transitions
 
-    class Crash(Exception):
+    class CrashError(Exception):
         pass
 
     scene.reach_epoch(0)
@@ -244,11 +244,11 @@ def test_a_crash_before_any_commit_leaves_the_state_that_the_next_run_goes_on_fr
 
         def crash(*args: object, real=real, **kwargs: object) -> None:
             real(*args, **kwargs)
-            raise Crash
+            raise CrashError
 
         with monkeypatch.context() as patch:
             patch.setattr(transitions, name, crash)
-            with pytest.raises(Crash):
+            with pytest.raises(CrashError):
                 scene.advance()
         assert state_of(scene, 0) == state
         assert len(scene.leaves()) == leaf_count
