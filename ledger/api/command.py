@@ -12,12 +12,12 @@ from pathlib import Path
 from ledger.api.app import ApiParts, make_app
 from ledger.api.issuer import Caps, IssuedFile, IssuedFileError, Issuer, make_issuer_app
 from ledger.api.ledger_time import LedgerTimeSource
-from ledger.api.serving import ListenError, bind, serve
 from ledger.config import ConfigError, load_settings, need
 from ledger.evidence.errors import EvidenceError
 from ledger.evidence.keys import public_key_of
 from ledger.evidence.terms import parse_terms, require_valid_terms
 from ledger.logs import configure_logs
+from ledger.serving import ListenError, bind, serve
 from ledger.stellar.errors import StellarError
 from ledger.stellar.horizon import HorizonGateway
 from ledger.stellar.seed_files import read_seed

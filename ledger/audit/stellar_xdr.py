@@ -8,7 +8,7 @@ stellar-core v19 (the operations read here are unchanged since), RFC 4506 for XD
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 
 from ledger.books.transactions import AppliedTransaction, Movement, NetworkFact
@@ -16,8 +16,10 @@ from ledger.evidence.errors import MalformedError
 
 ENVELOPE_TX_V0, ENVELOPE_TX, ENVELOPE_FEE_BUMP = 0, 2, 5
 _NO_ISSUER = bytes(32)
+_THE_MARKET = bytes(32)
 _OPERATIONS_MAX = 100
 _SIGNATURES_MAX = 20
+_PATH_MAX = 5
 
 Asset = tuple[str, bytes]
 
@@ -289,29 +291,34 @@ def _payment(reader: XdrReader, index: int, source: bytes) -> _Body:
 def _path_payment_strict_receive(reader: XdrReader, index: int, source: bytes) -> _Body:
     sent_asset, sent_max = reader.asset(), reader.int64()
     destination, asset, amount = reader.muxed_account(), reader.asset(), reader.int64()
-    _skip_path(reader)
-    return _path_movements(index, source, destination, (sent_asset, sent_max), (asset, amount))
+    parties = (source, destination)
+    return _path_movements(reader, index, parties, (sent_asset, sent_max), (asset, amount))
 
 
 def _path_payment_strict_send(reader: XdrReader, index: int, source: bytes) -> _Body:
     sent_asset, sent = reader.asset(), reader.int64()
     destination, asset, least = reader.muxed_account(), reader.asset(), reader.int64()
-    _skip_path(reader)
-    return _path_movements(index, source, destination, (sent_asset, sent), (asset, least))
+    parties = (source, destination)
+    return _path_movements(reader, index, parties, (sent_asset, sent), (asset, least))
 
 
 def _path_movements(
-    index: int, source: bytes, destination: bytes, sent: tuple[Asset, int], got: tuple[Asset, int]
+    reader: XdrReader,
+    index: int,
+    parties: tuple[bytes, bytes],
+    sent: tuple[Asset, int],
+    got: tuple[Asset, int],
 ) -> _Body:
     """Bounds only: exact amounts through an order book stand in the offers of the result."""
-    received = _movement(index, got[0], source, destination, got[1], is_exact=False)
-    paid = _movement(index, sent[0], source, destination, sent[1], is_exact=False)
-    return ((received,) if sent[0] == got[0] else (paid, received)), destination
-
-
-def _skip_path(reader: XdrReader) -> None:
-    for _ in range(reader.count(5)):
+    source, destination = parties
+    hops = reader.count(_PATH_MAX)
+    for _ in range(hops):
         reader.asset()
+    received = _movement(index, got[0], source, destination, got[1], is_exact=False)
+    paid = _movement(index, sent[0], source, _THE_MARKET, sent[1], is_exact=False)
+    # Without a hop and within one asset it is a plain payment; what left is what arrived.
+    is_plain = sent[0] == got[0] and hops == 0
+    return ((received,) if is_plain else (paid, received)), destination
 
 
 def _set_options(reader: XdrReader, _index: int, _source: bytes) -> _Body:
@@ -344,8 +351,10 @@ def _allow_trust(reader: XdrReader, _index: int, _source: bytes) -> _Body:
     return (), b""
 
 
-def _account_merge(reader: XdrReader, _index: int, _source: bytes) -> _Body:
-    return (), reader.muxed_account()
+def _account_merge(reader: XdrReader, index: int, source: bytes) -> _Body:
+    destination = reader.muxed_account()
+    native: Asset = ("XLM", _NO_ISSUER)
+    return (_movement(index, native, source, destination, 0),), destination
 
 
 def _manage_data(reader: XdrReader, _index: int, _source: bytes) -> _Body:
@@ -497,14 +506,7 @@ def _read_path_result(reader: XdrReader, code: int) -> int:
 
 def _with_merge(operation: _Operation, amount: int) -> tuple[Movement, ...]:
     """Fill in amounts that only the result tells."""
-    if operation.kind == _MERGE:
-        native: Asset = ("XLM", _NO_ISSUER)
-        return (_movement(0, native, operation.source, operation.destination, amount),)
-    if operation.kind in _PATH_PAYMENTS:
-        *sent, received = operation.movements
-        asset = (received.asset_code, received.asset_issuer)
-        exact = _movement(
-            received.operation_index, asset, received.source, received.destination, amount
-        )
-        return (*sent, exact)
-    return operation.movements
+    if operation.kind != _MERGE and operation.kind not in _PATH_PAYMENTS:
+        return operation.movements
+    *sent, received = operation.movements
+    return (*sent, replace(received, amount_stroops=amount, is_exact=True))

@@ -117,6 +117,8 @@ def _fold_movement(
             f"transaction {transaction.tx_hash.hex()}: a conversion by {movement.source.hex()}, "
             "want planned payments only"
         )
+    if not movement.is_exact:
+        return  # a bound of what left somebody else for the market; nothing of it arrived here
     if (movement.asset_code, movement.asset_issuer) != (terms.asset_code, terms.asset_issuer):
         return
     holders = (terms.escrow_account, terms.payout_account)
@@ -144,7 +146,7 @@ def _fold_native_movements(
             draft.spend_xlm(
                 movement.source, movement.amount_stroops, time_s, reference, is_fee=False
             )
-        if movement.destination in ours:
+        if movement.is_exact and movement.destination in ours:
             draft.receive_xlm(movement.destination, movement.amount_stroops, time_s, reference)
 
 

@@ -96,7 +96,7 @@ class Movement:
     """Account the value left; 32 bytes."""
 
     destination: bytes
-    """Account it reached; 32 bytes."""
+    """Account it reached; zeros where it went to the market; 32 bytes."""
 
     amount_stroops: int
     """Amount, ≥ 0."""

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from ledger.api.serving import ListenError, bind
-from ledger.api.serving import serve as serve_application
 from ledger.embedded.cdn import Cdn
+from ledger.serving import ListenError, bind
+from ledger.serving import serve as serve_application
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

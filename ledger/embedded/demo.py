@@ -44,6 +44,9 @@ from ledger.stellar.seed_files import read_seed
 
 ASSET_CODE = "EURT"
 CHANNELS = 2
+DEPOSIT = "100"
+"""Tokens the broadcaster deposits."""
+
 TORRENT_PORT = 6881
 RECEIPT_PORT = 6882
 LEDGER_SECONDS = 1.0
@@ -149,18 +152,30 @@ class Demo:
         self._screen.stage(f"content: {content.path.name}, {mib(content.size_bytes)}")
         passphrase = random_passphrase()
         devnet = self._start_devnet(passphrase)
-        self._start_cdn(content, rates)
+        cdn = self._start_cdn(content, rates)
         cluster.start()
         self._screen.stage("Postgres runs from its wheel, on a Unix socket")
-        self._parts.urls["devnet"] = self._ready(devnet)["url"]
+        self._parts.urls |= {"devnet": self._ready(devnet)["url"], "cdn": self._ready(cdn)["url"]}
         self._supervisor.add_environment(self._server_environment(cluster.url(), passphrase))
-        self._supervisor.run("db", ["db", "upgrade"])
-        accounts = self._set_up_accounts(passphrase)
-        self._parts.urls["api"] = self._ready(self._start_service("api", "serve", 2))["url"]
-        papers = self._sign(passphrase, accounts)
+        # Whatever needs no terms comes first, side by side: epoch 0 should begin with the traffic.
+        with ThreadPoolExecutor(max_workers=3) as pool:
+            accounts = pool.submit(self._set_up_accounts, passphrase)
+            torrent = pool.submit(self._make_torrent, content)
+            schema = pool.submit(self._supervisor.run, "db", ["db", "upgrade"])
+            schema.result()
+            torrent.result()
+            made = accounts.result()
+        self._screen.stage(
+            f"devnet: {len(made['accounts']['payees']) + CHANNELS + 5} accounts with trustlines, "
+            f"{DEPOSIT} {ASSET_CODE} deposited into escrow"
+        )
+        api = self._start_service("api", "serve", 2)
+        self._start("worker", ["worker", "run", "--concurrency", "2"])
+        self._start("beat", ["worker", "beat"])
+        self._parts.urls["api"] = self._ready(api)["url"]
+        papers = self._sign(passphrase, made)
         self._supervisor.run("register", ["db", "register"])
-        self._start_services(papers)
-        self._make_torrent(content)
+        self._start_issuer(papers)
         return papers
 
     def _start_devnet(self, passphrase: str) -> Child:
@@ -170,12 +185,12 @@ class Demo:
         arguments += ["--ready-file", str(self._private / "devnet.ready")]
         return self._start("devnet", arguments)
 
-    def _start_cdn(self, content: Content, rates: Rates) -> None:
+    def _start_cdn(self, content: Content, rates: Rates) -> Child:
         arguments = ["cdn", "--content", str(content.path)]
         arguments += ["--listen", f"{self._parts.address(4)}:0", "--rate", str(rates.cdn)]
         arguments += ["--access-log", str(self._private / "cdn-access.log")]
         arguments += ["--ready-file", str(self._private / "cdn.ready")]
-        self._start("cdn", arguments)
+        return self._start("cdn", arguments)
 
     def _set_up_accounts(self, passphrase: str) -> dict[str, Any]:
         names = self._private / "payees.txt"
@@ -184,12 +199,8 @@ class Demo:
         arguments = ["stellar", "setup", "--gateway", self._parts.urls["devnet"]]
         arguments += ["--passphrase", passphrase, "--keys-dir", str(self._private / "keys")]
         arguments += ["--channels", str(CHANNELS), "--payees", str(names)]
-        arguments += ["--deposit", "100", "--asset", ASSET_CODE, "--json"]
+        arguments += ["--deposit", DEPOSIT, "--asset", ASSET_CODE, "--json"]
         made: dict[str, Any] = json.loads(self._supervisor.run("stellar-setup", arguments))
-        self._screen.stage(
-            f"devnet: {6 + CHANNELS - 1 + len(engines)} accounts, 100 {ASSET_CODE} "
-            "deposited into escrow"
-        )
         return made
 
     def _server_environment(self, database_url: str, passphrase: str) -> dict[str, str]:
@@ -220,12 +231,10 @@ class Demo:
             for name in ("issuer", "broadcaster", "escrow", "payout", "anchor")
         }
         channels = tuple(parse_account(channel) for channel in accounts["channels"])
-        cdn_url = self._ready(self._parts.children["cdn"])["url"]
-        self._parts.urls["cdn"] = cdn_url
         places = Places(
             passphrase=passphrase,
             collector_url=self._parts.urls["api"],
-            cdn_host=cdn_url.removeprefix("http://"),
+            cdn_host=self._parts.urls["cdn"].removeprefix("http://"),
             asset_code=ASSET_CODE,
         )
         self._gateway = HorizonGateway(self._parts.urls["devnet"], passphrase)
@@ -246,20 +255,10 @@ class Demo:
         arguments += ["--ready-file", str(self._private / f"{name}.ready"), *more]
         return self._start(name, arguments)
 
-    def _start_services(self, papers: Papers) -> None:
-        self._start("worker", ["worker", "run", "--concurrency", "2"])
-        self._start("beat", ["worker", "beat"])
-        issuer = self._start_service(
-            "issuer",
-            "issuer",
-            3,
-            "--issuing-key",
-            str(papers.issuing_key_file),
-            "--terms",
-            str(papers.terms_file),
-            "--issued",
-            str(self._private / "issued.jsonl"),
-        )
+    def _start_issuer(self, papers: Papers) -> None:
+        more = ["--issuing-key", str(papers.issuing_key_file), "--terms", str(papers.terms_file)]
+        more += ["--issued", str(self._private / "issued.jsonl")]
+        issuer = self._start_service("issuer", "issuer", 3, *more)
         self._parts.urls["issuer"] = self._ready(issuer)["url"]
         self._screen.stage("collector, workers, schedule and the broadcaster's back end run")
 

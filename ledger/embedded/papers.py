@@ -123,42 +123,10 @@ def sign_papers(
         _terms(places, accounts, keys, origin=origin, rule=rule.digest, genesis_s=genesis_s),
         seeds["issuing"],
     )
-    network_id = network_id_of(places.passphrase)
-    binding = BINDING.sign(
-        Binding(
-            network_id=network_id,
-            account=accounts.broadcaster,
-            key=keys["issuing"],
-            role=Role.ISSUING,
-            first_epoch=0,
-            last_epoch=LAST_EPOCH,
-            serial=1,
-        ),
-        broadcaster_seed,
-        seeds["issuing"],
-    )
-    activation = ACTIVATION.sign(
-        Activation(
-            network_id=network_id,
-            broadcaster_account=accounts.broadcaster,
-            rules_digest=rule.digest,
-            first_epoch=0,
-            evidence_kind=EVIDENCE_DAO_KEY,
-            dao_key=keys["dao"],
-        ),
-        seeds["dao"],
-    )
-    trust = Trust(
-        network_passphrase=places.passphrase,
-        log_origin=origin,
-        log_keys=(TrustedKey(key=keys["log"], first_epoch=0),),
-        dao_keys=(TrustedKey(key=keys["dao"], first_epoch=0),),
-        broadcaster_account=accounts.broadcaster,
-        genesis_s=genesis_s,
-        epoch_length_s=EPOCH_LENGTH_S,
-        grace_s=GRACE_S,
-        first_epoch=0,
-    )
+    network_id = terms.value.network_id
+    binding = _bind_issuing_key(network_id, broadcaster_seed, seeds["issuing"])
+    activation = _activate(network_id, accounts.broadcaster, rule.digest, seeds["dao"])
+    trust = _trust(places, terms.value, dao_key=keys["dao"])
     files = {
         "broadcaster.terms": terms.raw,
         "issuing.binding": binding.raw,
@@ -177,6 +145,49 @@ def sign_papers(
         log_key_file=folder / "log.seed",
         trust_file=folder / "trust.json",
         vkey=format_verifier_key(VerifierKey(name=origin, public_key=keys["log"])),
+    )
+
+
+def _bind_issuing_key(
+    network_id: bytes, broadcaster_seed: bytes, issuing_seed: bytes
+) -> Signed[Binding]:
+    binding = Binding(
+        network_id=network_id,
+        account=public_key_of(broadcaster_seed),
+        key=public_key_of(issuing_seed),
+        role=Role.ISSUING,
+        first_epoch=0,
+        last_epoch=LAST_EPOCH,
+        serial=1,
+    )
+    return BINDING.sign(binding, broadcaster_seed, issuing_seed)
+
+
+def _activate(
+    network_id: bytes, broadcaster: bytes, rules_digest: bytes, dao_seed: bytes
+) -> Signed[Activation]:
+    activation = Activation(
+        network_id=network_id,
+        broadcaster_account=broadcaster,
+        rules_digest=rules_digest,
+        first_epoch=0,
+        evidence_kind=EVIDENCE_DAO_KEY,
+        dao_key=public_key_of(dao_seed),
+    )
+    return ACTIVATION.sign(activation, dao_seed)
+
+
+def _trust(places: Places, terms: Terms, *, dao_key: bytes) -> Trust:
+    return Trust(
+        network_passphrase=places.passphrase,
+        log_origin=terms.log_origin,
+        log_keys=(TrustedKey(key=terms.log_key, first_epoch=0),),
+        dao_keys=(TrustedKey(key=dao_key, first_epoch=0),),
+        broadcaster_account=terms.broadcaster_account,
+        genesis_s=terms.genesis_s,
+        epoch_length_s=EPOCH_LENGTH_S,
+        grace_s=GRACE_S,
+        first_epoch=0,
     )
 
 

@@ -67,7 +67,8 @@ def libpq_conninfo(database_url: str) -> str:
     Not as a URI: the queue client's own URI parser drops the folder of a Unix socket.
     """
     uri = make_url(database_url).set(drivername="postgresql")
-    return make_conninfo(**conninfo_to_dict(uri.render_as_string(hide_password=False)))
+    values = conninfo_to_dict(uri.render_as_string(hide_password=False))
+    return make_conninfo(**{name: str(value) for name, value in values.items()})
 
 
 def make_session_factory(engine: Engine) -> SessionFactory:
