@@ -169,13 +169,14 @@ class Demo:
             f"devnet: {len(made['accounts']['payees']) + CHANNELS + 5} accounts with trustlines, "
             f"{DEPOSIT} {ASSET_CODE} deposited into escrow"
         )
-        api = self._start_service("api", "serve", 2)
+        self._parts.urls["api"] = self._ready(self._start_service("api", "serve", 2))["url"]
+        papers = self._sign(passphrase, made)
+        issuer = self._start_issuer(papers)
+        self._supervisor.run("register", ["db", "register"])
         self._start("worker", ["worker", "run", "--concurrency", "2"])
         self._start("beat", ["worker", "beat"])
-        self._parts.urls["api"] = self._ready(api)["url"]
-        papers = self._sign(passphrase, made)
-        self._supervisor.run("register", ["db", "register"])
-        self._start_issuer(papers)
+        self._parts.urls["issuer"] = self._ready(issuer)["url"]
+        self._screen.stage("collector, workers, schedule and the broadcaster's back end run")
         return papers
 
     def _start_devnet(self, passphrase: str) -> Child:
@@ -255,12 +256,10 @@ class Demo:
         arguments += ["--ready-file", str(self._private / f"{name}.ready"), *more]
         return self._start(name, arguments)
 
-    def _start_issuer(self, papers: Papers) -> None:
+    def _start_issuer(self, papers: Papers) -> Child:
         more = ["--issuing-key", str(papers.issuing_key_file), "--terms", str(papers.terms_file)]
         more += ["--issued", str(self._private / "issued.jsonl")]
-        issuer = self._start_service("issuer", "issuer", 3, *more)
-        self._parts.urls["issuer"] = self._ready(issuer)["url"]
-        self._screen.stage("collector, workers, schedule and the broadcaster's back end run")
+        return self._start_service("issuer", "issuer", 3, *more)
 
     def _make_torrent(self, content: Content) -> None:
         self._torrent = self._private / "content.torrent"
