@@ -39,6 +39,7 @@ def configure_logs(*, process: str, level: int = logging.INFO) -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=level, force=True)
-    # One line for every request to the gateway would drown the rest.
-    logging.getLogger("httpx").setLevel(max(level, logging.WARNING))
+    # A line for every request to the gateway and every scheduled task would drown the rest.
+    for name in ("httpx", "celery", "kombu"):
+        logging.getLogger(name).setLevel(max(level, logging.WARNING))
     structlog.contextvars.bind_contextvars(process=process)

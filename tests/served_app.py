@@ -9,7 +9,7 @@ import httpx
 import uvicorn
 from fastapi import FastAPI
 
-from ledger.api.serving import bind, url_of
+from ledger.serving import bind, url_of
 
 
 @contextmanager

@@ -39,6 +39,7 @@ from ledger.store.epoch_store import (
     list_epochs,
 )
 from ledger.store.errors import UnknownBroadcasterError
+from ledger.store.settlement_store import load_anchor
 from ledger.store.shard_store import Shard, find_shard, list_shards, terms_in_force
 
 OCTETS: Final = "application/octet-stream"
@@ -266,6 +267,7 @@ def _describe_refusal(row: Refusal) -> dict[str, Any]:
 def _describe_epoch(session: Session, shard: Shard, epoch: Epoch) -> dict[str, Any]:
     checkpoint = find_checkpoint(session, shard, epoch.number)
     result = find_result(session, shard, epoch.number)
+    anchor = load_anchor(session, shard.account, epoch.number)
     return {
         "epoch": epoch.number,
         "state": epoch.state,
@@ -275,6 +277,7 @@ def _describe_epoch(session: Session, shard: Shard, epoch: Epoch) -> dict[str, A
         "last_ledger_sequence": epoch.last_ledger_sequence,
         "last_ledger_close_s": epoch.last_ledger_close_s,
         "checkpoint": _describe_checkpoint(checkpoint),
+        "anchor_tx": None if anchor is None or anchor.tx_hash is None else anchor.tx_hash.hex(),
         "sum_tree": None
         if result is None
         else {

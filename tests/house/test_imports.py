@@ -27,6 +27,7 @@ ALLOWED: dict[str, set[str]] = {
     "ledger/embedded": SERVER | {"starlette", "uvicorn"},
     "ledger/evidence": set(),
     "ledger/evidence/keys.py": {"nacl"},
+    "ledger/serving.py": SERVER | {"starlette", "uvicorn"},
     "ledger/stellar": SERVER | {"stellar_sdk", "xdrlib3"},
     "ledger/store": SERVER | {"alembic", "pgmq", "psycopg", "psycopg_pool", "sqlalchemy"},
     "worker": SERVER | {"celery", "kombu"},

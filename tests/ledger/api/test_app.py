@@ -220,6 +220,9 @@ def test_epochs_and_log_files_are_served(scene, client):
     assert epochs[0] == {"epoch": 0, "state": "computed"}
     epoch = client.get("/v1/epochs/1").json()
     assert epoch["checkpoint"]["tree_size"] == epoch["result_size"]
+    assert epoch["anchor_tx"] is None
+    scene.anchor(1, scene.terms.epoch_end_s(1) + 7)
+    assert len(client.get("/v1/epochs/1").json()["anchor_tx"]) == 64
     assert client.get("/v1/epochs/99").json()["code"] == "unknown_epoch"
     base = f"/log/{address('broadcaster')}"
     checkpoint = client.get(f"{base}/checkpoint")
