@@ -332,6 +332,7 @@ class EngineProcess:
         return self.of("stopped")[0]
 
     def kill(self) -> None:
+        """Kill -9; nothing when it has ended already."""
         self.process.kill()
         self.process.wait()
         self._finish()
@@ -356,7 +357,7 @@ _START = (
 
 @pytest.fixture
 def start_engine(tmp_path: Path) -> Iterator[Callable[..., EngineProcess]]:
-    """Start `engine ARGUMENTS…`; whatever still runs at the test's end is killed."""
+    """Start `engine ARGUMENTS…`; whatever still runs at the end is killed."""
     started: list[EngineProcess] = []
 
     def start(*arguments: object, log: str = "engine") -> EngineProcess:
@@ -366,5 +367,4 @@ def start_engine(tmp_path: Path) -> Iterator[Callable[..., EngineProcess]]:
 
     yield start
     for process in started:
-        if process.process.poll() is None:
-            process.kill()
+        process.kill()

@@ -113,8 +113,8 @@ def bytes_by_epoch(operator: Any, kind: BundleKind) -> dict[int, int]:
 def test_epoch_turn_ends_lanes_and_opens_new_ones(
     tmp_path: Path, make_operator: Callable[..., Any], start_engine: Callable[..., Any]
 ) -> None:
-    operator = make_operator(epoch_length_s=4)
-    size = make_content(tmp_path / "seed", 10 * MIB).stat().st_size
+    operator = make_operator(epoch_length_s=3)
+    size = make_content(tmp_path / "seed", 7 * MIB).stat().st_size
     seeder = start_seeder(start_engine, operator, tmp_path, "--upload-limit", MIB)
     seeds_at = seeder.wait_for("ready")["listen"]
     viewer = start_viewer(start_engine, operator, tmp_path, 3, "--peer", seeds_at)
@@ -256,23 +256,6 @@ def test_unreachable_collector_leaves_bundles_spooled_and_they_are_sent_later(
     assert sum(bytes_by_epoch(operator, BundleKind.PAYEE).values()) == size
 
 
-def test_refused_bundle_is_kept_with_its_code_and_not_sent_again(
-    tmp_path: Path, make_operator: Callable[..., Any], start_engine: Callable[..., Any]
-) -> None:
-    operator = make_operator(refuses_with="bundle_conflict")
-    make_content(tmp_path / "seed", MIB)
-    seeder = start_seeder(start_engine, operator, tmp_path)
-    viewer = start_viewer(
-        start_engine, operator, tmp_path, 3, "--peer", seeder.wait_for("ready")["listen"]
-    )
-    viewer.wait_for("complete")
-    viewer.stop()
-    seeder.stop()
-    assert seeder.of("refused")[0]["code"] == "bundle_conflict"
-    (bundle,) = read_spool(tmp_path / "seeder-state/spool.sqlite")[1]
-    assert (bundle.state, bundle.code) == ("refused", "bundle_conflict")
-
-
 def test_plain_swarm_is_metered_without_any_receipt(
     tmp_path: Path, make_operator: Callable[..., Any], start_engine: Callable[..., Any]
 ) -> None:
@@ -290,16 +273,3 @@ def test_plain_swarm_is_metered_without_any_receipt(
     viewer.stop()
     seeder.stop()
     assert operator.list_bundles() == []
-
-
-def test_second_engine_with_the_same_state_is_refused(
-    tmp_path: Path, make_operator: Callable[..., Any], start_engine: Callable[..., Any]
-) -> None:
-    operator = make_operator()
-    make_content(tmp_path / "seed", MIB)
-    first = start_seeder(start_engine, operator, tmp_path)
-    first.wait_for("ready")
-    second = start_seeder(start_engine, operator, tmp_path)
-    assert second.process.wait(30) == 1
-    assert "another engine runs with this state directory" in second.log.read_text()
-    first.stop()
