@@ -116,6 +116,24 @@ def test_conversion_by_a_stranger_into_a_deposit_is_a_deposit() -> None:
     assert draft.head.deposited_stroops == 1000
 
 
+def test_what_a_stranger_spends_in_a_conversion_is_no_deposit() -> None:
+    """Up to a million of the priced asset leave the sender; one stroop of XLM arrives in escrow."""
+    for destination in ("escrow", "payout"):
+        sent = books.movement("broadcaster", destination, 10**12, is_exact=False)
+        got = books.native_movement("broadcaster", destination, 1)
+        draft = fold([books.applied("broadcaster", sent, got)])
+        assert draft.head == books.genesis().head
+        assert draft.xlm[builders.key_of(destination)].received_stroops == 1
+
+
+def test_xlm_that_a_stranger_spends_in_a_conversion_is_not_received() -> None:
+    sent = books.native_movement("broadcaster", "escrow", 10**12, is_exact=False)
+    got = books.movement("broadcaster", "escrow", 7)
+    draft = fold([books.applied("broadcaster", sent, got)])
+    assert draft.head.deposited_stroops == 7
+    assert draft.xlm == {}
+
+
 # --- what nobody planned --------------------------------------------------------------------------
 
 
