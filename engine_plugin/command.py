@@ -19,11 +19,9 @@ import typer
 
 from engine_plugin.config import EngineConfig, load_entitlement, load_terms, parse_endpoint
 from engine_plugin.errors import ContentError, EngineError
-from engine_plugin.journal import read_peers, read_totals
 from engine_plugin.key_files import read_seed
 from engine_plugin.plugin import EnginePlugin
-from engine_plugin.progress import describe_totals
-from engine_plugin.spool import read_spool
+from engine_plugin.state_report import describe_spool, describe_state
 from engine_plugin.torrents import TorrentFile, make_torrent, read_torrent
 from ledger.evidence.keys import public_key_of
 
@@ -40,6 +38,9 @@ app = typer.Typer(
 
 Listen = Annotated[str, typer.Option(help="IP:PORT for BitTorrent; port 0: any free port.")]
 State = Annotated[Path, typer.Option(help="Folder for keys, meter journal and spool.")]
+States = Annotated[
+    list[Path], typer.Option("--state", help="Folder of an engine; may be given several times.")
+]
 TermsFile = Annotated[Path | None, typer.Option("--terms", help="The broadcaster's signed terms.")]
 AccountKey = Annotated[
     Path | None,
@@ -220,85 +221,50 @@ def keys(state: State) -> None:
 
 
 @app.command()
-def status(state: State, as_json: Json = False) -> None:
-    """Print the byte classes and peers that a state folder's journal holds."""
+def status(state: States, as_json: Json = False) -> None:
+    """Print byte classes and peers of state folders, and what their spools hold.
+
+    With --json: one object a line, one line a folder.
+    """
     with _Failures():
-        journal = state / "meter.sqlite"
-        answer = describe_totals(read_totals(journal))
-        answer["peers"] = [
-            {
-                "endpoint": peer.peer.endpoint,
-                "source": str(peer.source),
-                "key": None if peer.public_key is None else peer.public_key.hex(),
-                "down_bytes": peer.firm_bytes,
-                "up_bytes": peer.sent_bytes,
-            }
-            for peer in read_peers(journal)
-        ]
-        if as_json:
-            _print(answer)
-            return
-        for name, count in answer["bytes"].items():
-            typer.echo(f"{name:<16}{count:>20,}")
-        for name in ("uploaded_bytes", "receipted_bytes", "unsigned_bytes"):
-            typer.echo(f"{name:<16}{answer[name]:>20,}")
-        for row in answer["peers"]:
-            key = (row["key"] or "unattested")[:16]
-            typer.echo(
-                f"{row['endpoint']:<24}{key:<18}{row['down_bytes']:>16,}{row['up_bytes']:>16,}"
-            )
+        for folder in state:
+            answer = describe_state(folder)
+            if as_json:
+                _print(answer)
+            else:
+                _show_status(answer)
+
+
+def _show_status(answer: dict[str, Any]) -> None:
+    typer.echo(answer["state"])
+    for name, count in answer["bytes"].items():
+        typer.echo(f"{name:<16}{count:>20,}")
+    for name in ("uploaded_bytes", "receipted_bytes", "unsigned_bytes"):
+        typer.echo(f"{name:<16}{answer[name]:>20,}")
+    for row in answer["peers"]:
+        key = (row["key"] or "unattested")[:16]
+        typer.echo(f"{row['endpoint']:<24}{key:<18}{row['down_bytes']:>16,}{row['up_bytes']:>16,}")
 
 
 @app.command()
 def spool(state: State, as_json: Json = False) -> None:
     """Print what a state folder's spool holds of each epoch."""
     with _Failures():
-        counts, bundles = read_spool(state / "spool.sqlite")
-        answer = {
-            "unbundled": sum(count.unbundled for count in counts),
-            "unsent": sum(count.unsent for count in counts),
-            "sent": sum(count.sent for count in counts),
-            "archived": sum(count.archived for count in counts),
-            "refused": sum(count.refused for count in counts),
-            "unsigned_bytes": read_totals(state / "meter.sqlite").unclaimed_bytes,
-            "epochs": [
-                {
-                    "epoch": count.epoch,
-                    "unbundled": count.unbundled,
-                    "unsent": count.unsent,
-                    "sent": count.sent,
-                    "archived": count.archived,
-                    "refused": count.refused,
-                }
-                for count in counts
-            ],
-            "bundles": [
-                {
-                    "epoch": bundle.epoch,
-                    "number": bundle.number,
-                    "kind": bundle.kind.name.lower(),
-                    "digest": bundle.digest.hex(),
-                    "receipts": bundle.receipt_count,
-                    "bytes": bundle.bytes_total,
-                    "state": str(bundle.state),
-                    "code": bundle.code,
-                    "detail": bundle.detail,
-                }
-                for bundle in bundles
-            ],
-        }
+        answer = describe_spool(state)
         if as_json:
             _print(answer)
             return
         typer.echo("epoch   unbundled  unsent    sent  archived  refused")
-        for count in counts:
+        for count in answer["epochs"]:
             typer.echo(
-                f"{count.epoch:<8}{count.unbundled:>9}{count.unsent:>8}{count.sent:>8}"
-                f"{count.archived:>10}{count.refused:>9}"
+                f"{count['epoch']:<8}{count['unbundled']:>9}{count['unsent']:>8}{count['sent']:>8}"
+                f"{count['archived']:>10}{count['refused']:>9}"
             )
-        for bundle in bundles:
-            if bundle.code or bundle.detail:
-                typer.echo(f"{bundle.epoch}/{bundle.number}: {bundle.code} {bundle.detail}")
+        for bundle in answer["bundles"]:
+            if bundle["code"] or bundle["detail"]:
+                typer.echo(
+                    f"{bundle['epoch']}/{bundle['number']}: {bundle['code']} {bundle['detail']}"
+                )
 
 
 def main() -> None:

@@ -398,21 +398,16 @@ class Demo:
         )
 
     def _read_engines(self) -> dict[str, dict[str, Any]]:
-        """Read every engine's journal and spool, as commands; spools must be empty."""
+        """Read every engine's journal and spool through its command; spools must be empty."""
         names = [*self._seeder_names(), *self._viewer_names()]
-
-        def read(name: str) -> dict[str, Any]:
-            state = str(self._private / "engines" / name)
-            status = ["engine", "status", "--state", state, "--json"]
-            spool = ["engine", "spool", "--state", state, "--json"]
-            return {
-                **json.loads(self._supervisor.run(f"{name}-status", status)),
-                "spool": json.loads(self._supervisor.run(f"{name}-spool", spool)),
-                "stopped": self._swarm.engines[name].stopped,
-            }
-
-        with ThreadPoolExecutor(max_workers=2) as pool:
-            states = dict(zip(names, pool.map(read, names), strict=True))
+        arguments = ["engine", "status", "--json"]
+        for name in names:
+            arguments += ["--state", str(self._private / "engines" / name)]
+        lines = self._supervisor.run("engine-status", arguments).splitlines()
+        states = {
+            name: {**json.loads(line), "stopped": self._swarm.engines[name].stopped}
+            for name, line in zip(names, lines, strict=True)
+        }
         for name, state in states.items():
             left = {key: state["spool"][key] for key in EMPTY_SPOOL if state["spool"][key]}
             if left or not state["stopped"]:
