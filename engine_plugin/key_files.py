@@ -1,7 +1,7 @@
 """Private seeds and other small secrets as files that only their owner can read.
 
-A seed file is one line: 64 hexadecimal digits, or a Stellar secret key ("S…", SEP-23). A file that
-others can read is refused, because it is no longer a secret. Nothing here prints a seed.
+A seed file is one line: 64 hexadecimal digits, or a Stellar secret key ("S…", SEP-23). A file
+that others can read is refused, because it is no longer a secret. Nothing here prints a seed.
 """
 
 import base64

@@ -21,20 +21,21 @@ import structlog
 
 from engine_plugin.accounting import Accounting
 from engine_plugin.bundler import Bundler
-from engine_plugin.collector import (
-    Collector,
-    CollectorRefusedError,
-    CollectorUnavailableError,
-)
+from engine_plugin.collector import Collector
 from engine_plugin.config import EngineConfig
 from engine_plugin.entitlements import OwnEntitlements
 from engine_plugin.errors import EngineError, SessionError
 from engine_plugin.exchange import Exchange
-from engine_plugin.identity import SESSION_ID_SIZE, format_handshake, make_peer_id
+from engine_plugin.identity import (
+    CLIENT_PREFIX,
+    SESSION_ID_SIZE,
+    format_handshake,
+    make_peer_id,
+)
 from engine_plugin.journal import MeterJournal
 from engine_plugin.journal_records import PeerKey, SessionAudit
 from engine_plugin.lanes import ReceiptLanes
-from engine_plugin.ledger_clock import ClockRefusedError, LedgerClock
+from engine_plugin.ledger_clock import LedgerClock
 from engine_plugin.libtorrent_door import EngineSession, Notice, NoticeKind, SessionOptions
 from engine_plugin.payee import PayeeDesk
 from engine_plugin.progress import ProgressTeller, describe_totals
@@ -42,20 +43,15 @@ from engine_plugin.pump import MeterPump, StepResult
 from engine_plugin.side_channel import ChannelIdentity
 from engine_plugin.spool import Spool
 from engine_plugin.state_dir import StateDir
+from engine_plugin.upkeep import Upkeep
 from engine_plugin.uploader import Uploader
-from engine_plugin.wire import Endpoint, ReceiptVerdict
+from engine_plugin.wire import Endpoint
 from ledger.evidence.encoding import Signed
-from ledger.evidence.entitlement import Entitlement
 from ledger.evidence.keys import public_key_of
 from ledger.evidence.terms import Terms
 
 TICK_S = 0.25
 PROGRESS_S = 1.0
-CLOCK_INTERVAL_S = 5.0
-CLOCK_RETRY_S = 1.0
-CLOCK_RETRY_MOST_S = 10.0
-ENTITLEMENT_RETRY_S = 1.0
-ENTITLEMENT_RETRY_MOST_S = 30.0
 RECONNECT_S = 3.0
 LISTEN_TIMEOUT_S = 10.0
 STOP_GRACE_S = 1.0
@@ -100,6 +96,7 @@ class EnginePlugin:
         self._is_orphan = False
         self._first_parent_pid = os.getppid()
         self._peers_told: set[int] = set()
+        self._strangers: set[int] = set()
         self._failures: dict[str, tuple[str, float]] = {}
         self._next_reconnect_s = 0.0
         self._next_progress_s = 0.0
@@ -253,6 +250,17 @@ class EnginePlugin:
         self._uploader = Uploader(
             spool=self._spool, collector=self._collector, session_key=self._key, emit=emit
         )
+        self._upkeep = Upkeep(
+            clock=self._clock,
+            collector=self._collector,
+            entitlements=self._entitlements,
+            given=config.entitlement,
+            binding=self._binding,
+            content_id=content_id,
+            announce=self._exchange.announce_entitlements,
+            emit=emit,
+            fail=self._fail,
+        )
         self._accounting = Accounting(
             journal=self._journal,
             spool=self._spool,
@@ -290,16 +298,18 @@ class EnginePlugin:
     def _name_cdns(self, terms: Terms) -> None:
         for url in self._config.torrent.web_seeds:
             parts = urlsplit(url)
-            for cdn in terms.cdns:
-                if cdn.host in {parts.netloc, parts.hostname}:
-                    self._journal.prove_cdn(url, cdn.key, epoch=self._current_epoch())
+            cdns = [cdn for cdn in terms.cdns if cdn.host in {parts.netloc, parts.hostname}]
+            for cdn in cdns[:1]:
+                self._journal.prove_cdn(url, cdn.key, epoch=self._current_epoch())
+            if not cdns:
+                self._fail("cdn", f"{url}: host is not in the terms; its bytes are not billed")
 
     def _start_tasks(self) -> None:
         loops = {"tick": self._tick_until_stopped}
         if self._uploader is not None:
             loops["upload"] = self._uploader.run
-            loops["clock"] = self._keep_clock
-            loops["entitlement"] = self._keep_entitlement
+            loops["clock"] = self._upkeep.keep_clock
+            loops["entitlement"] = self._upkeep.keep_entitlement
         self._tasks = [
             asyncio.create_task(self._keep_running(name, loop)) for name, loop in loops.items()
         ]
@@ -393,6 +403,7 @@ class EnginePlugin:
         if now_s >= self._next_reconnect_s:
             self._next_reconnect_s = now_s + RECONNECT_S
             self._reconnect()
+            self._forget_strangers()
         meter = self._pump.meter(self._number)
         if self._is_finished and not self._is_complete_told and not meter.pending_bytes:
             firm = sum(self._pump.firm_bytes(self._number).values())
@@ -411,6 +422,9 @@ class EnginePlugin:
         for snapshot in self._pump.peers:
             if snapshot.handshake_done and snapshot.peer not in self._peers_told:
                 self._peers_told.add(snapshot.peer)
+                is_plugin = snapshot.peer_id.startswith(CLIENT_PREFIX)
+                if not snapshot.is_web_seed and not (is_plugin and self._exchange is not None):
+                    self._strangers.add(snapshot.peer)
                 self._emit(
                     "peer",
                     endpoint=snapshot.endpoint,
@@ -418,6 +432,17 @@ class EnginePlugin:
                     web_seed=snapshot.is_web_seed,
                     attested=False,
                 )
+
+    def _forget_strangers(self) -> None:
+        """Give up the blocks of peers that can never be proved; their bytes stay counted.
+
+        A plugin's peer-id commits to its key, so one of another form belongs to no key. Kept, the
+        blocks would grow without bound.
+        """
+        firm = self._pump.meter(self._number).firm
+        for peer in [peer for peer in self._strangers if firm.get(peer, 0)]:
+            if self._journal.close_unproved(PeerKey(*self._session.peer_key(peer))):
+                self._strangers.discard(peer)
 
     def _reconnect(self) -> None:
         connected = {snapshot.endpoint for snapshot in self._pump.peers}
@@ -442,61 +467,6 @@ class EnginePlugin:
         except PermissionError:
             return True
         return True
-
-    async def _keep_clock(self) -> None:
-        failures = 0
-        while self._clock is not None:
-            wait_s = CLOCK_INTERVAL_S
-            asked_s = time.monotonic()
-            try:
-                nonce, raw = await self._collector.read_clock()
-                self._clock.take_reading(raw, nonce=nonce, asked_s=asked_s)
-                failures = 0
-            except (CollectorUnavailableError, CollectorRefusedError, ClockRefusedError) as error:
-                wait_s = min(CLOCK_RETRY_S * 2**failures, CLOCK_RETRY_MOST_S)
-                failures = min(failures + 1, 10)
-                self._fail("clock", str(error))
-            await asyncio.sleep(wait_s)
-
-    async def _keep_entitlement(self) -> None:
-        content_id = self._config.torrent.content_id
-        if self._config.entitlement is not None:
-            self._take_entitlement(self._config.entitlement, content_id)
-        failures = 0
-        while self._collector.can_entitle:
-            wait_s = ENTITLEMENT_RETRY_S
-            if self._entitlements.is_wanting(content_id, self._ledger_s()):
-                try:
-                    signed = await self._collector.fetch_entitlement(self._binding, content_id)
-                    is_taken = self._take_entitlement(signed, content_id)
-                except (CollectorUnavailableError, CollectorRefusedError) as error:
-                    self._fail("entitlement", str(error))
-                    is_taken = False
-                failures = 0 if is_taken else min(failures + 1, 10)
-                wait_s = min(ENTITLEMENT_RETRY_S * 2**failures, ENTITLEMENT_RETRY_MOST_S)
-            await asyncio.sleep(wait_s)
-
-    def _take_entitlement(self, signed: Signed[Entitlement], content_id: bytes) -> bool:
-        is_known = any(signed.digest == known.digest for known in self._entitlements.all)
-        try:
-            verdict = self._entitlements.take(signed, content_id)
-        except EngineError as error:
-            self._fail("entitlement", str(error))
-            return False
-        if verdict is not ReceiptVerdict.ACCEPTED:
-            self._emit("refused", what="own_entitlement", code=verdict.name.lower())
-            return False
-        if is_known:
-            # The back end has no newer one yet: asking again at once would not change that.
-            return False
-        self._emit("entitled", digest=signed.digest.hex(), not_after_s=signed.value.not_after_s)
-        if self._exchange is not None:
-            self._exchange.announce_entitlements()
-        return True
-
-    def _ledger_s(self) -> int | None:
-        now_ms = None if self._clock is None else self._clock.now_ms()
-        return None if now_ms is None else now_ms // 1000
 
     def _fail(self, where: str, detail: str) -> None:
         """Tell of a failure; one that repeats is told again after a while only."""

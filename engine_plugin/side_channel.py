@@ -56,6 +56,7 @@ ENDPOINTS_MAX = 64
 UNSENT_BYTES_MAX = 1 << 20
 """A peer that lets so much pile up is not reading."""
 
+_EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared, not bound
 FRAMES_PER_SECOND = 50
 FRAMES_BURST = 500
 
@@ -262,8 +263,7 @@ class Channel:
     def _listen_endpoint(self) -> Endpoint:
         # Bound to every address, we listen on the one that this channel uses.
         listen = self._identity.listen
-        is_wildcard = listen.ip in {"0.0.0.0", "::"}  # noqa: S104 - compared, not bound
-        return Endpoint(self.own_address.ip, listen.port) if is_wildcard else listen
+        return Endpoint(self.own_address.ip, listen.port) if listen.ip in _EVERYWHERE else listen
 
     async def _authenticate(self, owner: ChannelOwner) -> None:
         code, raw = await read_frame(self._reader)
@@ -454,7 +454,7 @@ class SideChannel:
         identity = self._identity
         if identity is None:
             return False
-        source = None if identity.listen.ip in {"0.0.0.0", "::"} else (identity.listen.ip, 0)  # noqa: S104 - compared, not bound
+        source = None if identity.listen.ip in _EVERYWHERE else (identity.listen.ip, 0)
         try:
             async with asyncio.timeout(DIAL_TIMEOUT_S):
                 reader, writer = await asyncio.open_connection(

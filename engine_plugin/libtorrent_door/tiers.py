@@ -11,7 +11,10 @@ from typing import Any
 
 import libtorrent as lt
 
-_EVERYBODY = (("0.0.0.0", "255.255.255.255"), ("::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"))  # noqa: S104 - a range, not a listener
+_EVERYBODY = (
+    ("0.0.0.0", "255.255.255.255"),  # noqa: S104 - a range, not a listener
+    ("::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
+)
 
 
 class Tier(StrEnum):

@@ -1,0 +1,118 @@
+"""Keeps what an engine needs from outside fresh: the ledger's clock and its own entitlement.
+
+Both loops run for as long as the engine does and survive every failure of the other side; until
+they succeed, bytes are metered and wait unsigned.
+
+Not here: what a reading or an entitlement must satisfy (`ledger_clock`, `entitlements`).
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from engine_plugin.collector import (
+    Collector,
+    CollectorRefusedError,
+    CollectorUnavailableError,
+)
+from engine_plugin.entitlements import OwnEntitlements
+from engine_plugin.errors import EngineError
+from engine_plugin.ledger_clock import ClockRefusedError, LedgerClock
+from engine_plugin.wire import ReceiptVerdict
+from ledger.evidence.binding import Binding
+from ledger.evidence.encoding import Signed
+from ledger.evidence.entitlement import Entitlement
+
+CLOCK_INTERVAL_S = 5.0
+CLOCK_RETRY_S = 1.0
+CLOCK_RETRY_MOST_S = 10.0
+ENTITLEMENT_RETRY_S = 1.0
+ENTITLEMENT_RETRY_MOST_S = 30.0
+_DOUBLINGS_MAX = 10
+
+Emit = Callable[..., None]
+Fail = Callable[[str, str], None]
+"""Takes where something failed, and how."""
+
+
+class Upkeep:
+    """The clock and the entitlement of one run."""
+
+    def __init__(
+        self,
+        *,
+        clock: LedgerClock,
+        collector: Collector,
+        entitlements: OwnEntitlements,
+        given: Signed[Entitlement] | None,
+        binding: Signed[Binding],
+        content_id: bytes,
+        announce: Callable[[], None],
+        emit: Emit,
+        fail: Fail,
+    ) -> None:
+        self._clock = clock
+        self._collector = collector
+        self._entitlements = entitlements
+        self._given = given
+        self._binding = binding
+        self._content_id = content_id
+        self._announce = announce
+        self._emit = emit
+        self._fail = fail
+
+    async def keep_clock(self) -> None:
+        """Read the clock every few seconds until cancelled."""
+        failures = 0
+        while True:
+            wait_s = CLOCK_INTERVAL_S
+            asked_s = time.monotonic()
+            try:
+                nonce, raw = await self._collector.read_clock()
+                self._clock.take_reading(raw, nonce=nonce, asked_s=asked_s)
+                failures = 0
+            except (CollectorUnavailableError, CollectorRefusedError, ClockRefusedError) as error:
+                wait_s = min(CLOCK_RETRY_S * 2**failures, CLOCK_RETRY_MOST_S)
+                failures = min(failures + 1, _DOUBLINGS_MAX)
+                self._fail("clock", str(error))
+            await asyncio.sleep(wait_s)
+
+    async def keep_entitlement(self) -> None:
+        """Take the given entitlement, then ask for one whenever one is wanting."""
+        if self._given is not None:
+            self._take(self._given)
+        failures = 0
+        while self._collector.can_entitle:
+            wait_s = ENTITLEMENT_RETRY_S
+            if self._entitlements.is_wanting(self._content_id, self._ledger_s()):
+                try:
+                    is_taken = self._take(
+                        await self._collector.fetch_entitlement(self._binding, self._content_id)
+                    )
+                except (CollectorUnavailableError, CollectorRefusedError) as error:
+                    self._fail("entitlement", str(error))
+                    is_taken = False
+                failures = 0 if is_taken else min(failures + 1, _DOUBLINGS_MAX)
+                wait_s = min(ENTITLEMENT_RETRY_S * 2**failures, ENTITLEMENT_RETRY_MOST_S)
+            await asyncio.sleep(wait_s)
+
+    def _take(self, signed: Signed[Entitlement]) -> bool:
+        is_known = any(signed.digest == known.digest for known in self._entitlements.all)
+        try:
+            verdict = self._entitlements.take(signed, self._content_id)
+        except EngineError as error:
+            self._fail("entitlement", str(error))
+            return False
+        if verdict is not ReceiptVerdict.ACCEPTED:
+            self._emit("refused", what="own_entitlement", code=verdict.name.lower())
+            return False
+        if is_known:
+            # The back end has no newer one yet: asking again at once would not change that.
+            return False
+        self._emit("entitled", digest=signed.digest.hex(), not_after_s=signed.value.not_after_s)
+        self._announce()
+        return True
+
+    def _ledger_s(self) -> int | None:
+        now_ms = self._clock.now_ms()
+        return None if now_ms is None else now_ms // 1000
