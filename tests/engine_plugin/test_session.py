@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -106,7 +107,8 @@ class Node:
         self.notices: list[NoticeKind] = []
 
     def add(self, torrent: TorrentFile, **options: object) -> None:
-        self.number = self.session.add_torrent(torrent.data, self.state, **options)  # type: ignore[arg-type]
+        add: Any = self.session.add_torrent
+        self.number = add(torrent.data, self.state, **options)
         self.pump.add(torrent, self.number)
 
     def step(self) -> None:
