@@ -141,3 +141,20 @@ def test_a_file_of_another_signer_fails_at_trust(history):
     contents = parse_audit_file(files[1]).contents
     report = verify_audit_file(build_audit_file(contents, seed("mallory")), operator.trust)
     assert report.failed_step.name == "trust"
+
+
+def test_every_single_flipped_bit_of_a_file_is_noticed():
+    """All of them: in signature, header, digest table and every section."""
+    operator = Operator()
+    operator.set_up(10**12)
+    ann = make_entitlement(operator, "ann")
+    receipt = make_receipt(ann, "ann", "seeder", 0, 7_919)
+    data = bytearray(operator.close([make_payee_bundle("seeder", 0, [ann], [receipt])]))
+    assert verify_audit_file(bytes(data), operator.trust).verdict == Verdict.PROVEN
+    unnoticed = []
+    for bit in range(8 * len(data)):
+        data[bit // 8] ^= 1 << bit % 8
+        if verify_audit_file(bytes(data), operator.trust).verdict == Verdict.PROVEN:
+            unnoticed.append(bit)
+        data[bit // 8] ^= 1 << bit % 8
+    assert unnoticed == []
