@@ -77,6 +77,7 @@ def applied(source: str, *movements: Movement, **changes: Any) -> AppliedTransac
         "apply_order": 1,
         "source_account": key_of(source),
         "sequence": 1,
+        "is_sequence_consumed": True,
         "fee_account": key_of(source),
         "fee_charged_stroops": 100,
         "memo_hash": bytes(32),

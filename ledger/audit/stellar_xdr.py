@@ -21,6 +21,13 @@ _OPERATIONS_MAX = 100
 _SIGNATURES_MAX = 20
 _PATH_MAX = 5
 
+_SEQUENCE_KEPT = frozenset({-2, -3, -4, -5, -8, -9, -12, -16, -17})
+"""Codes of failures that leave the sequence number unused although the fee was taken.
+
+Too early, too late, no operation, bad sequence, no account, too small a fee, not supported,
+malformed (twice): stellar-core checks them before it processes the sequence number (`commonValid`).
+"""
+
 Asset = tuple[str, bytes]
 
 
@@ -163,6 +170,7 @@ def read_transaction(fact: NetworkFact) -> AppliedTransaction:
         tx_hash=transaction.tx_hash,
         source_account=transaction.source,
         sequence=transaction.sequence,
+        is_sequence_consumed=outcome.code not in _SEQUENCE_KEPT,
         fee_account=fee_account or transaction.source,
         fee_charged_stroops=outcome.fee_charged_stroops,
         memo_hash=transaction.memo_hash,
@@ -414,6 +422,9 @@ _BODIES: dict[int, Callable[[XdrReader, int, bytes], _Body]] = {
 @dataclass(frozen=True, slots=True)
 class _Outcome:
     fee_charged_stroops: int
+    code: int
+    """TransactionResultCode of the (inner) transaction."""
+
     succeeded: bool
     merged: tuple[int, ...]
     """Per operation: the XLM an account merge moved, or for a path payment what arrived; else 0."""
@@ -447,7 +458,7 @@ def _read_result(data: bytes, transaction: _Transaction, *, is_bump: bool) -> _O
     )
     if succeeded and any(op_code != 0 for op_code, _ in operations):
         raise MalformedXdrError("result", got="success with a failed operation", want="agreement")
-    return _Outcome(fee_charged, succeeded, tuple(amount for _, amount in operations), failed)
+    return _Outcome(fee_charged, code, succeeded, tuple(amount for _, amount in operations), failed)
 
 
 def _end_result(reader: XdrReader) -> None:

@@ -33,6 +33,8 @@ def fold_transactions(
     ours = domain_accounts(terms)
     for transaction in transactions:
         _fold_network_fee(draft, transaction, ours)
+        if not transaction.is_sequence_consumed:
+            continue  # it cost a fee and did nothing; a batch of its slot is still undecided
         batch_number = _batch_of_slot(draft, transaction, terms)
         if batch_number is not None:
             _decide_batch(draft, terms, transaction, batch_number)

@@ -133,7 +133,10 @@ class AppliedTransaction:
     """Source of the (inner) transaction; 32 bytes."""
 
     sequence: int
-    """Sequence number it consumed."""
+    """Its sequence number."""
+
+    is_sequence_consumed: bool
+    """False for a failure found before its sequence number was used up: its slot is still open."""
 
     fee_account: bytes
     """Account that paid the network fee; 32 bytes."""

@@ -374,6 +374,18 @@ def test_failed_transaction_names_the_destinations_that_failed() -> None:
     assert (transaction.succeeded, transaction.failed_destinations) == (False, ())
 
 
+@pytest.mark.parametrize(
+    ("code", "consumed"),
+    [(-1, True), (-6, True), (-7, True), (-10, True), (-14, True), (-15, True)]
+    + [(code, False) for code in (-2, -3, -4, -5, -8, -9, -12, -16)],
+)
+def test_failure_tells_whether_it_used_its_sequence_number_up(code: int, consumed: bool) -> None:
+    envelope = envelope_of(builder().append_payment_op(BOB.public_key, XAB, "1")).to_xdr()
+    result = failed((1, -5)) if code == -1 else failed(code=code)
+    transaction = read_transaction(fact_of(envelope, result))
+    assert transaction.is_sequence_consumed == consumed
+
+
 def test_failed_path_payment_without_an_issuer_names_the_asset() -> None:
     made = builder().append_path_payment_strict_send_op(BOB.public_key, XLM, "1", XAB, "1", [])
     result = failed((13, -9))
@@ -434,6 +446,7 @@ def recorded() -> Iterator[dict[str, Any]]:
 
 
 RECORDED = list(recorded())
+BUMP_SEQUENCE = 11
 NOT_READ = {3, 4, 9, 12, 14, 15, 18, 20, 22, 23}
 
 
@@ -492,6 +505,17 @@ def test_recorded_transaction_is_read_as_stellar_core_applied_it(case: dict[str,
     assert transaction.tx_hash.hex() == named
     assert transaction.succeeded == (case["outcome"] == "applied_success")
     assert transaction.fee_charged_stroops == case["codes"]["fee_charged"]
+    sequence = sequence_after(case, transaction.source_account)
+    if sequence is not None and not kinds & {BUMP_SEQUENCE}:
+        assert transaction.is_sequence_consumed == (sequence >= transaction.sequence)
+
+
+def sequence_after(case: dict[str, Any], account: bytes) -> int | None:
+    for entry in case["post"] if isinstance(case["post"], list) else []:
+        data = (entry["json"] or {"data": {}})["data"].get("account")
+        if data and parse_account(data["account_id"]) == account:
+            return int(data["seq_num"])
+    return None
 
 
 def changes(movements: Sequence[Movement]) -> dict[tuple[bytes, str, bytes], int]:

@@ -228,6 +228,20 @@ def test_failed_batch_is_decided_and_owes_on() -> None:
     assert draft.payees[OTHER] == PayeeBalance(accrued_stroops=300, pays_alone=True)
 
 
+def test_failure_that_leaves_the_slot_open_decides_nothing() -> None:
+    """Deciding it would plan the payment anew while the first envelope can still apply."""
+    draft, (funding, payments) = planned()
+    early = replace(books.decision(payments, 60, succeeded=False), is_sequence_consumed=False)
+    fold([early], draft)
+    assert set(draft.batches) == {funding.batch_number, payments.batch_number}
+    assert plan_payouts(draft, builders.terms()) == []
+    fold([books.decision(funding, 61), books.decision(payments, 62)], draft)
+    again = replace(early, ledger_sequence=63)
+    fold([again], draft)
+    assert draft.batches == {}
+    assert draft.xlm[payments.channel_account].spent_stroops >= 300
+
+
 def test_payee_that_was_paid_stands_with_the_others_again() -> None:
     draft, _ = planned(owed={PAYEE: 500})
     draft.payees[PAYEE] = replace(draft.payees[PAYEE], pays_alone=True)
