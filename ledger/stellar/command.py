@@ -9,18 +9,20 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ledger.audit.address import format_account, parse_account
 from ledger.audit.stellar_xdr import read_transaction
 from ledger.books.transactions import NetworkFact
 from ledger.evidence.errors import EvidenceError
 from ledger.evidence.units import format_stroops, parse_stroops
-from ledger.stellar.domain import DomainKeys, SetUp, deposit, set_up_domain
 from ledger.stellar.errors import StellarError
 from ledger.stellar.gateway import START, Gateway
 from ledger.stellar.horizon import HorizonGateway
 from ledger.stellar.seed_files import read_seed
+
+if TYPE_CHECKING:
+    from ledger.stellar.domain import SetUp
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -90,6 +92,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run_setup(gateway: HorizonGateway, arguments: argparse.Namespace) -> dict[str, Any]:
+    # Loaded here, as below: who only looks at accounts need not wait for the SDK.
+    from ledger.stellar.domain import DomainKeys, set_up_domain  # noqa: PLC0415
+
     names = _payee_names(arguments.payees)
     keys = DomainKeys.load_or_make(arguments.keys_dir, arguments.channels, names)
     made = set_up_domain(
@@ -110,7 +115,7 @@ def _run_setup(gateway: HorizonGateway, arguments: argparse.Namespace) -> dict[s
     }
 
 
-def _accounts_of(made: SetUp) -> dict[str, Any]:
+def _accounts_of(made: "SetUp") -> dict[str, Any]:
     single = ("issuer", "broadcaster", "escrow", "payout", "anchor")
     accounts: dict[str, Any] = {name: format_account(getattr(made, name)) for name in single}
     accounts["channels"] = [format_account(channel) for channel in made.channels]
@@ -119,6 +124,8 @@ def _accounts_of(made: SetUp) -> dict[str, Any]:
 
 
 def _run_deposit(gateway: HorizonGateway, arguments: argparse.Namespace) -> dict[str, Any]:
+    from ledger.stellar.domain import deposit  # noqa: PLC0415
+
     amount_stroops = _amount(arguments.amount)
     tx_hash = deposit(
         gateway,

@@ -8,9 +8,6 @@ import os
 import stat
 from pathlib import Path
 
-from stellar_sdk import StrKey
-from stellar_sdk.exceptions import Ed25519SecretSeedInvalidError
-
 from ledger.evidence.keys import SEED_SIZE, generate_seed
 from ledger.stellar.errors import SeedFileError
 
@@ -32,13 +29,28 @@ def read_seed(path: Path) -> bytes:
         raise SeedFileError(f"{path}: {error.strerror}") from None
     try:
         text = content.decode("ascii").strip()
-        is_secret = text.startswith("S")
-        seed = StrKey.decode_ed25519_secret_seed(text) if is_secret else bytes.fromhex(text)
-    except (ValueError, Ed25519SecretSeedInvalidError):
+        seed = _decode_secret(text) if text.startswith("S") else bytes.fromhex(text)
+    except ValueError:
         seed = b""
     if len(seed) != SEED_SIZE:
         raise SeedFileError(f"{path}: want 64 hexadecimal digits or a Stellar secret key")
     return seed
+
+
+def _decode_secret(text: str) -> bytes:
+    """Return the seed of a Stellar secret key.
+
+    Raises:
+        ValueError: It is none.
+    """
+    # Loaded here: the SDK takes seconds of CPU, and seeds are hexadecimal as a rule.
+    from stellar_sdk import StrKey  # noqa: PLC0415
+    from stellar_sdk.exceptions import Ed25519SecretSeedInvalidError  # noqa: PLC0415
+
+    try:
+        return bytes(StrKey.decode_ed25519_secret_seed(text))
+    except Ed25519SecretSeedInvalidError as error:
+        raise ValueError(str(error)) from None
 
 
 def load_or_make_seed(path: Path) -> bytes:
