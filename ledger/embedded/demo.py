@@ -163,13 +163,14 @@ class Demo:
             torrent = pool.submit(self._make_torrent, content)
             schema = pool.submit(self._supervisor.run, "db", ["db", "upgrade"])
             schema.result()
+            api = self._start_service("api", "serve", 2)
             torrent.result()
             made = accounts.result()
         self._screen.stage(
             f"devnet: {len(made['accounts']['payees']) + CHANNELS + 5} accounts with trustlines, "
             f"{DEPOSIT} {ASSET_CODE} deposited into escrow"
         )
-        self._parts.urls["api"] = self._ready(self._start_service("api", "serve", 2))["url"]
+        self._parts.urls["api"] = self._ready(api)["url"]
         papers = self._sign(passphrase, made)
         issuer = self._start_issuer(papers)
         self._supervisor.run("register", ["db", "register"])
@@ -372,9 +373,8 @@ class Demo:
         emptied_epoch = terms.epoch_at(self._gateway.latest_ledger().close_time_s)
         epochs = self._wait_for_rest(papers, max(emptied_epoch, last_epoch + 1))
         self._screen.stage(f"epoch {epochs[-1].epoch} closed at rest and is anchored")
-        self._supervisor.stop(
-            [self._parts.children[name] for name in ("beat", "worker", "issuer", "api", "cdn")]
-        )
+        services = ("beat", "worker", "issuer", "api", "cdn")
+        self._supervisor.ask_to_stop([self._parts.children[name] for name in services])
         network = self._read_network(papers)
         return Outcome(
             content_bytes=content.size_bytes,
@@ -469,7 +469,6 @@ class Demo:
     # Conclusion: independent audit, tamper test, reports, summary.
 
     def _conclude(self, outcome: Outcome) -> Summary:
-        self._supervisor.stop_all()
         self._gateway.close()
         seconds = {**self._seconds, "total": round(time.monotonic() - self._started_s, 1)}
         return summarise(outcome, self._supervisor, self._screen, seconds)

@@ -181,6 +181,13 @@ class Supervisor:
             self._next_look_s = now_s + _MEMORY_EVERY_SECONDS
             self.peak_memory_bytes = max(self.peak_memory_bytes, _family_memory_bytes(os.getpid()))
 
+    def ask_to_stop(self, children: Sequence[Child]) -> None:
+        """Ask children to stop without waiting; `stop_all` waits for them."""
+        for child in children:
+            _signal(child, signal.SIGTERM)
+            self._children.remove(child)
+            self._tasks.append(child)
+
     def stop(self, children: Sequence[Child], *, seconds: float = STOP_SECONDS) -> None:
         """Ask children to stop, all at once, and wait; kill those that do not."""
         for child in children:
