@@ -37,7 +37,8 @@ def bind(listen: str) -> socket.socket:
     if host is None or port is None or parts.path:
         raise ListenError(f"listen: got {listen}, want host:port")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # Named protocol: asyncio sets TCP_NODELAY on such sockets only, which saves 40 ms an answer.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
