@@ -178,6 +178,14 @@ def test_slot_of_another_channel_is_not_the_same_slot() -> None:
         fold([moved], draft)
 
 
+def test_sequence_of_a_channel_that_is_no_slot_stops_the_books() -> None:
+    draft, leaves = planned()
+    moved = books.decision(leaves[0], 60)
+    for sequence in (moved.sequence - 1, moved.sequence + 1):
+        with pytest.raises(UnknownTransactionError, match="slot"):
+            fold([replace(moved, sequence=sequence)], draft)
+
+
 def altered(transaction: AppliedTransaction, what: str) -> AppliedTransaction:
     first, *rest = transaction.movements
     changes = {

@@ -1,6 +1,7 @@
 """Judgement: one case for every code, and one result whatever the order of arrival."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import book_builders
 import builders
@@ -129,8 +130,12 @@ def test_receipts_of_a_refused_bundle_do_not_count() -> None:
     assert judgement.lanes == ()
 
 
-def test_poison_is_a_code_of_its_own() -> None:
-    assert BundleCode.POISON not in {BundleCode.ACCEPTED, BundleCode.MALFORMED}
+def test_bundle_set_aside_as_poison_counts_nothing() -> None:
+    bundle = builders.payee_bundle([builders.receipt()])
+    check = check_bundle(bundle.raw, builders.signed_terms(), EPOCH)
+    poison = replace(check, code=BundleCode.POISON)
+    judgement = judge_lanes([poison], terms=builders.terms(), void_from={}, counted_before={})
+    assert judgement.lanes == ()
 
 
 # --- receipts of a payee bundle -------------------------------------------------------------------
@@ -201,6 +206,12 @@ def test_newer_binding_revokes_an_older_one_and_a_forged_one_does_not() -> None:
     assert account(older, revoked) == bytes(32)
     assert account(older, revoked, moved) == builders.key_of("new account")
     assert account(older, forged) == builders.key_of("seeder account")
+
+
+def test_newer_binding_of_another_role_revokes_nothing() -> None:
+    bindings = [builders.binding("seeder"), builders.binding("seeder", serial=2, role=Role.ISSUING)]
+    bundle = builders.payee_bundle([builders.receipt()], bindings=bindings)
+    assert codes_of(bundle) == (ReceiptCode.COUNTED,)
 
 
 def test_session_key_is_not_its_own_payee() -> None:
