@@ -50,7 +50,7 @@ DEPOSIT = "100"
 TORRENT_PORT = 6881
 RECEIPT_PORT = 6882
 LEDGER_SECONDS = 1.0
-START_ALLOWANCE_S = 4
+START_ALLOWANCE_S = 8
 """Ledger seconds between signing the terms and the first byte: epoch 0 begins about with it."""
 
 LAST_RECEIPTS_S = 3
@@ -95,6 +95,7 @@ class Demo:
         self._screen = screen
         self._swarm = Swarm()
         self._seconds: dict[str, float] = {}
+        self._engines: list[Child] = []
         self._started_s = time.monotonic()
         # Two demos at once must not meet: 127.0.0.0/8 is all loopback, so each takes a subnet.
         self._parts = _Parts(f"127.{secrets.randbelow(200) + 20}.{secrets.randbelow(254) + 1}")
@@ -173,6 +174,7 @@ class Demo:
         self._parts.urls["api"] = self._ready(api)["url"]
         papers = self._sign(passphrase, made)
         issuer = self._start_issuer(papers)
+        self._start_seeders(content, rates, papers)
         self._supervisor.run("register", ["db", "register"])
         self._start("worker", ["worker", "run", "--concurrency", "2"])
         self._start("beat", ["worker", "beat"])
@@ -312,18 +314,8 @@ class Demo:
 
     def _deliver(self, content: Content, rates: Rates, papers: Papers) -> int:
         """Return the epoch in which the last viewer completed."""
-        _new_folder(self._private / "engines")
-        self._engines: list[Child] = []
-        for name in self._seeder_names():
-            self._swarm.add(name, is_viewer=False)
-            arguments = ["engine", "seed", str(content.path), "--torrent", str(self._torrent)]
-            arguments += self._engine_arguments(name, papers)
-            arguments += ["--upload-limit", str(rates.seeder_up)]
-            self._engines.append(self._supervisor.start(name, arguments, on_event=self._swarm.take))
         for name in self._viewer_names():
-            self._swarm.add(name, is_viewer=True)
-            arguments = self._viewer_arguments(name, rates, papers)
-            self._engines.append(self._supervisor.start(name, arguments, on_event=self._swarm.take))
+            self._start_engine(name, self._viewer_arguments(name, rates, papers))
         names = [*self._seeder_names(), *self._viewer_names()]
         self._supervisor.wait_until(
             lambda: self._swarm.are_ready(names), what="the engines to be ready", seconds=60
@@ -343,6 +335,19 @@ class Demo:
             + ", ".join(f"{name} {mib(size)}" for name, size in received.items())
         )
         return papers.terms.value.epoch_at(self._gateway.latest_ledger().close_time_s)
+
+    def _start_seeders(self, content: Content, rates: Rates, papers: Papers) -> None:
+        _new_folder(self._private / "engines")
+        for name in self._seeder_names():
+            arguments = ["engine", "seed", str(content.path), "--torrent", str(self._torrent)]
+            arguments += self._engine_arguments(name, papers)
+            arguments += ["--upload-limit", str(rates.seeder_up)]
+            self._start_engine(name, arguments)
+
+    def _start_engine(self, name: str, arguments: Sequence[str]) -> None:
+        self._swarm.add(name, is_viewer=name.startswith("viewer"))
+        child = self._supervisor.start(name, arguments, on_event=self._swarm.take)
+        self._engines.append(child)
 
     def _viewer_arguments(self, name: str, rates: Rates, papers: Papers) -> list[str]:
         arguments = ["engine", "view", str(self._torrent)]
@@ -381,6 +386,10 @@ class Demo:
             content_id=self._content_id,
             viewers=self._options.viewers,
             seeders=self._options.seeders,
+            seeder_keys=frozenset(
+                bytes.fromhex(self._swarm.engines[name].ready["session_key"])
+                for name in self._seeder_names()
+            ),
             viewer_states=[states[name] for name in self._viewer_names()],
             epochs=epochs,
             papers=papers,

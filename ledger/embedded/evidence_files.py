@@ -14,6 +14,7 @@ from ledger.evidence.checkpoint import parse_checkpoint
 from ledger.evidence.encoding import RecordCode
 from ledger.evidence.leaf import RESULT_LEAF, ResultLeaf, code_of_leaf
 from ledger.evidence.note import parse_note
+from ledger.evidence.receipt import Receipt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,17 +73,27 @@ def read_closed_epoch(path: Path) -> ClosedEpoch:
     )
 
 
-def sum_receipted(epochs: Sequence[ClosedEpoch]) -> dict[str, int]:
-    """Return receipted bytes by source: each lane's highest receipt, once over all files."""
-    highest: dict[bytes, tuple[int, int, bool]] = {}
+@dataclass(frozen=True, slots=True)
+class Receipted:
+    """What one payee's receipts of all lanes come to."""
+
+    is_cdn: bool
+    bytes_total: int
+
+
+def sum_receipted(epochs: Sequence[ClosedEpoch]) -> dict[bytes, Receipted]:
+    """Return receipted bytes by payee key: each lane's highest receipt, once over all files."""
+    highest: dict[bytes, Receipt] = {}
     for epoch in epochs:
         for raw in epoch.contents.bundles:
             for signed in parse_bundle(raw).value.receipts:
                 receipt = signed.value
-                claim = (receipt.sequence, receipt.bytes_total, receipt.is_cdn)
-                known = highest.get(receipt.lane_digest, claim)
-                highest[receipt.lane_digest] = max(known, claim)
-    return {
-        "p2p": sum(size for _, size, is_cdn in highest.values() if not is_cdn),
-        "cdn": sum(size for _, size, is_cdn in highest.values() if is_cdn),
-    }
+                known = highest.get(receipt.lane_digest)
+                if known is None or known.sequence < receipt.sequence:
+                    highest[receipt.lane_digest] = receipt
+    sums: dict[bytes, Receipted] = {}
+    for receipt in highest.values():
+        before = sums.get(receipt.payee_key, Receipted(receipt.is_cdn, 0))
+        total = before.bytes_total + receipt.bytes_total
+        sums[receipt.payee_key] = Receipted(receipt.is_cdn, total)
+    return sums

@@ -15,7 +15,7 @@ from typing import Any
 from ledger.audit.address import format_account
 from ledger.embedded.cdn import sum_access_log
 from ledger.embedded.errors import DemoError
-from ledger.embedded.evidence_files import ClosedEpoch, sum_receipted
+from ledger.embedded.evidence_files import ClosedEpoch, Receipted, sum_receipted
 from ledger.embedded.papers import Papers
 from ledger.embedded.processes import Supervisor
 from ledger.embedded.screen import Screen
@@ -42,6 +42,9 @@ class Outcome:
     content_id: str
     viewers: int
     seeders: int
+    seeder_keys: frozenset[bytes]
+    """Session keys of the seeders; every other peer is a viewer."""
+
     viewer_states: Sequence[Mapping[str, Any]]
     """Per viewer: byte classes of its journal, its spool, its last event."""
 
@@ -189,6 +192,7 @@ def _summary(
 
 def _byte_figures(outcome: Outcome, bill: Mapping[str, int]) -> ByteFigures:
     receipted = sum_receipted(outcome.epochs)
+    served = _served(outcome, receipted)
     results = [epoch.result for epoch in outcome.epochs]
 
     def delivered(kind: str) -> int:
@@ -197,8 +201,10 @@ def _byte_figures(outcome: Outcome, bill: Mapping[str, int]) -> ByteFigures:
     return ByteFigures(
         delivered_p2p=delivered("p2p_attested"),
         delivered_cdn=delivered("cdn"),
-        receipted_p2p=receipted["p2p"],
-        receipted_cdn=receipted["cdn"],
+        receipted_p2p=served["seeders"] + served["viewers"],
+        receipted_cdn=served["cdn"],
+        receipted_seeders=served["seeders"],
+        receipted_viewers=served["viewers"],
         credited_p2p=sum(result.bytes_p2p_credited for result in results),
         credited_cdn=sum(result.bytes_cdn_credited for result in results),
         uncredited=sum(result.bytes_uncredited for result in results),
@@ -208,6 +214,15 @@ def _byte_figures(outcome: Outcome, bill: Mapping[str, int]) -> ByteFigures:
         ambiguous=delivered("ambiguous"),
         cdn_log_body=sum_access_log(outcome.private / "cdn-access.log")["body_bytes"],
     )
+
+
+def _served(outcome: Outcome, receipted: Mapping[bytes, Receipted]) -> dict[str, int]:
+    """Split receipted bytes by who served: seeders, viewers, CDN."""
+    served = {"seeders": 0, "viewers": 0, "cdn": 0}
+    for key, sums in receipted.items():
+        role = "seeders" if key in outcome.seeder_keys else "viewers"
+        served["cdn" if sums.is_cdn else role] += sums.bytes_total
+    return served
 
 
 def _money_figures(outcome: Outcome, bill: Mapping[str, int]) -> MoneyFigures:

@@ -100,6 +100,10 @@ def print_table(summary: Summary, out: str) -> None:
     ):
         table.add_row(row, f"{p2p:,}", f"{cdn:,}")
     console.print(table)
+    console.print(
+        f"P2P bytes came from seeders ({figures.receipted_seeders:,}) and from other viewers "
+        f"({figures.receipted_viewers:,})."
+    )
     coins = Table(f"money in {money.asset}")
     coins.add_column("amount", justify="right")
     for name in ("deposited", "charged", "unspent", "paid", "fees", "carried"):

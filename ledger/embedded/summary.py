@@ -20,6 +20,12 @@ class ByteFigures:
     delivered_cdn: int
     receipted_p2p: int
     receipted_cdn: int
+    receipted_seeders: int
+    """Part of receipted_p2p that seeders served."""
+
+    receipted_viewers: int
+    """Part of receipted_p2p that viewers served each other."""
+
     credited_p2p: int
     credited_cdn: int
     uncredited: int
@@ -122,6 +128,10 @@ class Summary:
     """The identities that hold, in words."""
 
 
+TWO_EPOCHS_FROM_BYTES = 64 * 16_384
+"""Content of at least 64 blocks must be seen in two epochs; less may fit into one."""
+
+
 def format_summary(summary: Summary) -> str:
     """Return the summary as JSON text."""
     return json.dumps(asdict(summary), indent=2) + "\n"
@@ -141,6 +151,11 @@ def identities(summary: Summary) -> Iterator[tuple[str, int, int]]:
     credited = size.credited_p2p + size.credited_cdn
     yield "receipted = credited + uncredited", receipted, credited + size.uncredited
     yield "uncredited = 0", size.uncredited, 0
+    yield (
+        "receipted (p2p) = by seeders + by viewers",
+        size.receipted_p2p,
+        size.receipted_seeders + size.receipted_viewers,
+    )
     yield (
         "delivered + ambiguous + unattested = viewers x content",
         size.delivered_p2p + size.delivered_cdn + size.ambiguous + size.unattested,
@@ -180,4 +195,7 @@ def require_identities(summary: Summary) -> list[str]:
     ]
     if broken:
         raise DemoError("identities broken: " + "; ".join(broken))
+    busy = sum(epoch.bytes_p2p + epoch.bytes_cdn > 0 for epoch in summary.epochs)
+    if summary.content_bytes >= TWO_EPOCHS_FROM_BYTES and busy < 2:
+        raise DemoError(f"traffic: got {busy} epochs that carry any, want at least two")
     return [words for words, _, _ in identities(summary)]

@@ -15,6 +15,7 @@ from ledger.embedded.rates import TOTAL_MAX_BYTES_PER_S, plan_rates
 from ledger.embedded.summary import (
     AuditSummary,
     ByteFigures,
+    EpochSummary,
     MoneyFigures,
     Payout,
     Summary,
@@ -32,6 +33,8 @@ HONEST = Summary(
         delivered_cdn=600,
         receipted_p2p=1_300,
         receipted_cdn=600,
+        receipted_seeders=800,
+        receipted_viewers=500,
         credited_p2p=1_300,
         credited_cdn=600,
         uncredited=0,
@@ -86,6 +89,24 @@ def test_any_amount_that_is_off_by_one_stroop_breaks_an_identity(field):
     changed = replace(HONEST.money, **{field: getattr(HONEST.money, field) + 1})
     with pytest.raises(DemoError, match=r"difference -?1\)"):
         require_identities(replace(HONEST, money=changed))
+
+
+def test_traffic_in_one_epoch_is_too_little_for_64_blocks():
+    epoch = EpochSummary(
+        epoch=0,
+        root="",
+        anchor_tx="",
+        audit_file="",
+        receipts=1,
+        bytes_p2p=1,
+        bytes_cdn=0,
+        verdict="proven",
+    )
+    size = replace(HONEST.bytes, ambiguous=2 * 64 * 16_384 - 1_960)
+    large = replace(HONEST, content_bytes=64 * 16_384, bytes=size, epochs=[epoch])
+    with pytest.raises(DemoError, match="want at least two"):
+        require_identities(large)
+    require_identities(replace(large, epochs=[epoch, epoch]))
 
 
 @pytest.mark.parametrize("content_bytes", [1, 100_000, 64 << 20, 5 << 30])
