@@ -390,6 +390,16 @@ def test_equivocation_counts_the_smaller_total_and_is_kept_as_evidence(
     assert judgement.voided == ((builders.entitlement().digest, EPOCH + 1),)
 
 
+def test_entitlement_is_void_from_after_its_earliest_equivocation() -> None:
+    bundles = [
+        builders.payee_bundle(
+            [builders.receipt(epoch=epoch, bytes_total=total) for total in (1, 2)], epoch=epoch
+        )
+        for epoch in (EPOCH, EPOCH - 2, EPOCH - 1)
+    ]
+    assert judge(*bundles).voided == ((builders.entitlement().digest, EPOCH - 1),)
+
+
 def test_other_credit_root_at_the_same_sequence_is_equivocation() -> None:
     judgement = judge_receipts(builders.receipt(), builders.receipt(credit_root=bytes(32)))
     assert len(judgement.equivocations) == 1

@@ -170,8 +170,18 @@ def test_bundle_larger_than_the_limit_is_malformed() -> None:
         RECEIPT.parse(bytes(64) + body[:108] + nonce.to_bytes(4, "little") + body[112:])
         for nonce in range(8000)
     ]
-    with pytest.raises(MalformedRecordError, match="bundle"):
-        builders.payee_bundle(receipts, bindings=bindings)
+    values = records_of("bindings") | {
+        "receipts": tuple(sorted(receipts, key=lambda r: (r.value.lane_digest, 1, r.body))),
+        "bindings": tuple(sorted(bindings, key=lambda b: b.body)),
+    }
+    bundle = Bundle(**values)
+    with pytest.raises(MalformedRecordError, match="bundle: got '4"):
+        format_bundle_body(bundle)
+    records = (*bundle.bindings, *bundle.receipts)
+    head = builders.payee_bundle([]).body[:TAG_SIZE] + BUNDLE_HEAD.pack(bundle)
+    body = head + b"".join(record.raw for record in records)
+    with pytest.raises(MalformedRecordError, match="bundle: got '4"):
+        parse_bundle(resigned(body))
 
 
 def test_another_key_than_the_submitters_does_not_sign_it() -> None:

@@ -327,6 +327,13 @@ def test_any_flipped_bit_of_key_message_or_signature_is_noticed() -> None:
         assert not verify(bytes(mutated[:32]), bytes(mutated[96:]), bytes(mutated[32:96]))
 
 
+def test_bytes_cannot_move_between_signature_and_message() -> None:
+    good = sign(SEED, MESSAGE)
+    assert not verify(KEY, MESSAGE[1:], good + MESSAGE[:1])
+    assert not verify(KEY, good[-1:] + MESSAGE, good[:-1])
+    assert not verify(KEY, good + MESSAGE, b"")
+
+
 @pytest.mark.parametrize("size", [0, 31, 33, 64])
 def test_seed_of_another_length_is_refused(size: int) -> None:
     with pytest.raises(ValueError, match="seed"):
