@@ -96,6 +96,7 @@ class Demo:
         self._swarm = Swarm()
         self._seconds: dict[str, float] = {}
         self._engines: list[Child] = []
+        self._epochs: list[ClosedEpoch] = []
         self._started_s = time.monotonic()
         # Two demos at once must not meet: 127.0.0.0/8 is all loopback, so each takes a subnet.
         self._parts = _Parts(f"127.{secrets.randbelow(200) + 20}.{secrets.randbelow(254) + 1}")
@@ -362,6 +363,7 @@ class Demo:
         return arguments
 
     def _transfer_is_done(self, wanted_bytes: int) -> bool:
+        self._take_closed_epoch()
         done, viewers = self._swarm.completed(), len(self._swarm.viewers)
         self._screen.transfer(self._swarm.received(), wanted_bytes, f"{done}/{viewers} complete")
         return done == viewers
@@ -400,10 +402,12 @@ class Demo:
         )
 
     def _wait_for_ledger_time(self, close_time_s: int) -> None:
+        def has_come() -> bool:
+            self._take_closed_epoch()
+            return self._gateway.latest_ledger().close_time_s >= close_time_s
+
         self._supervisor.wait_until(
-            lambda: self._gateway.latest_ledger().close_time_s >= close_time_s,
-            what=f"network time {close_time_s}",
-            seconds=CLOSING_LIMIT_S,
+            has_come, what=f"network time {close_time_s}", seconds=CLOSING_LIMIT_S
         )
 
     def _read_engines(self) -> dict[str, dict[str, Any]]:
@@ -433,26 +437,32 @@ class Demo:
 
     def _wait_for_rest(self, papers: Papers, first_epoch: int) -> list[ClosedEpoch]:
         threshold_stroops = papers.terms.value.payout_threshold_stroops
-        epochs: list[ClosedEpoch] = []
 
         def at_rest() -> bool:
-            path = self._audit / f"epoch-{len(epochs)}.audit"
-            if not path.exists():
-                return False
-            epoch = read_closed_epoch(path)
-            epochs.append(epoch)
-            self._screen.stage(
-                f"epoch {epoch.epoch} settled: {epoch.receipt_count} receipts, "
-                f"P2P {mib(epoch.result.bytes_p2p_credited)}, "
-                f"CDN {mib(epoch.result.bytes_cdn_credited)}, "
-                f"{epoch.result.payout_count} payout batches"
+            self._take_closed_epoch()
+            return any(
+                epoch.epoch >= first_epoch and epoch.is_at_rest(threshold_stroops)
+                for epoch in self._epochs
             )
-            return epoch.epoch >= first_epoch and epoch.is_at_rest(threshold_stroops)
 
         self._supervisor.wait_until(
             at_rest, what="an epoch that closes at rest", seconds=CLOSING_LIMIT_S + GRACE_S
         )
-        return epochs
+        return self._epochs
+
+    def _take_closed_epoch(self) -> None:
+        """Read the next audit file, if it is there: an epoch is settled."""
+        path = self._audit / f"epoch-{len(self._epochs)}.audit"
+        if not path.exists():
+            return
+        epoch = read_closed_epoch(path)
+        self._epochs.append(epoch)
+        self._screen.stage(
+            f"epoch {epoch.epoch} settled: {epoch.receipt_count} receipts, "
+            f"P2P {mib(epoch.result.bytes_p2p_credited)}, "
+            f"CDN {mib(epoch.result.bytes_cdn_credited)}, "
+            f"{epoch.result.payout_count} payout batches"
+        )
 
     def _read_network(self, papers: Papers) -> dict[str, Any]:
         terms = papers.terms.value

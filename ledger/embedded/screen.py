@@ -63,7 +63,8 @@ class Screen:
     def stage(self, text: str) -> None:
         """Print one line of the story with the seconds since the start."""
         seconds = time.monotonic() - self._started_s
-        self._console.print(Text.assemble((f"{seconds:6.1f} s  ", "dim"), text))
+        line = Text.assemble((f"{seconds:6.1f} s  ", "dim"), text)
+        self._console.print(line, soft_wrap=not self._console.is_terminal)
 
     def transfer(self, received: Mapping[str, int], wanted_bytes: int, note: str) -> None:
         """Show live byte counts by source."""
@@ -102,7 +103,8 @@ def print_table(summary: Summary, out: str) -> None:
     console.print(table)
     console.print(
         f"P2P bytes came from seeders ({figures.receipted_seeders:,}) and from other viewers "
-        f"({figures.receipted_viewers:,})."
+        f"({figures.receipted_viewers:,}).",
+        soft_wrap=True,
     )
     coins = Table(f"money in {money.asset}")
     coins.add_column("amount", justify="right")
@@ -131,5 +133,6 @@ def _print_epochs(console: Console, summary: Summary) -> None:
     tamper = summary.tamper_test
     console.print(
         f"{len(summary.payouts)} payments stand on the Stellar ledger. One flipped byte in a copy "
-        f"of an audit file: {tamper.verdict} at step “{tamper.failed_step}”."
+        f"of an audit file: {tamper.verdict} at step “{tamper.failed_step}”.",
+        soft_wrap=True,
     )
