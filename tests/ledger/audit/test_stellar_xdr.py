@@ -404,13 +404,15 @@ PAYMENT = envelope_of(builder().append_payment_op(BOB.public_key, XAB, "1"))
         success(),
         success(done(1), done(1)),
         success(done(2)),
+        success(done(5)),
+        success()[:-4] + done(1) + bytes(4),
         success(done(1)) + b"\0",
         success(done(1))[:-4] + b"\0\0\0\1",
         success(bytes(4) + b"\0\0\0\1" + b"\xff\xff\xff\xff"),
         success(b"\xff\xff\xff\xff"),
     ],
-    ids=["empty", "no-operation", "two", "another-type", "longer", "extension",
-         "success-of-a-failure", "bad-auth"],
+    ids=["empty", "no-operation", "two", "another-type", "quiet-type", "count-0", "longer",
+         "extension", "success-of-a-failure", "bad-auth"],
 )  # fmt: skip
 def test_result_that_does_not_belong_to_the_envelope_is_refused(result: bytes) -> None:
     with pytest.raises(MalformedXdrError):

@@ -7,12 +7,21 @@ format, never an edit of these files.
 import os
 from pathlib import Path
 
+import audit_samples
 import derived_values
 import pytest
 import records
 
+from ledger.audit.file import parse_audit_file
+from ledger.audit.trust import format_trust, parse_trust
+
 GOLDEN = Path(__file__).parents[2] / "vectors" / "golden"
 MADE = {sample.name: sample.raw for sample in records.SAMPLES} | derived_values.DERIVED
+MADE |= {
+    "audit-file": audit_samples.audit_file(),
+    "trust-text": format_trust(audit_samples.trust()).encode(),
+    "trust-digest": audit_samples.trust().digest,
+}
 UPDATE = bool(os.environ.get("SWARMLEDGER_UPDATE_VECTORS"))
 
 
@@ -39,6 +48,12 @@ def test_golden_bytes_parse_to_the_same_record(sample: records.Sample) -> None:
     parsed = sample.parse(golden)
     assert parsed == sample.parse(sample.raw)
     assert sample.format(parsed) == golden
+
+
+def test_golden_audit_and_trust_files_parse() -> None:
+    assert parse_audit_file(read_golden("audit-file")).contents == audit_samples.audit_contents()
+    trust = parse_trust(read_golden("trust-text").decode())
+    assert trust.digest == read_golden("trust-digest")
 
 
 def test_no_golden_file_is_left_over() -> None:
