@@ -378,6 +378,7 @@ class Demo:
         states = self._read_engines()
         self._require_whole_content(content)
         emptied_epoch = terms.epoch_at(self._gateway.latest_ledger().close_time_s)
+        self._screen.stage("every file is whole; sealing on until an epoch closes at rest")
         epochs = self._wait_for_rest(papers, max(emptied_epoch, last_epoch + 1))
         self._screen.stage(f"epoch {epochs[-1].epoch} closed at rest and is anchored")
         services = ("beat", "worker", "issuer", "api", "cdn")
