@@ -21,7 +21,7 @@ from ledger.books.judgement import (
     judge_lanes,
     lane_root_of,
 )
-from ledger.evidence.binding import BINDING, Role
+from ledger.evidence.binding import BINDING, Binding, Role
 from ledger.evidence.bundle import Bundle
 from ledger.evidence.encoding import Signed
 from ledger.evidence.entitlement import ENTITLEMENT
@@ -187,8 +187,8 @@ def test_receipt_of_a_cdn_has_no_place_in_a_payee_bundle() -> None:
     ],
     ids=["none", "other", "role", "network", "over", "not-yet", "account-unsigned", "key-unsigned"],
 )
-def test_payee_without_a_valid_binding(bindings: list[Signed[object]]) -> None:
-    bundle = builders.payee_bundle([builders.receipt()], bindings=bindings)  # type: ignore[arg-type]
+def test_payee_without_a_valid_binding(bindings: list[Signed[Binding]]) -> None:
+    bundle = builders.payee_bundle([builders.receipt()], bindings=bindings)
     assert codes_of(bundle) == (ReceiptCode.UNBOUND_PAYEE,)
 
 
@@ -198,8 +198,8 @@ def test_newer_binding_revokes_an_older_one_and_a_forged_one_does_not() -> None:
     moved = builders.binding("seeder", "new account", serial=3)
     forged = BINDING.parse(bytes(128) + builders.binding("seeder", "thief", serial=9).body)
 
-    def account(*bindings: Signed[object]) -> bytes:
-        bundle = builders.payee_bundle([], bindings=bindings)  # type: ignore[arg-type]
+    def account(*bindings: Signed[Binding]) -> bytes:
+        bundle = builders.payee_bundle([], bindings=bindings)
         return check_bundle(bundle.raw, builders.signed_terms(), EPOCH).payee_account
 
     assert account(older) == builders.key_of("seeder account")
