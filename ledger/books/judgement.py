@@ -38,7 +38,7 @@ class BundleCode(IntEnum):
     WRONG_NETWORK = 3
     WRONG_BROADCASTER = 4
     TOO_LATE = 5
-    """Its epoch is older than the terms' correction window."""
+    """Its epoch lies before the terms' correction window, or before the terms themselves."""
 
     POISON = 6
     """It stopped a worker repeatedly and was set aside."""
@@ -207,7 +207,8 @@ def check_bundle(raw: bytes, terms: Signed[Terms], sealing_epoch: int) -> Bundle
         return _refused(raw, signed, BundleCode.WRONG_NETWORK)
     if bundle.broadcaster_account != terms.value.broadcaster_account:
         return _refused(raw, signed, BundleCode.WRONG_BROADCASTER)
-    if not sealing_epoch - terms.value.correction_epochs <= bundle.epoch <= sealing_epoch:
+    oldest = max(terms.value.first_epoch, sealing_epoch - terms.value.correction_epochs)
+    if not oldest <= bundle.epoch <= sealing_epoch:
         return _refused(raw, signed, BundleCode.TOO_LATE)
     if not is_signed_by_submitter(signed):
         return _refused(raw, signed, BundleCode.BAD_SIGNATURE)
@@ -359,6 +360,48 @@ def judge_lanes(
         Final codes, lanes, contradictions and newly void entitlements.
     """
     codes = [list(check.receipt_codes) for check in checks]
+    places = _places_by_lane(checks, void_from, codes)
+    winners: dict[bytes, _Place] = {}
+    pairs: list[tuple[bytes, bytes]] = []
+    voided: dict[bytes, int] = {}
+    for digest in sorted(places):
+        winner, contradictions = _judge_lane(places[digest], counted_before.get(digest), codes)
+        pairs.extend(contradictions)
+        if contradictions:
+            receipt = places[digest][0].signed.value
+            first_void = receipt.epoch + 1
+            known = voided.get(receipt.entitlement_digest, first_void)
+            voided[receipt.entitlement_digest] = min(known, first_void)
+        if winner is not None:
+            winners[digest] = winner
+    for digest in _beyond_any_session(winners):
+        place = winners.pop(digest)
+        codes[place.bundle_index][place.receipt_index] = ReceiptCode.TOO_MUCH
+    entitlements = [_entitlements_of(check) for check in checks]
+    return Judgement(
+        codes=tuple(tuple(row) for row in codes),
+        lanes=tuple(
+            _lane_of(
+                digest,
+                winner,
+                checks[winner.bundle_index],
+                entitlements[winner.bundle_index][winner.signed.value.entitlement_digest],
+                terms,
+                counted_before.get(digest),
+            )
+            for digest, winner in winners.items()
+        ),
+        equivocations=tuple(pairs),
+        voided=tuple(sorted(voided.items())),
+    )
+
+
+def _places_by_lane(
+    checks: Sequence[BundleCheck],
+    void_from: Mapping[bytes, int],
+    codes: list[list[ReceiptCode]],
+) -> dict[bytes, list[_Place]]:
+    """Gather by lane the receipts that passed alone; give those of void entitlements their code."""
     places: dict[bytes, list[_Place]] = defaultdict(list)
     for bundle_index, check in enumerate(checks):
         if check.bundle is None or check.code != BundleCode.ACCEPTED:
@@ -371,33 +414,31 @@ def judge_lanes(
                 codes[bundle_index][receipt_index] = ReceiptCode.ENTITLEMENT_VOID
                 continue
             places[receipt.lane_digest].append(_Place(bundle_index, receipt_index, signed))
-    lanes: list[JudgedLane] = []
-    pairs: list[tuple[bytes, bytes]] = []
-    voided: dict[bytes, int] = {}
+    return places
+
+
+def _beyond_any_session(winners: Mapping[bytes, _Place]) -> list[bytes]:
+    """Return lanes that would take their entitlement beyond `ENTITLEMENT_BYTES_MAX`.
+
+    Small lanes are taken first: a viewer that signs an absurd total for an accomplice shuts out
+    the accomplice's lane, not those of whoever served it.
+    """
     claimed: dict[bytes, int] = defaultdict(int)
-    for digest in sorted(places):
-        before = counted_before.get(digest)
-        winner, contradictions = _judge_lane(places[digest], before, codes)
-        pairs.extend(contradictions)
-        receipt = places[digest][0].signed.value
-        if contradictions:
-            first_void = receipt.epoch + 1
-            known = voided.get(receipt.entitlement_digest, first_void)
-            voided[receipt.entitlement_digest] = min(known, first_void)
-        if winner is None:
-            continue
-        total = claimed[receipt.entitlement_digest] + winner.signed.value.bytes_total
+    beyond: list[bytes] = []
+    for digest in sorted(winners, key=lambda lane: (winners[lane].signed.value.bytes_total, lane)):
+        receipt = winners[digest].signed.value
+        total = claimed[receipt.entitlement_digest] + receipt.bytes_total
         if total > ENTITLEMENT_BYTES_MAX:
-            codes[winner.bundle_index][winner.receipt_index] = ReceiptCode.TOO_MUCH
-            continue
-        claimed[receipt.entitlement_digest] = total
-        lanes.append(_lane_of(winner, checks[winner.bundle_index], terms, before))
-    return Judgement(
-        codes=tuple(tuple(row) for row in codes),
-        lanes=tuple(lanes),
-        equivocations=tuple(pairs),
-        voided=tuple(sorted(voided.items())),
-    )
+            beyond.append(digest)
+        else:
+            claimed[receipt.entitlement_digest] = total
+    return beyond
+
+
+def _entitlements_of(check: BundleCheck) -> Mapping[bytes, Entitlement]:
+    if check.bundle is None:
+        return {}
+    return {signed.digest: signed.value for signed in check.bundle.value.entitlements}
 
 
 def _judge_lane(
@@ -444,43 +485,42 @@ def _find_contradictions(
     """
     pairs: list[tuple[bytes, bytes]] = []
     involved: set[bytes] = set()
-    for index, place in enumerate(ordered):
+    before: _Place | None = None
+    most_bytes: _Place | None = None
+    most_media: _Place | None = None
+    for place in ordered:
         later = place.signed.value
-        for earlier_place in _rivals(ordered[:index], later):
-            pairs.append((earlier_place.signed.raw, place.signed.raw))
-            involved |= {earlier_place.signed.body, place.signed.body}
+        rivals: list[_Place] = []
+        if before is not None and before.signed.value.sequence == later.sequence:
+            rivals.append(before)
+        if most_bytes is None or later.bytes_total > most_bytes.signed.value.bytes_total:
+            most_bytes = place
+        elif most_bytes.signed.value.bytes_total > later.bytes_total:
+            rivals.append(most_bytes)
+        if most_media is None or later.media_ms_total > most_media.signed.value.media_ms_total:
+            most_media = place
+        elif most_media.signed.value.media_ms_total > later.media_ms_total:
+            rivals.append(most_media)
+        # One receipt may contradict in several ways and is one rival.
+        for rival in {id(rival): rival for rival in rivals}.values():
+            pairs.append((rival.signed.raw, place.signed.raw))
+            involved |= {rival.signed.body, place.signed.body}
+        before = place
     return pairs, involved
 
 
-def _rivals(earlier: list[_Place], later: Receipt) -> list[_Place]:
-    if not earlier:
-        return []
-    most_bytes = max(earlier, key=lambda p: p.signed.value.bytes_total)
-    most_media = max(earlier, key=lambda p: p.signed.value.media_ms_total)
-    rivals: list[_Place] = []
-    if earlier[-1].signed.value.sequence == later.sequence:
-        rivals.append(earlier[-1])
-    if most_bytes.signed.value.bytes_total > later.bytes_total and most_bytes not in rivals:
-        rivals.append(most_bytes)
-    if most_media.signed.value.media_ms_total > later.media_ms_total and most_media not in rivals:
-        rivals.append(most_media)
-    return rivals
-
-
 def _lane_of(
-    winner: _Place, check: BundleCheck, terms: Terms, before: LaneCount | None
+    digest: bytes,
+    winner: _Place,
+    check: BundleCheck,
+    entitlement: Entitlement,
+    terms: Terms,
+    before: LaneCount | None,
 ) -> JudgedLane:
     receipt = winner.signed.value
-    if check.bundle is None:
-        raise AssertionError("a counted receipt stands in a parsed bundle")
-    entitlement = next(
-        signed.value
-        for signed in check.bundle.value.entitlements
-        if signed.digest == receipt.entitlement_digest
-    )
     cdn = terms.cdn_of(receipt.payee_key) if receipt.is_cdn else None
     return JudgedLane(
-        lane_digest=receipt.lane_digest,
+        lane_digest=digest,
         epoch=receipt.epoch,
         entitlement_digest=receipt.entitlement_digest,
         payee_key=receipt.payee_key,

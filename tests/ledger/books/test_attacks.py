@@ -1,0 +1,153 @@
+"""Attacks on the books: what hostile parties try with valid signatures, and what it comes to."""
+
+import sys
+from collections.abc import Callable, Sequence
+from types import FrameType
+
+import book_builders as books
+import builders
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ledger.books.judgement import (
+    ENTITLEMENT_BYTES_MAX,
+    BundleCode,
+    Judgement,
+    ReceiptCode,
+    check_bundle,
+    judge_lanes,
+)
+from ledger.evidence.bundle import Bundle
+from ledger.evidence.encoding import Signed
+from ledger.evidence.receipt import Receipt
+
+EPOCH = builders.EPOCH
+
+
+def judge(*bundles: Signed[Bundle]) -> Judgement:
+    terms = builders.signed_terms()
+    checks = books.checks_of(bundles, terms, EPOCH)
+    return judge_lanes(checks, terms=terms.value, void_from={}, counted_before={})
+
+
+def calls_of(work: Callable[[], object]) -> int:
+    """How many functions a piece of work calls: its cost without a clock."""
+    count = 0
+
+    def note(_frame: FrameType, event: str, _argument: object) -> None:
+        nonlocal count
+        count += event in {"call", "c_call"}
+
+    sys.setprofile(note)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def require_linear(work_on: Callable[[int], Callable[[], object]], size: int = 60) -> None:
+    small, large = (calls_of(work_on(n)) for n in (size, 4 * size))
+    assert large < 6 * small
+
+
+# --- work that a hostile bundle can cause ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("falls", [False, True], ids=["honest", "contradicting"])
+def test_many_receipts_of_one_lane_cost_linear_work(falls: bool) -> None:
+    def judging(count: int) -> Callable[[], object]:
+        receipts = [
+            builders.receipt(sequence=n, bytes_total=1000 + (-n if falls else n))
+            for n in range(1, count + 1)
+        ]
+        terms = builders.signed_terms()
+        checks = books.checks_of([builders.payee_bundle(receipts)], terms, EPOCH)
+        return lambda: judge_lanes(checks, terms=terms.value, void_from={}, counted_before={})
+
+    require_linear(judging)
+
+
+def test_many_entitlements_of_one_bundle_cost_linear_work() -> None:
+    def judging(count: int) -> Callable[[], object]:
+        viewers = [f"viewer {n}" for n in range(count)]
+        entitlements = [builders.entitlement(viewer) for viewer in viewers]
+        receipts = [
+            builders.receipt("seeder", viewer, under=under)
+            for viewer, under in zip(viewers, entitlements, strict=True)
+        ]
+        terms = builders.signed_terms()
+        bundle = builders.payee_bundle(receipts, entitlements=entitlements)
+        checks = books.checks_of([bundle], terms, EPOCH)
+        return lambda: judge_lanes(checks, terms=terms.value, void_from={}, counted_before={})
+
+    require_linear(judging)
+
+
+# --- contradictions -------------------------------------------------------------------------------
+
+
+def contradicts(one: Receipt, other: Receipt) -> bool:
+    first, second = sorted((one, other), key=lambda receipt: receipt.sequence)
+    return first.sequence == second.sequence or (
+        first.bytes_total > second.bytes_total or first.media_ms_total > second.media_ms_total
+    )
+
+
+@settings(max_examples=100)
+@given(
+    claims=st.lists(
+        st.tuples(st.integers(1, 5), st.integers(1, 4), st.integers(0, 3)),
+        min_size=1,
+        max_size=9,
+        unique=True,
+    )
+)
+def test_contradictions_are_those_of_the_definition(claims: Sequence[tuple[int, int, int]]) -> None:
+    """Each pair is a true one, and whoever contradicts an earlier receipt is in some pair."""
+    receipts = [
+        builders.receipt(sequence=sequence, bytes_total=total, media_ms_total=media)
+        for sequence, total, media in claims
+    ]
+    by_raw = {receipt.raw: receipt.value for receipt in receipts}
+    judgement = judge(builders.payee_bundle(receipts))
+    for one, other in judgement.equivocations:
+        assert contradicts(by_raw[one], by_raw[other])
+    ordered = sorted(receipts, key=lambda receipt: (receipt.value.sequence, receipt.body))
+    paired = {raw for pair in judgement.equivocations for raw in pair}
+    for place, later in enumerate(ordered):
+        if any(contradicts(earlier.value, later.value) for earlier in ordered[:place]):
+            assert later.raw in paired
+    assert len(set(judgement.equivocations)) == len(judgement.equivocations)
+
+
+# --- a viewer and an accomplice against whoever served it ----------------------------------------
+
+
+@pytest.mark.parametrize("nonce", range(6))
+def test_absurd_lane_of_an_accomplice_does_not_shut_out_an_honest_one(nonce: int) -> None:
+    """Whatever the accomplice's lane digest is: small lanes are taken first."""
+    honest = builders.receipt("seeder", bytes_total=5_000)
+    absurd = builders.receipt("viewer 2", bytes_total=ENTITLEMENT_BYTES_MAX, nonce=nonce)
+    judgement = judge(
+        builders.payee_bundle([honest]), builders.payee_bundle([absurd], payee="viewer 2")
+    )
+    assert [lane.count.bytes_total for lane in judgement.lanes] == [5_000]
+    assert sorted(code for row in judgement.codes for code in row) == [
+        ReceiptCode.COUNTED,
+        ReceiptCode.TOO_MUCH,
+    ]
+
+
+# --- epochs before the terms, or before the log ---------------------------------------------------
+
+
+def test_bundle_of_an_epoch_before_the_terms_is_refused() -> None:
+    """Nothing counts for an epoch that has no result in the log: no evidence could be given."""
+    terms = builders.signed_terms(first_epoch=EPOCH)
+    under = builders.entitlement(terms_digest=terms.digest)
+    for epoch, code in ((EPOCH - 1, BundleCode.TOO_LATE), (EPOCH, BundleCode.ACCEPTED)):
+        receipt = builders.receipt(under=under, epoch=epoch)
+        bundle = builders.payee_bundle([receipt], entitlements=[under], epoch=epoch)
+        assert check_bundle(bundle.raw, terms, EPOCH).code == code
