@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from ledger.audit.trust import parse_trust
+from ledger.audit.trust import Trust, parse_trust
 from ledger.config import Settings, load_settings, need
 from ledger.sealing.audit_files import AuditFileParts
 from ledger.sealing.driver import SealingParts
@@ -16,7 +16,8 @@ from ledger.stellar.gateway import Gateway
 from ledger.stellar.horizon import HorizonGateway
 from ledger.stellar.seed_files import read_seed
 from ledger.store.engine import SessionFactory, open_sessions
-from ledger.store.shard_store import Shard, find_shard, terms_in_force
+from ledger.store.errors import UnknownBroadcasterError
+from ledger.store.shard_store import Shard, authentic_terms, find_shard, list_shards
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +27,9 @@ class WorkerParts:
     settings: Settings
     sessions: SessionFactory
     sealing: SealingParts
+    trust: Trust
+    """Its broadcaster is the one that is served."""
+
     gateways: Sequence[Gateway]
     """The one that is submitted to first."""
 
@@ -34,9 +38,10 @@ class WorkerParts:
 
         Raises:
             SeedFileError: A seed file is missing or cannot be used.
+            UnprovenError: The stored terms are not the broadcaster's.
         """
         with self.sessions.begin() as session:
-            terms = terms_in_force(session, shard).value
+            terms = authentic_terms(session, shard).value
         return SettlementDomain(
             terms=terms,
             passphrase=self.settings.network_passphrase,
@@ -47,12 +52,24 @@ class WorkerParts:
             ),
         )
 
+    def list_accounts(self) -> list[bytes]:
+        """Return the account keys of the registered broadcasters that this worker serves.
+
+        That is the one of the trust file: keys and money are used for whom a person configured,
+        never for whom a row names.
+        """
+        with self.sessions.begin() as session:
+            accounts = [shard.account for shard in list_shards(session)]
+        return [account for account in accounts if account == self.trust.broadcaster_account]
+
     def find_shard(self, account: bytes) -> Shard:
         """Return the broadcaster with this account key.
 
         Raises:
-            UnknownBroadcasterError: There is none.
+            UnknownBroadcasterError: There is none, or the trust file names another.
         """
+        if account != self.trust.broadcaster_account:
+            raise UnknownBroadcasterError(account)
         with self.sessions.begin() as session:
             return find_shard(session, account)
 
@@ -68,7 +85,7 @@ def make_parts(settings: Settings) -> WorkerParts:
     need("gateway_url", settings.gateway_url)
     passphrase = need("network_passphrase", settings.network_passphrase)
     log_seed = read_seed(need("log_key_file", settings.log_key_file))
-    trust_text = need("trust_file", settings.trust_file).read_text(encoding="utf-8")
+    trust = parse_trust(need("trust_file", settings.trust_file).read_text(encoding="utf-8"))
     sessions = open_sessions(need("database_url", settings.database_url), pool_size=4)
     return WorkerParts(
         settings=settings,
@@ -79,10 +96,11 @@ def make_parts(settings: Settings) -> WorkerParts:
             log_dir=need("log_dir", settings.log_dir),
             audit=AuditFileParts(
                 audit_dir=need("audit_dir", settings.audit_dir),
-                trust=parse_trust(trust_text),
+                trust=trust,
                 log_seed=log_seed,
             ),
         ),
+        trust=trust,
         gateways=[HorizonGateway(url, passphrase) for url in settings.gateway_urls],
     )
 

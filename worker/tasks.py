@@ -12,7 +12,6 @@ from ledger.sealing.driver import advance as advance_epochs
 from ledger.sealing.judging import JudgingOutcome, judge_bundle, sweep_bundles
 from ledger.stellar.settlement import settle as settle_domain
 from ledger.store.engine import try_advisory_lock
-from ledger.store.shard_store import list_shards
 from worker.app import app
 from worker.process import parts
 from worker.settings import expiry_s
@@ -30,7 +29,7 @@ def check_bundle(bundle_id: int) -> None:
 
 @app.task(name="swarmledger.tick")
 def tick() -> None:
-    """Publish what is due: bundles without a verdict, every broadcaster's epochs and settlement."""
+    """Publish what is due: bundles without a verdict, the broadcaster's epochs and settlement."""
     settings = parts().settings
     bundle_ids = sweep_bundles(
         parts().sessions,
@@ -40,11 +39,9 @@ def tick() -> None:
     )
     for bundle_id in bundle_ids:
         check_bundle.delay(bundle_id)
-    with parts().sessions.begin() as session:
-        accounts = [shard.account.hex() for shard in list_shards(session)]
-    for account in accounts:
-        settle.apply_async((account,), expires=expiry_s(settings))
-        advance.apply_async((account,), expires=expiry_s(settings))
+    for account in parts().list_accounts():
+        settle.apply_async((account.hex(),), expires=expiry_s(settings))
+        advance.apply_async((account.hex(),), expires=expiry_s(settings))
 
 
 @app.task(name="swarmledger.advance")

@@ -1,28 +1,66 @@
 """Reading an epoch's inputs out of the database, the same before the seal and ever after.
 
 What an epoch was computed from never changes once it is sealed, so seal, result and audit file are
-functions of what this module returns. Not here: deciding whether an epoch may be sealed
-(`transitions`).
+functions of what this module returns. What was signed for before is proven, not believed: the
+opening state by the result in the last signed checkpoint, counts of earlier epochs by the lane root
+of their results, terms by the broadcaster's signatures. Not here: deciding whether an epoch may be
+sealed (`transitions`).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from ledger.audit.stellar_xdr import read_transaction
 from ledger.books.epoch import EpochInputs, bundle_order
-from ledger.books.judgement import BundleCheck, BundleCode, ReceiptCode
-from ledger.books.state import State, genesis_state
+from ledger.books.judgement import (
+    BundleCheck,
+    BundleCode,
+    LaneCount,
+    ReceiptCode,
+    format_lane_entry,
+)
+from ledger.books.state import State, genesis_state, state_root
+from ledger.evidence.merkle import RootBuilder, root_hash
 from ledger.store.bundle_store import load_checks
 from ledger.store.engine import Session
-from ledger.store.epoch_store import Epoch, counts_before, first_epoch, load_closing_state
+from ledger.store.epoch_store import Epoch, first_epoch, load_closing_state, load_lanes
+from ledger.store.errors import UnprovenError
 from ledger.store.settlement_store import LedgerPoint, load_facts
-from ledger.store.shard_store import Shard, activations_of, rule_in_force, terms_in_force
+from ledger.store.shard_store import Shard, activations_of, authentic_terms, rule_in_force
+from ledger.store.signed_log import load_signed_epoch
 
 
-def load_opening_state(session: Session, shard: Shard, epoch: int) -> State | None:
-    """Return the state that an epoch opens with; None while the epoch before is not computed."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """Where an epoch begins."""
+
+    state: State
+    """Closing state of the epoch before."""
+
+    frontier: bytes
+    """State of a `RootBuilder` over the log before the epoch's leaves."""
+
+
+def load_opening(session: Session, shard: Shard, epoch: int) -> Opening | None:
+    """Return where an epoch begins; None while the epoch before is not computed.
+
+    Raises:
+        UnprovenError: The stored state is not the one in the result that the log's key signed for.
+    """
     if epoch == first_epoch(session, shard):
-        return genesis_state(shard.network_id, shard.account, epoch)
-    return load_closing_state(session, shard, epoch - 1)
+        state = genesis_state(shard.network_id, shard.account, epoch)
+        return Opening(state=state, frontier=RootBuilder().export_state())
+    closing = load_closing_state(session, shard, epoch - 1)
+    if closing is None:
+        return None
+    signed = load_signed_epoch(session, shard, epoch - 1)
+    got, want = state_root(closing), signed.result().closing_state_root
+    if got != want:
+        raise UnprovenError(
+            f"closing state of epoch {epoch - 1}: got root {got.hex()}, "
+            f"want {want.hex()} as its result in the log says"
+        )
+    return Opening(state=closing, frontier=signed.frontier)
 
 
 def load_inputs(
@@ -40,7 +78,15 @@ def load_inputs(
     Raises:
         MalformedXdrError: A fact holds an operation that the reader does not know.
         UnknownRulesError: No installed contract is active.
+        UnprovenError: Terms, rule or counts are not what was signed for.
     """
+    terms = authentic_terms(session, shard, epoch.number)
+    rule = rule_in_force(session, shard, epoch.number)
+    if rule.digest != terms.value.rules_digest:
+        raise UnprovenError(
+            f"rule of epoch {epoch.number}: got {rule.digest.hex()}, "
+            f"want {terms.value.rules_digest.hex()} as the terms say"
+        )
     facts = load_facts(
         session,
         shard.account,
@@ -50,12 +96,12 @@ def load_inputs(
     checks = tuple(sorted(load_checks(session, shard, epoch.number), key=bundle_order))
     late = late_lanes(checks, opening, epoch.number)
     return EpochInputs(
-        terms=terms_in_force(session, shard, epoch.number),
+        terms=terms,
         opening=opening,
-        rule=rule_in_force(session, shard, epoch.number),
+        rule=rule,
         activations=activations_of(session, shard, epoch.number),
         checks=checks,
-        counted_before=counts_before(session, shard, epoch.number, late),
+        counted_before=_counts_before(session, shard, late),
         facts=facts,
         transactions=tuple(read_transaction(fact) for fact in facts),
         last_ledger_sequence=last_ledger.sequence,
@@ -75,3 +121,31 @@ def late_lanes(checks: Iterable[BundleCheck], opening: State, epoch: int) -> dic
         and receipt.value.epoch < epoch
         and receipt.value.lane_digest not in opening.corrected_lanes
     }
+
+
+def _counts_before(
+    session: Session, shard: Shard, late: Mapping[bytes, int]
+) -> dict[bytes, LaneCount]:
+    """Return what late lanes counted for in the seals of their own epochs.
+
+    Raises:
+        UnprovenError: An epoch's stored lanes are not those under the lane root of its result.
+    """
+    begin = first_epoch(session, shard)
+    counts: dict[bytes, LaneCount] = {}
+    for epoch in sorted(set(late.values())):
+        if begin is None or epoch < begin:
+            continue
+        lanes = load_lanes(session, shard, epoch)
+        got = root_hash([format_lane_entry(lane.lane_digest, lane.count) for lane in lanes])
+        want = load_signed_epoch(session, shard, epoch).result().lane_root
+        if got != want:
+            raise UnprovenError(
+                f"lanes of epoch {epoch}: got root {got.hex()}, "
+                f"want {want.hex()} as its result in the log says"
+            )
+        for lane in lanes:
+            # A lane's digest fixes its epoch, so this is the lane's own seal.
+            if late.get(lane.lane_digest) == epoch:
+                counts[lane.lane_digest] = lane.count
+    return counts

@@ -13,7 +13,7 @@ from ledger.evidence.bundle import parse_bundle
 from ledger.evidence.encoding import ZERO_KEY
 from ledger.store.bundle_store import ClaimedBundle, claim_bundle, list_unjudged, store_verdict
 from ledger.store.engine import SessionFactory
-from ledger.store.shard_store import load_shard, terms_in_force
+from ledger.store.shard_store import authentic_terms, load_shard
 
 
 class JudgingOutcome(StrEnum):
@@ -39,7 +39,7 @@ def judge_bundle(sessions: SessionFactory, bundle_id: int, *, attempts_max: int)
     # The attempt is counted from here on.
     with sessions.begin() as session:
         shard = load_shard(session, claimed.broadcaster_id)
-        terms = terms_in_force(session, shard, claimed.sealing_epoch)
+        terms = authentic_terms(session, shard, claimed.sealing_epoch)
     if claimed.attempts > attempts_max:
         check = set_aside(_unchecked(claimed))
     else:

@@ -8,11 +8,12 @@ code. Not here: in which order they are tried (`driver`), what they compute (`le
 
 from dataclasses import dataclass
 
-from ledger.books.epoch import EpochInputs, Seal, compute_epoch, seal_epoch
+from ledger.books.epoch import EpochInputs, Result, Seal, compute_epoch, seal_epoch
 from ledger.evidence.checkpoint import Checkpoint, sign_checkpoint
-from ledger.evidence.merkle import root_of_hashes
+from ledger.evidence.keys import public_key_of
+from ledger.evidence.merkle import RootBuilder
 from ledger.evidence.note import format_note
-from ledger.sealing.inputs import load_inputs, load_opening_state
+from ledger.sealing.inputs import load_inputs, load_opening
 from ledger.store.bundle_store import count_unjudged, store_final_codes
 from ledger.store.engine import Session, SessionFactory
 from ledger.store.epoch_store import (
@@ -20,8 +21,6 @@ from ledger.store.epoch_store import (
     EpochState,
     begin_sealing,
     find_epoch,
-    find_latest_checkpoint,
-    load_leaf_hashes,
     load_leaves,
     lock_epoch,
     mark_settled,
@@ -29,7 +28,7 @@ from ledger.store.epoch_store import (
     store_result,
     store_seal,
 )
-from ledger.store.errors import EpochOrderError
+from ledger.store.errors import EpochOrderError, UnprovenError
 from ledger.store.settlement_store import (
     LedgerPoint,
     anchor_fact,
@@ -47,6 +46,8 @@ class Replay:
 
     inputs: EpochInputs
     seal: Seal
+    frontier: bytes
+    """State of a `RootBuilder` over the log before the epoch's leaves."""
 
 
 def close_to_bundles(sessions: SessionFactory, shard: Shard, number: int) -> bool:
@@ -65,16 +66,20 @@ def close_to_bundles(sessions: SessionFactory, shard: Shard, number: int) -> boo
 
 
 def seal(sessions: SessionFactory, shard: Shard, number: int) -> bool:
-    """Sealing → sealed, once all its bundles have verdicts and its facts are complete."""
+    """Sealing → sealed, once all its bundles have verdicts and its facts are complete.
+
+    Raises:
+        UnprovenError: The database was changed by hand; nothing is sealed.
+    """
     with sessions.begin() as session:
         epoch = lock_epoch(session, shard, number, EpochState.SEALING)
         last_ledger = epoch_ledger(session, shard.account, number)
         if epoch is None or last_ledger is None or count_unjudged(session, shard, number):
             return False
-        opening = load_opening_state(session, shard, number)
+        opening = load_opening(session, shard, number)
         if opening is None:
             return False
-        inputs = load_inputs(session, shard, epoch, opening, last_ledger)
+        inputs = load_inputs(session, shard, epoch, opening.state, last_ledger)
         sealed = seal_epoch(inputs)
         # Codes first: the database refuses any change of a sealed epoch's bundles.
         store_final_codes(session, shard, number, inputs.checks, sealed.judgement.codes)
@@ -95,6 +100,7 @@ def compute(sessions: SessionFactory, shard: Shard, number: int, log_seed: bytes
 
     Raises:
         BooksError: The books of this epoch are unacceptable; a person looks.
+        UnprovenError: The database was changed by hand; nothing is signed.
     """
     with sessions.begin() as session:
         epoch = lock_epoch(session, shard, number, EpochState.SEALED)
@@ -102,11 +108,16 @@ def compute(sessions: SessionFactory, shard: Shard, number: int, log_seed: bytes
             return False
         replay = replay_seal(session, shard, epoch)
         result = compute_epoch(replay.inputs, replay.seal)
-        store_result(session, shard, epoch, result)
-        origin = replay.inputs.terms.value.log_origin
-        checkpoint = _next_checkpoint(session, shard, origin)
+        log_size = store_result(session, shard, epoch, result)
+        log = _grow_log(replay, result, log_size)
+        terms = replay.inputs.terms.value
+        if public_key_of(log_seed) != terms.log_key:
+            raise UnprovenError(f"log key: got another seed, want that of {terms.log_key.hex()}")
+        checkpoint = Checkpoint(origin=terms.log_origin, tree_size=log.size, root_hash=log.root())
         note = format_note(sign_checkpoint(checkpoint, log_seed))
-        stored = store_checkpoint(session, shard, number, checkpoint, note)
+        stored = store_checkpoint(
+            session, shard, number, checkpoint, note=note, frontier=log.export_state()
+        )
         plan_batches(session, shard.account, result.payouts)
         plan_anchor(session, shard.account, number, stored.body_hash)
     # Result, checkpoint, and what is to be paid and anchored are durable from here on.
@@ -128,23 +139,24 @@ def replay_seal(session: Session, shard: Shard, epoch: Epoch) -> Replay:
     """Read a sealed epoch's inputs and seal them again.
 
     Raises:
-        AssertionError: It does not give the leaves in the log: the database was changed by hand.
+        UnprovenError: It does not give the leaves in the log, or what it starts from is not what
+            was signed for: the database was changed by hand.
         EpochOrderError: The epoch is not sealed, or the one before is not computed.
     """
-    opening = load_opening_state(session, shard, epoch.number)
+    opening = load_opening(session, shard, epoch.number)
     sequence, close_s = epoch.last_ledger_sequence, epoch.last_ledger_close_s
     if opening is None or sequence is None or close_s is None or epoch.sealed_size is None:
         raise EpochOrderError(epoch.number, got=epoch.state, want="sealed, after its predecessor")
     last_ledger = LedgerPoint(sequence=sequence, close_time_s=close_s)
-    inputs = load_inputs(session, shard, epoch, opening, last_ledger)
+    inputs = load_inputs(session, shard, epoch, opening.state, last_ledger)
     sealed = seal_epoch(inputs)
     stored = load_leaves(session, shard, first=epoch.opening_size or 0, end=epoch.sealed_size)
     if list(sealed.leaves) != stored:
-        raise AssertionError(
+        raise UnprovenError(
             f"epoch {epoch.number}: got {len(sealed.leaves)} leaves from its inputs, "
             f"want the {len(stored)} sealed ones"
         )
-    return Replay(inputs=inputs, seal=sealed)
+    return Replay(inputs=inputs, seal=sealed, frontier=opening.frontier)
 
 
 def require_epoch(session: Session, shard: Shard, number: int) -> Epoch:
@@ -159,10 +171,14 @@ def require_epoch(session: Session, shard: Shard, number: int) -> Epoch:
     return epoch
 
 
-def _next_checkpoint(session: Session, shard: Shard, origin: str) -> Checkpoint:
-    """Return the tree head over all leaves, after checking that the last one is its prefix."""
-    hashes = load_leaf_hashes(session, shard)
-    last = find_latest_checkpoint(session, shard)
-    if last is not None and root_of_hashes(hashes[: last.tree_size]) != last.root:
-        raise AssertionError(f"log: leaves below {last.tree_size} are not the ones signed for")
-    return Checkpoint(origin=origin, tree_size=len(hashes), root_hash=root_of_hashes(hashes))
+def _grow_log(replay: Replay, result: Result, stored_size: int) -> RootBuilder:
+    """Return the log's tree with the epoch's leaves, from the signed tree before.
+
+    The leaves are the computed ones, never rows, so nothing is signed that was not computed here.
+    """
+    log = RootBuilder.restore(replay.frontier)
+    for leaf in (*replay.seal.leaves, *result.leaves):
+        log.append(leaf)
+    if log.size != stored_size:
+        raise UnprovenError(f"log: got {stored_size} stored leaves, want {log.size}")
+    return log

@@ -11,6 +11,7 @@ they make the same bytes, and only one moves a row. The rules:
   whose sequence is still below the slot, and unknown hashes, from as many sources as configured;
   never of an API's error or a refused submission;
 - a new attempt takes the same slot, so the network can apply at most one of them;
+- only a payout leaf that is proven to be in the anchored log is signed; another halts the domain;
 - a slot that holds a transaction nobody planned halts the domain: a person looks.
 
 Order: the anchor of an epoch, then its funding batch, then its payments; slots of one channel one
@@ -33,9 +34,11 @@ from ledger.stellar.evidence import is_dead
 from ledger.stellar.facts import ingest_facts
 from ledger.stellar.gateway import Gateway, NetworkLedger
 from ledger.stellar.horizon import result_code_of
+from ledger.stellar.payout_proof import AnchoredLog
 from ledger.stellar.sending import send_once, stored_attempt
 from ledger.store import settlement_store as store
 from ledger.store.engine import SessionFactory
+from ledger.store.errors import UnprovenError
 from ledger.store.settlement_states import SettlementState
 from ledger.store.settlement_store import Batch
 from ledger.store.settlement_tables import BATCH
@@ -114,7 +117,13 @@ def _settle_batches(
     for batch in _undecided(sessions, domain):
         if batch.state in _SIGNED:
             _expire(sessions, gateways, domain, batch)
+    log = AnchoredLog(sessions, gateways[0], domain.terms)
     for batch in _ready(sessions, domain):
+        try:
+            log.require(batch.leaf)
+        except UnprovenError as error:
+            _decide(sessions, domain, batch, SettlementState.HALTED, None, str(error))
+            return
         _sign(sessions, domain, batch, latest)
     for batch in _undecided(sessions, domain):
         if batch.state in _SIGNED:
@@ -177,17 +186,18 @@ def _decide(
     domain: SettlementDomain,
     batch: Batch,
     after: SettlementState,
-    transaction: AppliedTransaction,
+    transaction: AppliedTransaction | None,
     reason: str,
 ) -> None:
+    tx_hash = None if transaction is None else transaction.tx_hash
     with sessions.begin() as session:
         moved = store.move_batch(
-            session, domain.broadcaster, batch, after, tx_hash=transaction.tx_hash, reason=reason
+            session, domain.broadcaster, batch, after, tx_hash=tx_hash, reason=reason
         )
     if not moved:
         return
     number, total = batch.leaf.batch_number, format_stroops(batch.leaf.total_stroops)
-    if after == SettlementState.PAID:
+    if after == SettlementState.PAID and transaction is not None:
         _log.info("batch %d: paid %s in ledger %d", number, total, transaction.ledger_sequence)
     else:
         _log.error("batch %d of %s: %s: %s", number, total, after, reason)

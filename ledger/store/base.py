@@ -2,7 +2,7 @@
 
 It holds what two table modules would otherwise write twice: the naming convention, the type map
 and the column types with their checks. It holds no table and no query. Constraint names are derived
-so that a migration can name what it drops. Source: models.md §3, `A base for tables`.
+so that a migration can name what it drops.
 """
 
 from datetime import datetime

@@ -73,6 +73,8 @@ class StoredCheckpoint:
     root: bytes
     body_hash: bytes
     note: bytes
+    frontier: bytes
+    """State of a `RootBuilder` over the tree; as trustworthy as the row."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -299,9 +301,15 @@ def store_result(session: Session, shard: Shard, epoch: Epoch, result: Result) -
 
 
 def store_checkpoint(
-    session: Session, shard: Shard, epoch: int, checkpoint: Checkpoint, note: bytes
+    session: Session,
+    shard: Shard,
+    epoch: int,
+    checkpoint: Checkpoint,
+    *,
+    note: bytes,
+    frontier: bytes,
 ) -> StoredCheckpoint:
-    """Store the signed tree head after an epoch's result."""
+    """Store the signed tree head after an epoch's result, and the log's frontier there."""
     row = CheckpointRow(
         broadcaster_id=shard.id,
         epoch=epoch,
@@ -309,6 +317,7 @@ def store_checkpoint(
         root=checkpoint.root_hash,
         body_hash=body_hash(checkpoint),
         note=note,
+        frontier=frontier,
     )
     session.add(row)
     session.flush()
@@ -406,17 +415,6 @@ def load_leaves(
     return list(session.scalars(statement.order_by(LeafRow.leaf_index)))
 
 
-def load_leaf_hashes(session: Session, shard: Shard) -> list[bytes]:
-    """Return the hashes of all leaves of the log."""
-    return list(
-        session.scalars(
-            select(LeafRow.leaf_hash)
-            .where(LeafRow.broadcaster_id == shard.id)
-            .order_by(LeafRow.leaf_index)
-        )
-    )
-
-
 def load_closing_state(session: Session, shard: Shard, epoch: int) -> State | None:
     """Return an epoch's closing state, or None if it is not computed."""
     data = session.scalar(
@@ -455,11 +453,13 @@ def list_checkpoints(session: Session, shard: Shard) -> list[StoredCheckpoint]:
     return [_checkpoint_of(row) for row in rows]
 
 
-def find_latest_checkpoint(session: Session, shard: Shard) -> StoredCheckpoint | None:
-    """Return the checkpoint over the largest tree, or None."""
+def find_checkpoint_before(
+    session: Session, shard: Shard, tree_size: int
+) -> StoredCheckpoint | None:
+    """Return the checkpoint over the largest tree below a size, or None."""
     row = session.scalar(
         select(CheckpointRow)
-        .where(CheckpointRow.broadcaster_id == shard.id)
+        .where(CheckpointRow.broadcaster_id == shard.id, CheckpointRow.tree_size < tree_size)
         .order_by(CheckpointRow.tree_size.desc())
         .limit(1)
     )
@@ -473,27 +473,8 @@ def _checkpoint_of(row: CheckpointRow) -> StoredCheckpoint:
         root=row.root,
         body_hash=row.body_hash,
         note=row.note,
+        frontier=row.frontier,
     )
-
-
-def counts_before(
-    session: Session, shard: Shard, sealing_epoch: int, lane_digests: Iterable[bytes]
-) -> dict[bytes, LaneCount]:
-    """Return what lanes of earlier epochs counted for in the seals of their own epochs."""
-    digests = sorted(set(lane_digests))
-    counts: dict[bytes, LaneCount] = {}
-    for at in range(0, len(digests), ROWS_PER_STATEMENT):
-        rows = session.execute(
-            select(LaneRow.lane_digest, LaneRow.sequence, LaneRow.bytes_total).where(
-                LaneRow.broadcaster_id == shard.id,
-                LaneRow.lane_digest.in_(digests[at : at + ROWS_PER_STATEMENT]),
-                LaneRow.sealing_epoch == LaneRow.epoch,
-                LaneRow.sealing_epoch < sealing_epoch,
-            )
-        )
-        for row in rows:
-            counts[row.lane_digest] = LaneCount(sequence=row.sequence, bytes_total=row.bytes_total)
-    return counts
 
 
 def load_lanes(session: Session, shard: Shard, sealing_epoch: int) -> list[StoredLane]:

@@ -3,7 +3,8 @@
     StoreError
     ├── UnknownBroadcasterError    no such broadcaster is registered
     ├── UnknownRulesError          no installed contract is active in an epoch
-    └── EpochOrderError            an epoch is not in the state that a transition starts from
+    ├── EpochOrderError            an epoch is not in the state that a transition starts from
+    └── UnprovenError              stored rows are not what a signature stands for
 
 What the database itself refuses (a trigger, a lost connection) stays SQLAlchemy's error.
 """
@@ -36,3 +37,10 @@ class EpochOrderError(StoreError):
     def __init__(self, epoch: int, *, got: str, want: str) -> None:
         super().__init__(f"epoch {epoch}: got state {got}, want {want}")
         self.epoch = epoch
+
+
+class UnprovenError(StoreError):
+    """Stored rows are not what a signature stands for; a person looks who changed them.
+
+    Nothing is signed, sent or computed from such rows.
+    """

@@ -5,7 +5,8 @@
        signed, in_flight ── found, failed, sequence consumed ───────────────> failed
        signed, in_flight ── not found, and proof that it never can be ──────> expired(k)
        expired(k) ──sign, commit envelope──> signed(k+1), the same slot
-       any undecided ── the slot holds a transaction nobody planned ────────> halted
+       any undecided ── the slot holds a transaction nobody planned, ───────> halted
+                        or the leaf to sign is not proven to be in the log
 
 A batch is bound to one slot for life, so whatever happens twice (a crash, a second worker, a lost
 database), the protocol applies at most one transaction for it. That a ledger has it is believed

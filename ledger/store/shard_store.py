@@ -13,10 +13,15 @@ from sqlalchemy.orm import Session
 from contracts.registry import RELEASED_DIGESTS, Rule, load_standard
 from ledger.evidence.binding import BINDING, Binding, Role, is_valid_binding
 from ledger.evidence.encoding import Signed
-from ledger.evidence.errors import BadSignatureError, MalformedRecordError, VerificationError
+from ledger.evidence.errors import (
+    BadSignatureError,
+    EvidenceError,
+    MalformedRecordError,
+    VerificationError,
+)
 from ledger.evidence.leaf import ACTIVATION, Activation
 from ledger.evidence.terms import Terms, parse_terms, require_valid_terms
-from ledger.store.errors import UnknownBroadcasterError, UnknownRulesError
+from ledger.store.errors import UnknownBroadcasterError, UnknownRulesError, UnprovenError
 from ledger.store.tables import ActivationRow, BroadcasterRow, TermsRow
 
 
@@ -175,6 +180,34 @@ def terms_in_force(session: Session, shard: Shard, epoch: int | None = None) -> 
         row for row in rows if epoch is not None and row.first_epoch <= epoch <= row.last_epoch
     ]
     return parse_terms((covering or rows)[-1].raw)
+
+
+def authentic_terms(session: Session, shard: Shard, epoch: int | None = None) -> Signed[Terms]:
+    """Return the terms in force, with proof that the broadcaster's account stands behind them.
+
+    What money depends on is read with this: rows are not enough to change a price, a key or an
+    account. That `shard.account` is the broadcaster's is for the caller to know.
+
+    Raises:
+        UnknownBroadcasterError: The broadcaster has no terms.
+        UnprovenError: They are not signed by an issuing key that the account bound.
+    """
+    signed = terms_in_force(session, shard, epoch)
+    terms = signed.value
+    try:
+        require_valid_terms(signed)
+        binding = BINDING.parse(shard.binding)
+    except EvidenceError as error:
+        raise UnprovenError(f"terms or binding of {shard.account.hex()}: {error}") from error
+    bound = (binding.value.account, binding.value.key, terms.broadcaster_account)
+    is_bound = bound == (shard.account, terms.issuing_key, shard.account)
+    is_issuing = binding.value.covers(Role.ISSUING, terms.first_epoch)
+    if not (is_bound and is_issuing and is_valid_binding(binding)):
+        raise UnprovenError(
+            f"terms {signed.digest.hex()}: got issuing key {terms.issuing_key.hex()}, "
+            f"want one that account {shard.account.hex()} bound"
+        )
+    return signed
 
 
 def rule_in_force(session: Session, shard: Shard, epoch: int) -> Rule:

@@ -332,6 +332,7 @@ class CheckpointRow(Base):
         check_natural("tree_size"),
         check_length("root"),
         check_length("body_hash"),
+        CheckConstraint("octet_length(frontier) >= 8", name="frontier_length"),
     )
 
     broadcaster_id: Mapped[int] = mapped_column(primary_key=True)
@@ -342,3 +343,6 @@ class CheckpointRow(Base):
     """SHA-256 of the note's text: what is anchored on the chain."""
     note: Mapped[bytes]
     """The signed note."""
+
+    frontier: Mapped[bytes]
+    """State of a `RootBuilder` over the signed tree; checked against a signed root when read."""

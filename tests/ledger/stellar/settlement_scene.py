@@ -1,4 +1,8 @@
-"""A settlement domain on a real devnet and a real database, and the two who check it."""
+"""A settlement domain on a real devnet and a real database, and the two who check it.
+
+The log is a real one, signed and stored as the product does; only what would be computed is made
+up: the leaves of an epoch are its planned payouts.
+"""
 
 import json
 import os
@@ -16,22 +20,42 @@ from typing import Any
 import httpx
 
 from ledger.audit.stellar_xdr import read_transaction
+from ledger.evidence.binding import BINDING, Binding, Role
+from ledger.evidence.checkpoint import Checkpoint, sign_checkpoint
 from ledger.evidence.keys import network_id_of, public_key_of
-from ledger.evidence.leaf import PAYOUT_FUNDING, PAYOUT_PAYMENTS, Payment, PayoutLeaf
-from ledger.evidence.terms import Terms
+from ledger.evidence.leaf import (
+    ACTIVATION,
+    EVIDENCE_DAO_KEY,
+    PAYOUT_FUNDING,
+    PAYOUT_PAYMENTS,
+    Activation,
+    Payment,
+    PayoutLeaf,
+    format_payout_leaf,
+)
+from ledger.evidence.merkle import RootBuilder, leaf_hash
+from ledger.evidence.note import format_note
+from ledger.evidence.terms import Terms, sign_terms
 from ledger.stellar.command import all_transactions_of
 from ledger.stellar.domain import DomainKeys, Policy, SettlementDomain, SetUp, set_up_domain
 from ledger.stellar.gateway import Gateway
 from ledger.stellar.horizon import HorizonGateway
 from ledger.stellar.settlement import SettlementReport, settle
 from ledger.store import settlement_store as store
-from ledger.store.engine import SessionFactory
+from ledger.store.engine import Session, SessionFactory
+from ledger.store.epoch_store import find_checkpoint, open_epochs, store_checkpoint
+from ledger.store.shard_store import Shard, find_shard, parse_registration, register
+from ledger.store.tables import LeafRow
 
 PASSPHRASE = "swarmledger settlement tests"
 ASSET_CODE = "USD"
+LOG_ORIGIN = "log.example/settlement"
 WINDOW = 20
 POLICY = Policy(margin_ledgers=1, room_ledgers=3, room_s=6)
 TICKS_MAX = 200
+LOG_SEED = sha256(b"log").digest()
+ISSUING_SEED = sha256(b"issuing").digest()
+DAO_SEED = sha256(b"dao").digest()
 
 
 class DevnetProcess:
@@ -95,9 +119,9 @@ def make_terms(made: SetUp, *, genesis_s: int, window: int = WINDOW) -> Terms:
     return Terms(
         network_id=network_id_of(PASSPHRASE),
         broadcaster_account=made.broadcaster,
-        issuing_key=public_key_of(sha256(b"issuing").digest()),
-        log_key=public_key_of(sha256(b"log").digest()),
-        log_origin="log.example/settlement",
+        issuing_key=public_key_of(ISSUING_SEED),
+        log_key=public_key_of(LOG_SEED),
+        log_origin=LOG_ORIGIN,
         collector_url="http://127.0.0.1:1",
         asset_code=made.asset_code,
         asset_issuer=made.issuer,
@@ -148,7 +172,10 @@ class Scene:
         return sorted(self.made.payees.values())
 
     def plan(self, *groups: dict[bytes, int], anchor: bool = True) -> list[PayoutLeaf]:
-        """Plan an epoch: its anchor, a funding batch, and a payments batch for each group."""
+        """Plan an epoch: its anchor, a funding batch, and a payments batch for each group.
+
+        Their leaves go into the log under a signed checkpoint, as `compute` does it.
+        """
         now = self.gateway.latest_ledger()
         epoch, self.next_epoch = self.next_epoch, self.next_epoch + 1
         total = sum(sum(group.values()) for group in groups)
@@ -180,10 +207,25 @@ class Scene:
             self.next_slots[channel] += 1
             self.next_number += 1
         with self.sessions.begin() as session:
-            if anchor:
-                store.plan_anchor(session, self.broadcaster, epoch, body_hash(epoch))
-            store.plan_batches(session, self.broadcaster, leaves)
+            shard = find_shard(session, self.broadcaster)
+            open_epochs(session, shard, first=0, last=epoch)
+            append_to_log(session, shard, epoch, leaves)
+        self.plan_again(epoch, leaves, anchor=anchor)
         return leaves
+
+    def plan_again(self, epoch: int, leaves: list[PayoutLeaf], *, anchor: bool = True) -> None:
+        """Plan what is in the log already."""
+        with self.sessions.begin() as session:
+            if anchor:
+                store.plan_anchor(session, self.broadcaster, epoch, self.body_hash(epoch))
+            store.plan_batches(session, self.broadcaster, leaves)
+
+    def body_hash(self, epoch: int) -> bytes:
+        """What the anchor of an epoch must say."""
+        with self.sessions() as session:
+            stored = find_checkpoint(session, find_shard(session, self.broadcaster), epoch)
+        assert stored is not None
+        return stored.body_hash
 
     def settle(self, *gateways: Gateway, **policy: int) -> SettlementReport:
         domain = self.domain
@@ -225,8 +267,55 @@ class Scene:
         return view.balances[(self.made.asset_code, self.made.issuer)]
 
 
-def body_hash(epoch: int) -> bytes:
-    return sha256(b"checkpoint of epoch %d" % epoch).digest()
+def append_to_log(session: Session, shard: Shard, epoch: int, leaves: list[PayoutLeaf]) -> None:
+    """Append an epoch's payout leaves and sign the checkpoint over them."""
+    before = find_checkpoint(session, shard, epoch - 1)
+    log = RootBuilder() if before is None else RootBuilder.restore(before.frontier)
+    for leaf in leaves:
+        data = format_payout_leaf(leaf)
+        session.add(
+            LeafRow(
+                broadcaster_id=shard.id,
+                leaf_index=log.size,
+                epoch=epoch,
+                data=data,
+                leaf_hash=leaf_hash(data),
+            )
+        )
+        log.append(data)
+    session.flush()
+    head = Checkpoint(origin=LOG_ORIGIN, tree_size=log.size, root_hash=log.root())
+    note = format_note(sign_checkpoint(head, LOG_SEED))
+    store_checkpoint(session, shard, epoch, head, note=note, frontier=log.export_state())
+
+
+def register_broadcaster(sessions: SessionFactory, terms: Terms, broadcaster_seed: bytes) -> None:
+    """Register the scene's broadcaster with terms, binding and activation, all signed."""
+    account, network_id = terms.broadcaster_account, terms.network_id
+    binding = Binding(
+        network_id=network_id,
+        account=account,
+        key=terms.issuing_key,
+        role=Role.ISSUING,
+        first_epoch=0,
+        last_epoch=10**6,
+        serial=1,
+    )
+    activation = Activation(
+        network_id=network_id,
+        broadcaster_account=account,
+        rules_digest=terms.rules_digest,
+        first_epoch=0,
+        evidence_kind=EVIDENCE_DAO_KEY,
+        dao_key=public_key_of(DAO_SEED),
+    )
+    registration = parse_registration(
+        terms=sign_terms(terms, ISSUING_SEED).raw,
+        binding=BINDING.sign(binding, broadcaster_seed, ISSUING_SEED).raw,
+        activation=ACTIVATION.sign(activation, DAO_SEED).raw,
+    )
+    with sessions.begin() as session:
+        register(session, registration)
 
 
 def paid_out_of(gateway: Gateway, account: bytes) -> dict[bytes, int]:
@@ -255,6 +344,7 @@ def make_scene(devnet: DevnetProcess, sessions: SessionFactory, folder: Path) ->
         seeds={public_key_of(seed): seed for seed in seeds},
         policy=POLICY,
     )
+    register_broadcaster(sessions, domain.terms, keys.broadcaster)
     slots = {}
     for channel in made.channels:
         view = gateway.account(channel)

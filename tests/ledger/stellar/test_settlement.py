@@ -4,7 +4,7 @@ import threading
 from dataclasses import replace
 
 import pytest
-from settlement_scene import WINDOW, Scene, body_hash
+from settlement_scene import WINDOW, Scene
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from stellar_sdk import HashMemo
@@ -54,7 +54,7 @@ def test_planned_epoch_is_anchored_funded_and_paid_in_that_order(scene: Scene) -
             for b in scene.batches()
         ]
     assert anchor is not None
-    assert read_transaction(anchor).memo_hash == body_hash(0)
+    assert read_transaction(anchor).memo_hash == scene.body_hash(0)
     assert anchor.ledger_sequence < places[0] < min(places[1:])
     assert all(len(attempts_of(scene, number)) == 1 for number in range(3))
 
@@ -301,9 +301,7 @@ def test_lost_database_is_found_again_on_the_chain(scene: Scene, database_url: s
         tables = ("network_facts", "fact_cursors", "fact_progress", "batches", "anchors")
         for table in (*tables, "attempts", "sendings", "epoch_ledgers"):
             session.execute(text(f"DELETE FROM {table}"))  # noqa: S608 - fixed names
-    with scene.sessions.begin() as session:
-        store.plan_anchor(session, scene.broadcaster, 0, body_hash(0))
-        store.plan_batches(session, scene.broadcaster, leaves)
+    scene.plan_again(0, leaves)
     scene.settle_all()
     assert scene.states() == before == ["paid", "paid", "paid"]
     assert scene.paid() == {scene.payees[0]: 128}
