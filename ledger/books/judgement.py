@@ -495,14 +495,16 @@ def _find_contradictions(
             rivals.append(before)
         if most_bytes is None or later.bytes_total > most_bytes.signed.value.bytes_total:
             most_bytes = place
-        elif most_bytes.signed.value.bytes_total > later.bytes_total:
+        elif most_bytes.signed.value.bytes_total > later.bytes_total and most_bytes not in rivals:
             rivals.append(most_bytes)
         if most_media is None or later.media_ms_total > most_media.signed.value.media_ms_total:
             most_media = place
-        elif most_media.signed.value.media_ms_total > later.media_ms_total:
+        elif (
+            most_media.signed.value.media_ms_total > later.media_ms_total
+            and most_media not in rivals
+        ):
             rivals.append(most_media)
-        # One receipt may contradict in several ways and is one rival.
-        for rival in {id(rival): rival for rival in rivals}.values():
+        for rival in rivals:
             pairs.append((rival.signed.raw, place.signed.raw))
             involved |= {rival.signed.body, place.signed.body}
         before = place
