@@ -6,6 +6,7 @@ the closing state. No rule of its own beyond keeping both views, totals and jour
 
 from dataclasses import dataclass, field, replace
 
+from ledger.books.errors import UnknownTransactionError
 from ledger.books.journal import (
     Account,
     Book,
@@ -131,10 +132,18 @@ class Draft:
         self.book(EntryKind.FUNDING, time_s, reference, postings)
 
     def pay(self, payments: list[tuple[bytes, int]], time_s: int, reference: bytes) -> None:
-        """Book an applied payment batch, one posting pair per payee."""
+        """Book an applied payment batch, one posting pair per payee.
+
+        Raises:
+            UnknownTransactionError: It paid somebody whom nothing was ever owed.
+        """
         postings: list[Posting] = []
         for account, amount_stroops in payments:
-            payee = self.payees[account]
+            payee = self.payees.get(account)
+            if payee is None:
+                raise UnknownTransactionError(
+                    f"transaction {reference.hex()}: paid {account.hex()}, want a known payee"
+                )
             self.payees[account] = replace(
                 payee, paid_stroops=payee.paid_stroops + amount_stroops, pays_alone=False
             )
