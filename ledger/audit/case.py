@@ -51,9 +51,14 @@ class Case:
         return self.file.contents
 
     @property
+    def epoch(self) -> int:
+        """Epoch of the file."""
+        return self.contents.epoch
+
+    @property
     def is_first_epoch(self) -> bool:
         """Whether the log begins with this epoch."""
-        return self.contents.epoch == self.trust.first_epoch
+        return self.epoch == self.trust.first_epoch
 
 
 def proven(value: ValueT | None) -> ValueT:

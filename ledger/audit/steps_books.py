@@ -192,6 +192,13 @@ def prove_anchor(case: Case) -> str:
     require_same("anchor: network", got=fact.network_id, want=case.contents.network_id)
     require_same("anchor: account", got=transaction.source_account, want=terms.anchor_account)
     require(transaction.succeeded, "anchor: result", got="failed", want="success")
+    last = proven(case.seal_leaf).last_ledger_sequence
+    require(
+        fact.ledger_sequence > last,
+        "anchor: network ledger",
+        got=fact.ledger_sequence,
+        want=f"after {last}, which the anchored log names",
+    )
     require_same(
         "anchor: memo hash",
         got=transaction.memo_hash,

@@ -5,6 +5,8 @@ it raises when the statement does not hold. Sources: DESIGN words in FORMATS.md;
 c2sp.org/tlog-checkpoint, c2sp.org/signed-note.
 """
 
+from itertools import pairwise
+
 from contracts.registry import rule_from_source
 from ledger.audit.address import format_account
 from ledger.audit.case import Case, proven
@@ -21,13 +23,13 @@ from ledger.books.judgement import (
     set_aside,
 )
 from ledger.books.state import genesis_state, parse_state, state_root
-from ledger.books.transactions import parse_fact
+from ledger.books.transactions import NetworkFact, parse_fact
 from ledger.evidence.binding import BINDING, Role, is_valid_binding
 from ledger.evidence.checkpoint import verify_checkpoint
 from ledger.evidence.encoding import RecordCode
 from ledger.evidence.leaf import ACTIVATION, RESULT_LEAF, SEAL_LEAF, code_of_leaf
 from ledger.evidence.merkle import RootBuilder, check_inclusion, leaf_hash, root_hash
-from ledger.evidence.terms import parse_terms, require_valid_terms
+from ledger.evidence.terms import Terms, parse_terms, require_valid_terms
 
 
 def prove_trust(case: Case) -> str:
@@ -117,6 +119,8 @@ def prove_log(case: Case) -> str:
     builder = RootBuilder.restore(contents.frontier)
     before = case.previous_checkpoint
     require_same("log before: size", got=builder.size, want=before.tree_size if before else 0)
+    size_after = builder.size + len(contents.leaves)
+    require_same("log after: size", got=size_after, want=checkpoint.tree_size)
     require_same(
         "log before: root",
         got=builder.root(),
@@ -124,7 +128,6 @@ def prove_log(case: Case) -> str:
     )
     for leaf in contents.leaves:
         builder.append(leaf)
-    require_same("log after: size", got=builder.size, want=checkpoint.tree_size)
     require_same("log after: root", got=builder.root(), want=checkpoint.root_hash)
     kinds = [code_of_leaf(leaf) for leaf in contents.leaves]
     for code in (RecordCode.LEAF_SEAL, RecordCode.LEAF_RESULT):
@@ -161,11 +164,24 @@ def prove_rule(case: Case) -> str:
         got=value.first_epoch,
         want=f"at most {contents.epoch}",
     )
-    for begun in case.activations:
-        require_same("new activation: epoch", got=begun.value.first_epoch, want=contents.epoch)
-        ACTIVATION.require_signed_by(begun, trust.dao_key_at(contents.epoch))
+    _prove_newest(case)
     case.rule = rule
     return f"rule {rule.digest.hex()[:16]}… in force from epoch {value.first_epoch}"
+
+
+def _prove_newest(case: Case) -> None:
+    """The activation is the one that begins with this epoch, if one does.
+
+    If none does, the rule goes on from the epoch before; step "opening state" compares with it.
+    """
+    leaf, begun = case.contents.activation.leaf, case.activations
+    require(len(begun) <= 1, "activations of the epoch", got=len(begun), want="at most 1")
+    if case.is_first_epoch:
+        require_same("activations of the log's first epoch", got=len(begun), want=1)
+    for activation in begun:
+        epoch = activation.value.first_epoch
+        require_same("new activation: epoch", got=epoch, want=case.contents.epoch)
+        require_same("activation in force", got=leaf, want=activation.raw)
 
 
 def _prove_in_log(case: Case, what: str, proven_leaf: ProvenLeaf) -> None:
@@ -192,6 +208,11 @@ def prove_opening_state(case: Case) -> str:
     opening = parse_state(contents.opening_state)
     require_same("opening state: network", got=opening.network_id, want=trust.network_id)
     require_same("opening state: epoch", got=opening.head.next_epoch, want=contents.epoch)
+    require_same(
+        "opening state: broadcaster",
+        got=opening.broadcaster_account,
+        want=trust.broadcaster_account,
+    )
     if case.is_first_epoch:
         genesis = genesis_state(trust.network_id, trust.broadcaster_account, trust.first_epoch)
         require_same(
@@ -205,12 +226,16 @@ def prove_opening_state(case: Case) -> str:
     _prove_in_log(case, "previous result", previous)
     leaf = RESULT_LEAF.parse_body(previous.leaf)
     require_same("previous result: epoch", got=leaf.epoch, want=contents.epoch - 1)
-    require_same("opening state: root", got=state_root(opening), want=leaf.closing_state_root)
+    # The log before this epoch ends with that result and its payouts: nothing stands between.
     require_same(
-        "opening state: broadcaster",
-        got=opening.broadcaster_account,
-        want=trust.broadcaster_account,
+        "previous result: place in the log",
+        got=previous.proof.leaf_index,
+        want=proven(case.previous_checkpoint).tree_size - 1 - leaf.payout_count,
     )
+    require_same("opening state: root", got=state_root(opening), want=leaf.closing_state_root)
+    if not case.activations:
+        rule = proven(case.rule)
+        require_same("previous result: rule", got=leaf.rules_digest, want=rule.digest)
     case.opening = opening
     return f"equals the closing state in the log's result of epoch {leaf.epoch}"
 
@@ -221,12 +246,17 @@ def prove_bundles(case: Case) -> str:
     terms = proven(case.terms)
     require_same("codes: bundles", got=len(contents.codes), want=len(contents.bundles))
     checks: list[BundleCheck] = []
+    passed_and_set_aside = 0
     for raw, stated in zip(contents.bundles, contents.codes, strict=True):
         check = check_bundle(raw, terms, contents.epoch)
-        require(check.bundle is not None, "bundle", got="MALFORMED", want="bundles that parse")
+        # The collector takes no others; and a digest does not cover the submitter's signature.
+        is_framed = check.code not in {BundleCode.MALFORMED, BundleCode.BAD_SIGNATURE}
+        require(is_framed, "bundle", got=check.code.name, want="one that its submitter signed")
         # What stopped the operator's workers cannot be recomputed; it is counted and shown.
-        poison = stated.bundle_code == BundleCode.POISON
-        checks.append(set_aside(check) if poison else check)
+        if stated.bundle_code == BundleCode.POISON:
+            passed_and_set_aside += check.receipt_codes.count(ReceiptCode.COUNTED)
+            check = set_aside(check)
+        checks.append(check)
     orders = [bundle_order(check) for check in checks]
     require(orders == sorted(set(orders)), "bundles", got="another order", want="bundle order")
     codes = [code for check in checks for code in check.receipt_codes]
@@ -235,7 +265,8 @@ def prove_bundles(case: Case) -> str:
     poisoned = sum(check.code == BundleCode.POISON for check in checks)
     return (
         f"{len(checks):,} bundles, {len(codes):,} receipts checked, {refused:,} refused; "
-        f"{poisoned:,} bundles set aside by the operator"
+        f"{poisoned:,} bundles set aside by the operator, with {passed_and_set_aside:,} receipts "
+        "that pass"
     )
 
 
@@ -247,36 +278,56 @@ def prove_facts(case: Case) -> str:
     facts = tuple(parse_fact(data) for data in contents.facts)
     orders = [fact.order for fact in facts]
     require(orders == sorted(set(orders)), "facts", got="another order", want="chain order")
-    for fact in facts:
-        require_same("fact: network", got=fact.network_id, want=contents.network_id)
-        require(
-            terms.epoch_at(fact.close_time_s) == contents.epoch
-            or (case.is_first_epoch and fact.close_time_s < terms.epoch_end_s(contents.epoch)),
-            "fact: epoch",
-            got=terms.epoch_at(fact.close_time_s),
-            want=contents.epoch,
-        )
-        require(
-            opening.head.last_ledger_sequence
-            < fact.ledger_sequence
-            <= seal_leaf.last_ledger_sequence,
-            "fact: network ledger",
-            got=fact.ledger_sequence,
-            want=f"{opening.head.last_ledger_sequence + 1} to {seal_leaf.last_ledger_sequence}",
-        )
+    first, last = opening.head, seal_leaf
     require(
-        opening.head.last_ledger_close_s
-        <= seal_leaf.last_ledger_close_s
-        < terms.epoch_end_s(contents.epoch),
-        "last network ledger: close time",
-        got=seal_leaf.last_ledger_close_s,
-        want=f"before {terms.epoch_end_s(contents.epoch)}",
+        first.last_ledger_sequence <= last.last_ledger_sequence
+        and first.last_ledger_close_s <= last.last_ledger_close_s < terms.epoch_end_s(case.epoch),
+        "last network ledger",
+        got=f"{last.last_ledger_sequence}, closed at {last.last_ledger_close_s}",
+        want=f"at least {first.last_ledger_sequence}, closed at {first.last_ledger_close_s}, "
+        f"before {terms.epoch_end_s(case.epoch)}",
     )
-    case.facts = facts
-    case.transactions = tuple(read_transaction(fact) for fact in facts)
+    for fact in facts:
+        _prove_fact(case, fact, terms)
+    points = [(fact.ledger_sequence, fact.close_time_s) for fact in facts]
+    for before, after in pairwise([*points, (last.last_ledger_sequence, last.last_ledger_close_s)]):
+        require(
+            before[1] <= after[1] and (before[0] < after[0] or before[1] == after[1]),
+            "fact: close time",
+            got=f"{before[1]} in network ledger {before[0]}, then {after[1]} in {after[0]}",
+            want="one close time a ledger, never falling",
+        )
+    transactions = tuple(read_transaction(fact) for fact in facts)
+    hashes = {transaction.tx_hash for transaction in transactions}
+    require(
+        len(hashes) == len(facts),
+        "facts",
+        got=f"{len(hashes)} hashes",
+        want="each transaction once",
+    )
+    case.facts, case.transactions = facts, transactions
     return (
         f"{len(facts):,} transactions up to network ledger {seal_leaf.last_ledger_sequence:,} "
         "(as the operator claims them; not checked on the chain)"
+    )
+
+
+def _prove_fact(case: Case, fact: NetworkFact, terms: Terms) -> None:
+    """A fact is of this network, closed in this epoch, and was not folded before."""
+    opening, seal_leaf = proven(case.opening), proven(case.seal_leaf)
+    require_same("fact: network", got=fact.network_id, want=case.contents.network_id)
+    require(
+        terms.epoch_at(fact.close_time_s) == case.epoch
+        or (case.is_first_epoch and fact.close_time_s < terms.epoch_end_s(case.epoch)),
+        "fact: epoch",
+        got=terms.epoch_at(fact.close_time_s),
+        want=case.epoch,
+    )
+    require(
+        opening.head.last_ledger_sequence < fact.ledger_sequence <= seal_leaf.last_ledger_sequence,
+        "fact: network ledger",
+        got=fact.ledger_sequence,
+        want=f"{opening.head.last_ledger_sequence + 1} to {seal_leaf.last_ledger_sequence}",
     )
 
 
