@@ -189,9 +189,18 @@ def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _text(document: dict[str, Any], field: str) -> str:
     value = document[field]
-    if not isinstance(value, str) or not value:
+    if not isinstance(value, str) or not value or not _is_unicode(value):
         raise MalformedRecordError(f"trust.{field}", got=value, want="text")
     return value
+
+
+def _is_unicode(text: str) -> bool:
+    """JSON can hold halves of surrogate pairs, which no bytes stand for."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _keys(document: dict[str, Any], field: str, origin: str | None) -> tuple[TrustedKey, ...]:
@@ -208,7 +217,16 @@ def _keys(document: dict[str, Any], field: str, origin: str | None) -> tuple[Tru
         if keys and first_epoch <= keys[-1].first_epoch:
             raise MalformedRecordError(f"trust.{field}", got=first_epoch, want="rising epochs")
         keys.append(TrustedKey(key=_key(entry["key"], field, origin), first_epoch=first_epoch))
+    if origin is not None:
+        _require_distinct_ids(field, origin, {key.key for key in keys})
     return tuple(keys)
+
+
+def _require_distinct_ids(field: str, origin: str, keys: set[bytes]) -> None:
+    """A note names its key by the log's name and four bytes: two such keys cannot be told apart."""
+    ids = {VerifierKey(name=origin, public_key=key).key_id for key in keys}
+    if len(ids) != len(keys):
+        raise MalformedRecordError(f"trust.{field}", got=f"{len(ids)} key ids", want=f"{len(keys)}")
 
 
 def _key(text: Any, field: str, origin: str | None) -> bytes:
