@@ -8,16 +8,24 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 from pathlib import Path
 
 from ledger.audit.errors import UndecidableError
 from ledger.audit.trust import TRUST_SIZE_MAX, Trust, parse_trust
-from ledger.audit.verify import EXIT_CODES, Report, Verdict, verify_audit_file
+from ledger.audit.verify import (
+    EXIT_CODES,
+    Report,
+    Verdict,
+    prove_succession,
+    verify_audit_file,
+)
 from ledger.evidence.errors import EvidenceError
 
 _DESCRIPTION = """\
 Recompute one or more epochs from their audit files: signatures, entitlements, caps, lanes, log,
-contract, journal, statements, payouts. Trusts nobody but the keys in your trust file; needs no
+contract, journal, statements, payouts; of several files also that each goes on where the one of
+the epoch before ended. Trusts nobody but the keys in your trust file; needs no
 network and no database. Network facts are the operator's signed claims.
 """
 
@@ -51,18 +59,24 @@ def run(arguments: Sequence[str], *, prog: str) -> int:
     options = _parser(prog).parse_args(arguments)
     try:
         trust = _read_trust(options.trust)
-        reports = [(path, _verify(path, trust)) for path in options.files]
+        reports = [_verify(path, trust) for path in options.files]
     except UndecidableError as error:
         if options.json:
             print(json.dumps({"verdict": Verdict.UNDECIDED, "reason": str(error)}))
         print(f"{prog}: cannot tell: {error}", file=sys.stderr)
         return EXIT_CODES[Verdict.UNDECIDED]
+    if len(reports) > 1:
+        reports = prove_succession(reports)
+    if isinstance(sys.stdout, TextIOWrapper):
+        # A terminal that cannot show a character gets its escape, never a traceback for a verdict.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    named = list(zip(options.files, reports, strict=True))
     if options.json:
-        _print_json(reports)
+        _print_json(named)
     else:
-        for path, report in reports:
+        for path, report in named:
             _print_text(path, report)
-    codes = {EXIT_CODES[report.verdict] for _, report in reports}
+    codes = {EXIT_CODES[report.verdict] for report in reports}
     return 1 if 1 in codes else max(codes)
 
 
@@ -100,10 +114,11 @@ def _read_trust(path: Path | None) -> Trust | None:
 
 def _verify(path: Path, trust: Trust | None) -> Report:
     try:
-        data = path.read_bytes()
+        return verify_audit_file(path.read_bytes(), trust)
     except OSError as error:
         raise UndecidableError(f"audit file {path}: {error.strerror}") from None
-    return verify_audit_file(data, trust)
+    except MemoryError:
+        raise UndecidableError(f"audit file {path}: needs more memory than there is") from None
 
 
 def _print_text(path: Path, report: Report) -> None:

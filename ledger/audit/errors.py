@@ -5,6 +5,11 @@ AuditError
 └── UndecidableError    the material does not suffice to tell; exit code 2
 """
 
+from collections.abc import Sized
+
+_SHOWN_MAX = 300
+"""Most bytes, items or characters of a value that a finding quotes."""
+
 
 class AuditError(Exception):
     """Base of the verifier's findings."""
@@ -25,8 +30,7 @@ def require(holds: bool, what: str, *, got: object, want: object) -> None:
         DisprovenError: It does not.
     """
     if not holds:
-        shown = [value.hex() if isinstance(value, bytes) else value for value in (got, want)]
-        raise DisprovenError(f"{what}: got {shown[0]}, want {shown[1]}")
+        raise DisprovenError(f"{what}: got {_shown(got)}, want {_shown(want)}")
 
 
 def require_same(what: str, *, got: object, want: object) -> None:
@@ -36,3 +40,13 @@ def require_same(what: str, *, got: object, want: object) -> None:
         DisprovenError: They differ.
     """
     require(got == want, what, got=got, want=want)
+
+
+def _shown(value: object) -> str:
+    """Bytes in hex; anything long cut short, before it is printed as a whole."""
+    if isinstance(value, bytes):
+        return value.hex() if len(value) <= _SHOWN_MAX else f"{value[:32].hex()}… ({len(value)} B)"
+    if isinstance(value, Sized) and len(value) > _SHOWN_MAX:
+        return f"{len(value)} of {type(value).__name__}"
+    text = str(value)
+    return text if len(text) <= _SHOWN_MAX else f"{text[:_SHOWN_MAX]}…"

@@ -9,8 +9,8 @@ Nothing the file says about itself is believed: verdicts, codes, lanes, charges,
 statements, payouts, states and leaves are all computed anew and compared byte for byte.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from contracts.interface import SettlementError
@@ -22,6 +22,7 @@ from ledger.audit.errors import AuditError, UndecidableError
 from ledger.audit.file import parse_audit_file
 from ledger.audit.trust import Trust
 from ledger.books.errors import BooksError
+from ledger.evidence.checkpoint import Checkpoint
 from ledger.evidence.errors import EvidenceError
 
 
@@ -63,6 +64,12 @@ class Report:
     epoch: int | None
     """Epoch of the file, if it could be read."""
 
+    previous_checkpoint: Checkpoint | None = None
+    """Head of the log before the epoch; None before the first one, or if not proven."""
+
+    checkpoint: Checkpoint | None = None
+    """Head of the log after the epoch; None if not proven."""
+
     @property
     def failed_step(self) -> Step | None:
         """The step that did not hold, if any."""
@@ -95,6 +102,9 @@ STEPS: tuple[tuple[str, StepFunction], ...] = (
     ("anchor", steps_books.prove_anchor),
 )
 """Steps after the first, which reads the file."""
+
+_DETAIL_MAX = 1_000
+"""Longest finding in characters; what it quotes may be long."""
 
 _FINDINGS = (
     AuditError,
@@ -133,16 +143,72 @@ def examine_audit_file(data: bytes, trust: Trust | None) -> tuple[Report, Case |
     verdict = Verdict.PROVEN
     for worse in (Verdict.UNDECIDED, Verdict.DISPROVEN):
         verdict = worse if worse in verdicts else verdict
-    epoch = case[0].contents.epoch if case else None
-    report = Report(verdict=verdict, steps=steps, epoch=epoch)
-    return report, case[0] if case else None
+    if not case:
+        return Report(verdict=verdict, steps=steps, epoch=None), None
+    report = Report(
+        verdict=verdict,
+        steps=steps,
+        epoch=case[0].epoch,
+        previous_checkpoint=case[0].previous_checkpoint,
+        checkpoint=case[0].checkpoint,
+    )
+    return report, case[0]
+
+
+def prove_succession(reports: Sequence[Report]) -> list[Report]:
+    """Compare the files of one log with each other: each goes on where the one before ended.
+
+    A file alone proves its epoch, given the state that the log's result of the epoch before names.
+    An operator who signs further leaves between two epochs, or two logs, is found only here.
+
+    Args:
+        reports: Of files verified with one trust, in any order.
+
+    Returns:
+        The same in the same order; each proven one has one more step, "succession".
+    """
+    heads: dict[int, set[Checkpoint | None]] = {}
+    for report in reports:
+        if report.verdict == Verdict.PROVEN and report.epoch is not None:
+            heads.setdefault(report.epoch, set()).add(report.checkpoint)
+    return [
+        _with_succession(report, heads) if report.verdict == Verdict.PROVEN else report
+        for report in reports
+    ]
+
+
+def _with_succession(report: Report, heads: dict[int, set[Checkpoint | None]]) -> Report:
+    epoch = report.epoch or 0
+    before = heads.get(epoch - 1)
+    verdict = Verdict.DISPROVEN
+    if len(heads[epoch]) > 1:
+        detail = (
+            f"{len(heads[epoch])} different logs of epoch {epoch} were given: the log was forked"
+        )
+    elif report.previous_checkpoint is None:
+        verdict, detail = Verdict.PROVEN, "the log begins with this epoch"
+    elif before is None:
+        verdict = Verdict.PROVEN
+        detail = f"no proven file of epoch {epoch - 1} to compare with: what it came to is given"
+    elif before == {report.previous_checkpoint}:
+        verdict = Verdict.PROVEN
+        detail = f"the log goes on where the file of epoch {epoch - 1} ends"
+    else:
+        sizes = sorted(head.tree_size for head in before if head is not None)
+        detail = (
+            f"log before epoch {epoch}: got size {report.previous_checkpoint.tree_size}, "
+            f"want {sizes} as in the file of epoch {epoch - 1}, and its root"
+        )
+    number = len(report.steps) + 1
+    step = Step(number=number, name="succession", verdict=verdict, detail=detail)
+    return replace(report, verdict=verdict, steps=(*report.steps, step))
 
 
 def _walk(data: bytes, trust: Trust | None, opened: list[Case]) -> Iterator[Step]:
     try:
         file = parse_audit_file(data)
     except EvidenceError as error:
-        yield Step(number=1, name="file", verdict=Verdict.DISPROVEN, detail=str(error))
+        yield Step(number=1, name="file", verdict=Verdict.DISPROVEN, detail=_in_one_line(error))
         return
     detail = f"{len(data):,} bytes, every section matches its digest"
     yield Step(number=1, name="file", verdict=Verdict.PROVEN, detail=detail)
@@ -156,9 +222,20 @@ def _walk(data: bytes, trust: Trust | None, opened: list[Case]) -> Iterator[Step
         try:
             detail = prove(case)
         except UndecidableError as error:
-            yield Step(number=number, name=name, verdict=Verdict.UNDECIDED, detail=str(error))
+            detail = _in_one_line(error)
+            yield Step(number=number, name=name, verdict=Verdict.UNDECIDED, detail=detail)
             return
         except _FINDINGS as error:
-            yield Step(number=number, name=name, verdict=Verdict.DISPROVEN, detail=str(error))
+            detail = _in_one_line(error)
+            yield Step(number=number, name=name, verdict=Verdict.DISPROVEN, detail=detail)
             return
         yield Step(number=number, name=name, verdict=Verdict.PROVEN, detail=detail)
+
+
+def _in_one_line(error: Exception) -> str:
+    """Findings quote hostile text; none of it may move a cursor or begin a line of its own."""
+    text = str(error)[:_DETAIL_MAX]
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
+    )

@@ -77,6 +77,10 @@ class ConsistencyError(VerificationError):
 
 
 def _shortened(value: object) -> str:
+    if isinstance(value, bytes | str) and len(value) > _LONGEST_SHOWN:
+        # Never print a hostile gigabyte only to cut it.
+        kind = "bytes" if isinstance(value, bytes) else "characters"
+        return f"{value[:_LONGEST_SHOWN]!r:.{_LONGEST_SHOWN}}… ({len(value)} {kind})"
     text = repr(value)
     if len(text) <= _LONGEST_SHOWN:
         return text

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ledger.audit.case import Case, proven
 from ledger.audit.stellar_xdr import read_transaction
 from ledger.audit.trust import Trust
-from ledger.audit.verify import Report, Verdict, examine_audit_file
+from ledger.audit.verify import Report, Verdict, examine_audit_file, prove_succession
 from ledger.books.errors import require_equal
 from ledger.books.journal import JournalEntry
 from ledger.books.judgement import JudgedLane, ReceiptCode
@@ -153,6 +153,9 @@ def read_figures(files: Sequence[bytes], trust: Trust) -> list[EpochFigures]:
     epochs = [epoch.epoch for epoch in figures]
     if epochs and epochs != list(range(epochs[0], epochs[0] + len(epochs))):
         raise UnprovenFileError(f"epochs: got {epochs}, want consecutive ones, each once")
+    for report in prove_succession([epoch.report for epoch in figures]):
+        if report.failed_step is not None:
+            raise UnprovenFileError(f"epoch {report.epoch}: {report.failed_step.detail}")
     return figures
 
 
