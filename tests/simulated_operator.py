@@ -4,19 +4,19 @@ It closes epochs with the production functions and composes their audit files; t
 verifier. Network facts are envelopes built and signed by stellar-sdk with result XDR.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 
 from stellar_sdk import Account, Asset, Keypair, StrKey, TransactionBuilder, xdr
 
-from contracts.registry import load_standard
+from contracts.registry import Rule, load_standard
 from ledger.audit.compose import LogView, Notes, compose_contents
 from ledger.audit.counts import prove_count
 from ledger.audit.file import AuditContents, build_audit_file
 from ledger.audit.stellar_xdr import read_transaction
 from ledger.audit.trust import Trust, TrustedKey
 from ledger.books.epoch import EpochInputs, Result, Seal, bundle_order, compute_epoch, seal_epoch
-from ledger.books.judgement import check_bundle, format_lane_entry
+from ledger.books.judgement import BundleCheck, check_bundle, format_lane_entry
 from ledger.books.state import State, genesis_state
 from ledger.books.transactions import NetworkFact
 from ledger.evidence.binding import BINDING, Binding, Role
@@ -147,6 +147,7 @@ class Operator:
             dao_key=key("dao"),
         )
         self.activation = ACTIVATION.sign(activation, seed("dao"))
+        self.begun = {0: [self.activation]}
         self.contents: AuditContents | None = None
         self.inputs: EpochInputs | None = None
         self.seal: Seal | None = None
@@ -155,6 +156,15 @@ class Operator:
     @property
     def epoch(self) -> int:
         return self.state.head.next_epoch
+
+    def activate(self, rule: Rule) -> None:
+        """From the current epoch on another rule decides, under new terms that name it."""
+        self.rule = rule
+        self.terms = replace(self.terms, rules_digest=rule.digest)
+        self.signed_terms = sign_terms(self.terms, seed("issuing"))
+        value = replace(self.activation.value, rules_digest=rule.digest, first_epoch=self.epoch)
+        self.activation = ACTIVATION.sign(value, seed("dao"))
+        self.begun.setdefault(self.epoch, []).append(self.activation)
 
     def fact(self, builder: TransactionBuilder, *signers: str, code: int = 0) -> NetworkFact:
         """Apply a transaction in a network ledger of the current epoch."""
@@ -204,21 +214,25 @@ class Operator:
             )
         return self.fact(builder, channel, source, code=code)
 
+    def check(self, raw: bytes) -> BundleCheck:
+        """The verdict on a bundle in the current epoch's seal."""
+        return check_bundle(raw, self.signed_terms, self.epoch)
+
+    def last_ledger_close_s(self) -> int:
+        """Close time of the current epoch's last network ledger."""
+        return self.terms.epoch_end_s(self.epoch) - 1
+
     def close(self, bundles: list[bytes] = ()) -> bytes:  # type: ignore[assignment]
         """Close the current epoch and return its audit file."""
         epoch = self.epoch
-        checks = sorted(
-            (check_bundle(raw, self.signed_terms, epoch) for raw in bundles), key=bundle_order
-        )
+        checks = sorted((self.check(raw) for raw in bundles), key=bundle_order)
         facts = tuple(self.pending)
         self.pending = []
         self.ledger_sequence += 1
         late = {
             receipt.value.lane_digest: receipt.value.epoch
             for check in checks
-            for receipt, code in zip(
-                check.bundle.value.receipts, check.receipt_codes, strict=True
-            )
+            for receipt, code in zip(check.bundle.value.receipts, check.receipt_codes, strict=True)
             if code == 0
             and receipt.value.epoch < epoch
             and receipt.value.lane_digest not in self.state.corrected_lanes
@@ -228,13 +242,13 @@ class Operator:
             terms=self.signed_terms,
             opening=self.state,
             rule=self.rule,
-            activations=(self.activation,) if epoch == 0 else (),
+            activations=tuple(self.begun.get(epoch, ())),
             checks=tuple(checks),
             counted_before=counted_before,
             facts=facts,
             transactions=tuple(read_transaction(fact) for fact in facts),
             last_ledger_sequence=self.ledger_sequence,
-            last_ledger_close_s=self.terms.epoch_end_s(epoch) - 1,
+            last_ledger_close_s=self.last_ledger_close_s(),
             salt_key=seed(f"salt {epoch}"),
         )
         seal = seal_epoch(inputs)
@@ -268,7 +282,7 @@ class Operator:
         log = LogView(
             leaves=list(self.leaves),
             first_leaf_index=first,
-            activation_index=0,
+            activation_index=self.leaves.index(self.activation.raw),
             previous_result_index=self.result_index_by_epoch.get(epoch - 1),
         )
         counts = [
