@@ -116,11 +116,12 @@ def _fold_movement(
 ) -> None:
     if not movement.is_exact and movement.source in domain_accounts(terms):
         raise UnknownTransactionError(
-            f"transaction {transaction.tx_hash.hex()}: a conversion by {movement.source.hex()}, "
+            f"transaction {transaction.tx_hash.hex()}: a conversion or claim by "
+            f"{movement.source.hex()} whose amounts the result does not tell, "
             "want planned payments only"
         )
     if not movement.is_exact:
-        return  # a bound of what left somebody else for the market; nothing of it arrived here
+        return  # somebody else traded; nothing of it arrived here
     if (movement.asset_code, movement.asset_issuer) != (terms.asset_code, terms.asset_issuer):
         return
     holders = (terms.escrow_account, terms.payout_account)

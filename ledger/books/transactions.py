@@ -93,10 +93,10 @@ class Movement:
     """Issuer account; zeros for the native asset."""
 
     source: bytes
-    """Account the value left; 32 bytes."""
+    """Account the value left; zeros where the network itself paid; 32 bytes."""
 
     destination: bytes
-    """Account it reached; zeros where it went to the market; 32 bytes."""
+    """Account it reached; zeros where it went to the market, a pool or a claimable balance."""
 
     amount_stroops: int
     """Amount, ≥ 0."""
@@ -105,7 +105,10 @@ class Movement:
     """The operation created the destination account."""
 
     is_exact: bool
-    """False where the result does not tell what left the source: the amount is a bound."""
+    """False where the result does not tell what the source gave and got.
+
+    Asset and amount are a hint then: the books of the source's owner cannot go on.
+    """
 
     @property
     def is_native(self) -> bool:
@@ -154,4 +157,8 @@ class AppliedTransaction:
     """What it moved; empty if it failed."""
 
     failed_destinations: tuple[bytes, ...]
-    """Destinations of its payment operations that failed by themselves; empty on success."""
+    """Destinations whose own side made a payment operation fail; empty on success.
+
+    No such account, no trust line, not authorized to hold the asset, or a full trust line. What
+    the payer is short of is no payee's fault.
+    """
