@@ -11,7 +11,7 @@ from stellar_sdk import Account, Asset, Keypair, StrKey, TransactionBuilder, xdr
 
 from contracts.registry import Rule, load_standard
 from ledger.audit.compose import LogView, Notes, compose_contents
-from ledger.audit.counts import prove_count
+from ledger.audit.counts import prove_counts
 from ledger.audit.file import AuditContents, build_audit_file
 from ledger.audit.stellar_xdr import read_transaction
 from ledger.audit.trust import Trust, TrustedKey
@@ -286,12 +286,13 @@ class Operator:
             previous_result_index=self.result_index_by_epoch.get(epoch - 1),
         )
         counts = [
-            prove_count(
-                digest,
+            piece
+            for lane_epoch in sorted(set(late.values()))
+            for piece in prove_counts(
+                [digest for digest, of_epoch in late.items() if of_epoch == lane_epoch],
                 self.entries_by_epoch[lane_epoch],
                 log.prove(self.result_index_by_epoch[lane_epoch]),
             )
-            for digest, lane_epoch in late.items()
         ]
         self.state = result.closing
         anchor_tx = (

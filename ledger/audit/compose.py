@@ -5,7 +5,7 @@ bytes. The verifier does not use it.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ledger.audit.counts import CountEvidence, format_count_evidence
 from ledger.audit.file import AuditContents, BundleCodes, LogProof, ProvenLeaf
@@ -33,10 +33,17 @@ class LogView:
     previous_result_index: int | None
     """Index of the result leaf of the epoch before; None for the log's first epoch."""
 
+    _tree: HashTree = field(init=False, repr=False, compare=False)
+    """Over all leaves; built once for all proofs."""
+
+    def __post_init__(self) -> None:
+        # A frozen record sets what it derives from its fields past its own guard.
+        object.__setattr__(self, "_tree", HashTree(leaf_hash(leaf) for leaf in self.leaves))
+
     def prove(self, leaf_index: int) -> ProvenLeaf:
         """Return a leaf with its inclusion proof in this log."""
-        tree = HashTree(leaf_hash(leaf) for leaf in self.leaves)
-        proof = LogProof(leaf_index=leaf_index, hashes=tuple(tree.prove_inclusion(leaf_index)))
+        hashes = tuple(self._tree.prove_inclusion(leaf_index))
+        proof = LogProof(leaf_index=leaf_index, hashes=hashes)
         return ProvenLeaf(leaf=self.leaves[leaf_index], proof=proof)
 
 

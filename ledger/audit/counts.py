@@ -7,7 +7,7 @@ were corrected already stand in the state and need no such evidence.
 """
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ledger.audit.errors import require, require_same
@@ -53,29 +53,34 @@ class CountEvidence:
     """The lane's own entry; or its neighbours (one at either end, none under an empty root)."""
 
 
-def prove_count(lane_digest: bytes, entries: Sequence[bytes], result: ProvenLeaf) -> CountEvidence:
-    """Prove what a lane counted for in a seal.
+def prove_counts(
+    lane_digests: Iterable[bytes], entries: Sequence[bytes], result: ProvenLeaf
+) -> list[CountEvidence]:
+    """Prove what lanes counted for in a seal; the tree over its entries is built once.
 
     Args:
-        lane_digest: The lane, 32 bytes.
+        lane_digests: The lanes, 32 bytes each.
         entries: All lane entries of that seal, ascending.
         result: That epoch's result leaf with its proof in the log.
+
+    Returns:
+        One piece of evidence per lane, in the order given.
     """
     tree = HashTree(leaf_hash(entry) for entry in entries)
-    place = bisect_left(entries, lane_digest)
-    own = place < len(entries) and entries[place][:32] == lane_digest
-    places = [place] if own else [at for at in (place - 1, place) if 0 <= at < len(entries)]
-    return CountEvidence(
-        lane_digest=lane_digest,
-        result=result,
-        entries=tuple(
+    evidence: list[CountEvidence] = []
+    for lane_digest in lane_digests:
+        place = bisect_left(entries, lane_digest)
+        own = place < len(entries) and entries[place][:32] == lane_digest
+        places = [place] if own else [at for at in (place - 1, place) if 0 <= at < len(entries)]
+        proofs = tuple(
             EntryProof(
                 entry=entries[at],
                 proof=LogProof(leaf_index=at, hashes=tuple(tree.prove_inclusion(at))),
             )
             for at in places
-        ),
-    )
+        )
+        evidence.append(CountEvidence(lane_digest=lane_digest, result=result, entries=proofs))
+    return evidence
 
 
 def check_count(

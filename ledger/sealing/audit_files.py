@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ledger.audit.compose import LogView, Notes, compose_contents
-from ledger.audit.counts import CountEvidence, prove_count
+from ledger.audit.counts import CountEvidence, prove_counts
 from ledger.audit.file import build_audit_file
 from ledger.audit.trust import Trust
 from ledger.books.epoch import compute_epoch
@@ -129,5 +129,5 @@ def _count_evidence(
             raise EpochOrderError(epoch, got="before the log", want="an epoch of the log")
         result = log.prove(index)
         lanes = sorted(digest for digest, of_epoch in late.items() if of_epoch == epoch)
-        evidence.extend(prove_count(lane, entries, result) for lane in lanes)
+        evidence.extend(prove_counts(lanes, entries, result))
     return evidence

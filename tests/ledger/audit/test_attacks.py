@@ -22,8 +22,9 @@ from simulated_operator import (
 )
 
 from contracts.registry import Rule, load_standard, rule_from_source
+from ledger.audit import compose, counts
 from ledger.audit.command import run
-from ledger.audit.file import build_audit_file, parse_audit_file
+from ledger.audit.file import LogProof, ProvenLeaf, build_audit_file, parse_audit_file
 from ledger.audit.trust import Trust, TrustedKey, format_trust, parse_trust
 from ledger.audit.verify import Report, Verdict, verify_audit_file
 from ledger.books.epoch import compute_epoch
@@ -32,7 +33,7 @@ from ledger.books.state import PayeeBalance, State, state_root
 from ledger.evidence.checkpoint import Checkpoint, sign_checkpoint
 from ledger.evidence.errors import MalformedRecordError
 from ledger.evidence.leaf import RESULT_LEAF, Payment
-from ledger.evidence.merkle import RootBuilder, root_hash
+from ledger.evidence.merkle import RootBuilder, check_inclusion, leaf_hash, root_hash
 from ledger.evidence.note import VerifierKey, format_note
 
 TRAFFIC = load_standard("traffic")
@@ -440,3 +441,43 @@ def test_hostile_rule_is_disproven_in_one_line(monkeypatch, tmp_path, capsys, so
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if "verdict" in line][-1:] == ["  verdict: disproven"]
     assert sum(line.strip().startswith("verdict") for line in lines) == 1
+
+
+# --- work that others can cause -------------------------------------------------------------------
+
+
+def test_late_lanes_cost_the_operator_one_tree_whatever_their_number(monkeypatch):
+    """Anybody with an entitlement can send thousands of late lanes, one a nonce."""
+    hashed = 0
+
+    def count_hash(leaf: bytes) -> bytes:
+        nonlocal hashed
+        hashed += 1
+        return leaf_hash(leaf)
+
+    monkeypatch.setattr(counts, "leaf_hash", count_hash)
+    entries = [number.to_bytes(32, "big") + bytes(16) for number in range(0, 200, 2)]
+    result = ProvenLeaf(leaf=b"", proof=LogProof(leaf_index=0, hashes=()))
+    lanes = [number.to_bytes(32, "big") for number in range(200)]
+    evidence = counts.prove_counts(lanes, entries, result)
+    assert [piece.lane_digest for piece in evidence] == lanes
+    assert hashed == len(entries)
+
+
+def test_log_is_hashed_once_for_all_proofs(monkeypatch):
+    hashed = 0
+
+    def count_hash(leaf: bytes) -> bytes:
+        nonlocal hashed
+        hashed += 1
+        return leaf_hash(leaf)
+
+    monkeypatch.setattr(compose, "leaf_hash", count_hash)
+    leaves = [bytes([number]) for number in range(50)]
+    log = compose.LogView(
+        leaves=leaves, first_leaf_index=0, activation_index=0, previous_result_index=None
+    )
+    for index in range(50):
+        proof = log.prove(index).proof
+        check_inclusion(leaf_hash(leaves[index]), index, 50, proof.hashes, root_hash(leaves))
+    assert hashed == len(leaves)
