@@ -3,8 +3,11 @@
 Payable = accrued - paid - what undecided batches would pay. Payees at or over the threshold are
 paid, by account, in batches of at most the terms' size; a payee whose last payment failed in a
 ledger stands alone, so that it cannot take others down. The first batch of an epoch moves the sum
-from escrow to the payout account. Every batch gets its slot here, for life. Not here: envelopes
-and sending (`ledger.stellar`).
+from escrow to the payout account. Every batch gets its slot here, for life.
+
+Where escrow does not cover everybody, the smallest amounts are paid first: whoever claims more than
+was ever deposited waits alone, instead of keeping everybody else waiting. Not here: envelopes and
+sending (`ledger.stellar`).
 """
 
 from dataclasses import replace
@@ -18,13 +21,13 @@ from ledger.evidence.terms import Terms
 def plan_payouts(draft: Draft, terms: Terms) -> list[PayoutLeaf]:
     """Plan this epoch's batches, bind each to a slot, and note them in the draft as undecided.
 
-    Nothing is planned while no channel account exists or the escrow does not cover the sum: what
-    is owed stays owed.
+    Nothing is planned while no channel account exists, and nobody whom the escrow does not cover:
+    what is owed stays owed.
 
     Returns:
         Payout leaves in batch order: a funding batch if money must move, then payments.
     """
-    payable = _payable(draft, terms)
+    payable = _covered(draft, _payable(draft, terms))
     # Undecided payments whose funding failed need money even when nobody new is payable.
     needed_stroops = _funding_needed(draft, sum(payable.values()))
     if not draft.channels or needed_stroops > _free_escrow(draft):
@@ -52,6 +55,19 @@ def _payable(draft: Draft, terms: Terms) -> dict[bytes, int]:
         if amount_stroops >= terms.payout_threshold_stroops:
             payable[account] = amount_stroops
     return payable
+
+
+def _covered(draft: Draft, payable: dict[bytes, int]) -> dict[bytes, int]:
+    """Return the payees that escrow can pay beside all undecided payments, small amounts first."""
+    free_stroops = _free_escrow(draft)
+    new_stroops = 0
+    covered: set[bytes] = set()
+    for account, amount_stroops in sorted(payable.items(), key=lambda item: (item[1], item[0])):
+        new_stroops += amount_stroops
+        if _funding_needed(draft, new_stroops) > free_stroops:
+            break
+        covered.add(account)
+    return {account: amount for account, amount in payable.items() if account in covered}
 
 
 def _undecided(draft: Draft, kind: int) -> int:

@@ -34,7 +34,7 @@ from ledger.embedded.papers import (
     sign_papers,
 )
 from ledger.embedded.postgres import PostgresCluster, create_state_dir
-from ledger.embedded.processes import Child, Supervisor
+from ledger.embedded.processes import Child, StopRequest, Supervisor
 from ledger.embedded.rates import Rates, plan_rates
 from ledger.embedded.screen import Screen, mib
 from ledger.embedded.summary import Summary
@@ -90,8 +90,9 @@ class _Parts:
 class Demo:
     """One run; `run` tells the story."""
 
-    def __init__(self, options: DemoOptions, screen: Screen) -> None:
+    def __init__(self, options: DemoOptions, screen: Screen, stop: StopRequest) -> None:
         self._options = options
+        self._stop = stop
         self._screen = screen
         self._swarm = Swarm()
         self._seconds: dict[str, float] = {}
@@ -125,7 +126,7 @@ class Demo:
         self._log = _new_folder(self._private / "log")
         self._party_seeds = make_party_keys(self._private)
         cluster = PostgresCluster(scratch / "postgres")
-        self._supervisor = Supervisor(self._logs, {})
+        self._supervisor = Supervisor(self._logs, self._stop)
         try:
             with self._timed("set-up"):
                 content = given or make_content(self._private / "swarmledger-demo.bin")

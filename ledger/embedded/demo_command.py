@@ -1,29 +1,22 @@
 """The command `swarmledger demo`: run the whole path once and check that everything adds up."""
 
-import signal
 import sys
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
 import typer
 
 from ledger.embedded.demo import Demo, DemoOptions
-from ledger.embedded.errors import EmbeddedError
+from ledger.embedded.errors import DemoStoppedError, EmbeddedError
+from ledger.embedded.processes import StopRequest
 from ledger.embedded.screen import Screen, print_table
 from ledger.embedded.summary import format_summary
 
-EXIT_FAILED, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 130, 143
+EXIT_FAILED = 1
+EXIT_SIGNALLED = 128
+"""Plus the signal's number, as shells report it: 130 for Ctrl-C, 143 for SIGTERM."""
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-
-
-class _TerminatedError(BaseException):
-    """SIGTERM came; unwinds like Ctrl-C, so that everything is cleaned up."""
-
-
-def _terminate(_number: int, _frame: FrameType | None) -> None:
-    raise _TerminatedError
 
 
 @app.command()
@@ -49,20 +42,18 @@ def demo(
     on loopback, and stops and removes all of them at the end. Exit status: 0 everything adds up,
     1 something failed or does not, 2 wrong options, 130 interrupted.
     """
-    signal.signal(signal.SIGTERM, _terminate)
+    stop = StopRequest()
+    stop.listen()
     options = DemoOptions(content=content, seeders=seeders, viewers=viewers, out=out, keep=keep)
     try:
         with Screen() as screen:
-            summary = Demo(options, screen).run()
+            summary = Demo(options, screen, stop).run()
+    except DemoStoppedError as error:
+        typer.echo("swarmledger demo: stopped; all processes ended, nothing left", err=True)
+        raise typer.Exit(EXIT_SIGNALLED + error.signal_number) from None
     except EmbeddedError as error:
         typer.echo(f"swarmledger demo: {error}", err=True)
         raise typer.Exit(EXIT_FAILED) from None
-    except KeyboardInterrupt:
-        typer.echo("swarmledger demo: interrupted; all processes stopped", err=True)
-        raise typer.Exit(EXIT_INTERRUPTED) from None
-    except _TerminatedError:
-        typer.echo("swarmledger demo: terminated; all processes stopped", err=True)
-        raise typer.Exit(EXIT_TERMINATED) from None
     if as_json:
         sys.stdout.write(format_summary(summary))
     else:

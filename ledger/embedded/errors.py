@@ -21,3 +21,15 @@ class ClusterInUseError(ClusterError):
 
 class DemoError(EmbeddedError):
     """The demo cannot go on: says which part, what it got and what it wants."""
+
+
+class DemoStoppedError(EmbeddedError):
+    """SIGINT or SIGTERM came; raised where everything can be cleaned up.
+
+    Attributes:
+        signal_number: Which one.
+    """
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__("stopped by a signal")
+        self.signal_number = signal_number

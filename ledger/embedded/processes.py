@@ -17,9 +17,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
-from ledger.embedded.errors import DemoError
+from ledger.embedded.errors import DemoError, DemoStoppedError
 
 STOP_SECONDS = 15.0
 READY_SECONDS = 60.0
@@ -63,6 +64,34 @@ class Child:
         return "\n".join(f"    {line}" for line in lines[-_LOG_TAIL_LINES:])
 
 
+class StopRequest:
+    """Remembers a signal until the supervisor looks.
+
+    A signal that raised at once could come between a child's birth and its registration, and leave
+    it behind.
+    """
+
+    def __init__(self) -> None:
+        self._signal_number: int | None = None
+
+    def listen(self) -> None:
+        """Take SIGINT and SIGTERM from now on, also where a background shell ignores SIGINT."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._take)
+
+    def _take(self, number: int, _frame: FrameType | None) -> None:
+        self._signal_number = self._signal_number or number
+
+    def raise_if_asked(self) -> None:
+        """Raise if a signal came.
+
+        Raises:
+            DemoStoppedError: One did.
+        """
+        if self._signal_number is not None:
+            raise DemoStoppedError(self._signal_number)
+
+
 EventSink = Callable[[str, dict[str, Any]], None]
 """Takes (child's name, event)."""
 
@@ -70,9 +99,10 @@ EventSink = Callable[[str, dict[str, Any]], None]
 class Supervisor:
     """Starts children, notices those that end too early, and stops all of them."""
 
-    def __init__(self, log_dir: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, log_dir: Path, stop: StopRequest) -> None:
         self._log_dir = log_dir
-        self._environment = {**os.environ, **environment, "PYTHONUNBUFFERED": "1"}
+        self._stop = stop
+        self._environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
         self._children: list[Child] = []
         self._tasks: list[Child] = []
         """Children that run to their end; their ending is nothing to report."""
@@ -167,11 +197,13 @@ class Supervisor:
             time.sleep(_POLL_SECONDS)
 
     def watch(self) -> None:
-        """Raise if a child has ended by itself; note how much memory all use.
+        """Raise if a child has ended by itself or a signal came; note how much memory all use.
 
         Raises:
             DemoError: One has.
+            DemoStoppedError: One came.
         """
+        self._stop.raise_if_asked()
         for child in self._children:
             code = child.process.poll()
             if code is not None:

@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ledger.books.draft import Draft
+from ledger.books.folding import fold_transactions
 from ledger.books.judgement import (
     ENTITLEMENT_BYTES_MAX,
     BundleCode,
@@ -18,8 +20,11 @@ from ledger.books.judgement import (
     check_bundle,
     judge_lanes,
 )
+from ledger.books.payouts import plan_payouts
+from ledger.books.state import PayeeBalance
 from ledger.evidence.bundle import Bundle
 from ledger.evidence.encoding import Signed
+from ledger.evidence.leaf import PAYOUT_PAYMENTS
 from ledger.evidence.receipt import Receipt
 
 EPOCH = builders.EPOCH
@@ -151,3 +156,49 @@ def test_bundle_of_an_epoch_before_the_terms_is_refused() -> None:
         receipt = builders.receipt(under=under, epoch=epoch)
         bundle = builders.payee_bundle([receipt], entitlements=[under], epoch=epoch)
         assert check_bundle(bundle.raw, terms, EPOCH).code == code
+
+
+# --- a claim beyond every deposit -----------------------------------------------------------------
+
+
+def owing(**owed: int) -> Draft:
+    """Books with 1,000 stroops in escrow that owe these amounts."""
+    draft = Draft.of(books.genesis())
+    fold_transactions(draft, builders.terms(), [*books.channel_creations(), books.deposit(1000)])
+    draft.payees = {
+        builders.key_of(name): PayeeBalance(accrued_stroops=amount) for name, amount in owed.items()
+    }
+    return draft
+
+
+def paid_by(draft: Draft) -> dict[bytes, int]:
+    leaves = plan_payouts(draft, builders.terms())
+    return {
+        payment.account: payment.amount_stroops
+        for leaf in leaves
+        if leaf.kind == PAYOUT_PAYMENTS
+        for payment in leaf.payments
+    }
+
+
+def test_claim_beyond_every_deposit_keeps_nobody_else_waiting() -> None:
+    draft = owing(ann=600, bob=400, mallory=10**15)
+    assert paid_by(draft) == {builders.key_of("ann"): 600, builders.key_of("bob"): 400}
+    assert paid_by(draft) == {}
+
+
+def test_small_amounts_are_paid_first_where_escrow_does_not_cover_all() -> None:
+    draft = owing(ann=600, bob=401, cas=1)
+    assert paid_by(draft) == {builders.key_of("bob"): 401, builders.key_of("cas"): 1}
+
+
+@given(owed=st.lists(st.integers(1, 900), min_size=1, max_size=6))
+def test_payouts_never_exceed_escrow_and_leave_out_as_few_as_possible(owed: list[int]) -> None:
+    draft = owing(**{f"payee {place}": amount for place, amount in enumerate(owed)})
+    paid = paid_by(draft)
+    assert sum(paid.values()) <= 1000
+    most, total = 0, 0
+    for amount in sorted(owed):
+        total += amount
+        most += total <= 1000
+    assert len(paid) == most
