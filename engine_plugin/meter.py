@@ -198,6 +198,8 @@ class TorrentMeter:
         self._pieces = layout.piece_count
         self._checking = False
         self._settled: set[int] = set()
+        self._present: set[int] = set()
+        """Pieces counted in `present_bytes`."""
         self._wrote: dict[int, int] = {}
         self._asked: dict[int, int] = {}
         self._several: set[int] = set()
@@ -259,6 +261,9 @@ class TorrentMeter:
     def forget_piece(self, piece: int) -> None:
         """Takes note that the data of a piece was lost; it may be downloaded and counted again."""
         self._settled.discard(self._in_range(piece))
+        if piece in self._present:
+            self._present.remove(piece)
+            self.present_bytes -= sum(self._sizes.content(piece))
         for key in range(piece * self._width, (piece + 1) * self._width):
             self._wrote.pop(key, None)
             self._asked.pop(key, None)
@@ -301,6 +306,8 @@ class TorrentMeter:
         if piece in self._settled:
             return
         self._settled.add(piece)
+        if self._checking:
+            self._present.add(piece)
         first = piece * self._width
         for block, length in enumerate(self._sizes.content(piece)):
             key = first + block
@@ -347,6 +354,7 @@ class TorrentMeter:
         self._doubtful.clear()
         self._drop_open_blocks()
         self._settled.clear()
+        self._present.clear()
         self.present_bytes = 0
         self.is_finished = False
         self._checking = True

@@ -22,7 +22,8 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command()
 def demo(
     content: Annotated[
-        Path | None, typer.Option(help="File or folder to deliver; default: a made 64 MiB file.")
+        Path | None,
+        typer.Option(readable=False, help="File or folder to deliver; default: a made 64 MiB."),
     ] = None,
     seeders: Annotated[int, typer.Option(min=1, max=50, help="Seeder processes.")] = 3,
     viewers: Annotated[int, typer.Option(min=1, max=50, help="Viewer processes.")] = 5,

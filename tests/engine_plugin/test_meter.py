@@ -175,6 +175,13 @@ def test_lost_piece_may_be_downloaded_and_counted_again() -> None:
     assert meter.firm == {A: 2 * BLOCK_BYTES, B: 2 * BLOCK_BYTES}
 
 
+def test_piece_found_on_disk_counts_once_though_it_failed_in_between() -> None:
+    found = [(CHECKING, -1, 0, 0), (PASSED, -1, 0, 0)]
+    again = [(FAILED, -1, 0, 0), (PASSED, -1, 0, 0)]
+    assert _meter([*found, *again]).present_bytes == _meter(found).present_bytes
+    assert _meter([*found, again[0]]).present_bytes == 0
+
+
 @pytest.mark.parametrize(
     "event", [(ASKED, 0, A, 3, 0), (ASKED, 0, A, 0, 2), (PASSED, 0, -1, -1, 0)]
 )
