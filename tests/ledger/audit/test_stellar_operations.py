@@ -323,6 +323,14 @@ def test_long_code_of_few_characters_is_refused() -> None:
         read_transaction(fact)
 
 
+def test_authorization_to_hold_the_native_asset_is_refused() -> None:
+    envelope = envelope_of(builder().append_operation(allow_trust("XAB"))).to_xdr_object()
+    data = envelope.to_xdr_bytes().replace(b"\0\0\0\1XAB\0", bytes(8))
+    fact = book_builders.fact(envelope=data, result=success(done(7)))
+    with pytest.raises(MalformedXdrError, match="asset_code"):
+        read_transaction(fact)
+
+
 # --- whose amounts the result does not tell -------------------------------------------------------
 
 

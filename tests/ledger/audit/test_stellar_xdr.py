@@ -190,6 +190,17 @@ def test_failure_tells_whether_it_used_its_sequence_number_up(code: int, consume
     assert transaction.is_sequence_consumed == consumed
 
 
+def test_fee_bump_holds_no_version_0() -> None:
+    account = Account(ALICE.public_key, 41)
+    made = TransactionBuilder(account, PASSPHRASE, base_fee=100, v1=False)
+    inner = envelope_of(made.append_payment_op(BOB.public_key, XAB, "1"))
+    data = (5).to_bytes(4, "big") + bytes(4) + key(BOB) + (200).to_bytes(8, "big")
+    data += base64.b64decode(inner.to_xdr()) + bytes(4) + bytes(4)
+    fact = book_builders.fact(envelope=data, result=bump_result(inner.hash(), 1, success(done(1))))
+    with pytest.raises(MalformedXdrError, match="inner type"):
+        read_transaction(fact)
+
+
 @pytest.mark.parametrize("code", [0, -1])
 def test_fee_bump_has_a_fee_bumps_result(code: int) -> None:
     envelope = envelope_of(builder().append_payment_op(BOB.public_key, XAB, "1"))
