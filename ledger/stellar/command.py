@@ -159,7 +159,8 @@ def _run_payments(gateway: HorizonGateway, arguments: argparse.Namespace) -> dic
     for fact in all_transactions_of(gateway, account):
         transaction = read_transaction(fact)
         for movement in transaction.movements:
-            if movement.source != account or movement.destination == account:
+            moves_out = movement.source == account and movement.destination != account
+            if not (moves_out and movement.is_exact):
                 continue
             issuer = "" if movement.is_native else format_account(movement.asset_issuer)
             asset = f"{movement.asset_code}:{issuer}".rstrip(":")
