@@ -31,11 +31,15 @@ def fold_transactions(
         UnknownTransactionError: Money of ours moved by a transaction that no plan explains.
     """
     ours = domain_accounts(terms)
+    slots = {
+        (batch.channel_account, batch.channel_sequence): number
+        for number, batch in draft.batches.items()
+    }
     for transaction in transactions:
         _fold_network_fee(draft, transaction, ours)
         if not transaction.is_sequence_consumed:
             continue  # it cost a fee and did nothing; a batch of its slot is still undecided
-        batch_number = _batch_of_slot(draft, transaction, terms)
+        batch_number = _batch_of_slot(slots, transaction, terms)
         if batch_number is not None:
             _decide_batch(draft, terms, transaction, batch_number)
         elif transaction.succeeded:
@@ -58,13 +62,15 @@ def _fold_network_fee(
         )
 
 
-def _batch_of_slot(draft: Draft, transaction: AppliedTransaction, terms: Terms) -> int | None:
+def _batch_of_slot(
+    slots: dict[tuple[bytes, int], int], transaction: AppliedTransaction, terms: Terms
+) -> int | None:
+    """Take the slot's batch: a slot decides one, and is gone."""
     if transaction.source_account not in terms.channel_accounts:
         return None
-    for number, batch in draft.batches.items():
-        slot = (batch.channel_account, batch.channel_sequence)
-        if slot == (transaction.source_account, transaction.sequence):
-            return number
+    number = slots.pop((transaction.source_account, transaction.sequence), None)
+    if number is not None:
+        return number
     raise UnknownTransactionError(
         f"transaction {transaction.tx_hash.hex()}: got sequence {transaction.sequence} of channel "
         f"{transaction.source_account.hex()}, want the slot of an undecided batch"

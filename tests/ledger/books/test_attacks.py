@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Sequence
 from types import FrameType
+from typing import Any
 
 import book_builders as books
 import builders
@@ -29,6 +30,8 @@ from ledger.evidence.receipt import Receipt
 
 EPOCH = builders.EPOCH
 
+TraceFunction = Callable[[FrameType, str, Any], Any]
+
 
 def judge(*bundles: Signed[Bundle]) -> Judgement:
     terms = builders.signed_terms()
@@ -36,24 +39,26 @@ def judge(*bundles: Signed[Bundle]) -> Judgement:
     return judge_lanes(checks, terms=terms.value, void_from={}, counted_before={})
 
 
-def calls_of(work: Callable[[], object]) -> int:
-    """How many functions a piece of work calls: its cost without a clock."""
+def lines_run_by(work: Callable[[], object]) -> int:
+    """How many lines of Python a piece of work runs: its cost without a clock."""
     count = 0
 
-    def note(_frame: FrameType, event: str, _argument: object) -> None:
+    def note(_frame: FrameType, event: str, _argument: object) -> TraceFunction:
         nonlocal count
-        count += event in {"call", "c_call"}
+        count += event == "line"
+        return note
 
-    sys.setprofile(note)
+    before = sys.gettrace()
+    sys.settrace(note)
     try:
         work()
     finally:
-        sys.setprofile(None)
+        sys.settrace(before)
     return count
 
 
 def require_linear(work_on: Callable[[int], Callable[[], object]], size: int = 60) -> None:
-    small, large = (calls_of(work_on(n)) for n in (size, 4 * size))
+    small, large = (lines_run_by(work_on(n)) for n in (size, 4 * size))
     assert large < 6 * small
 
 
@@ -202,3 +207,14 @@ def test_payouts_never_exceed_escrow_and_leave_out_as_few_as_possible(owed: list
         total += amount
         most += total <= 1000
     assert len(paid) == most
+
+
+def test_many_decided_batches_cost_linear_work() -> None:
+    def folding(count: int) -> Callable[[], object]:
+        draft = owing(**{f"payee {n}": 1 for n in range(count)})
+        leaves = plan_payouts(draft, builders.terms(batch_payments=1))
+        decisions = [books.decision(leaf, 60 + place) for place, leaf in enumerate(leaves[::-1])]
+        assert len(decisions) == count + 1
+        return lambda: fold_transactions(draft, builders.terms(batch_payments=1), decisions)
+
+    require_linear(folding)
