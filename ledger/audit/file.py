@@ -5,6 +5,7 @@ and covered by a digest, the table by the operator's signature. No compression c
 checks form and digests; what the sections say is `ledger.audit.verify`'s.
 """
 
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from enum import IntEnum
@@ -359,7 +360,7 @@ def _parse_codes(data: bytes) -> tuple[BundleCodes, ...]:
     for _ in range(reader.integer(4, "count", limit=ITEMS_MAX)):
         count = reader.integer(4, "receipt count", limit=len(data))
         bundle_code = reader.integer(2, "bundle code")
-        codes = tuple(reader.integer(2, "receipt code") for _ in range(count))
+        codes = struct.unpack(f"<{count}H", reader.take(2 * count, "receipt codes"))
         entries.append(BundleCodes(bundle_code=bundle_code, receipt_codes=codes))
     reader.finish()
     return tuple(entries)

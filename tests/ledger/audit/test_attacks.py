@@ -3,7 +3,9 @@
 Whatever they do, the verdict is never "proven" for something false, and never a crash.
 """
 
+import io
 import json
+import sys
 import tracemalloc
 from dataclasses import replace
 from hashlib import sha256
@@ -481,3 +483,26 @@ def test_log_is_hashed_once_for_all_proofs(monkeypatch):
         proof = log.prove(index).proof
         check_inclusion(leaf_hash(leaves[index]), index, 50, proof.hashes, root_hash(leaves))
     assert hashed == len(leaves)
+
+
+# --- the reader's machine -------------------------------------------------------------------------
+
+
+def test_terminal_without_the_characters_shows_their_escapes(tmp_path, monkeypatch):
+    operator = start()
+    arguments = write_files(tmp_path, operator.trust, operator.close(traffic(operator)))
+    shown = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding="ascii"))
+    assert run(arguments, prog="verify") == 0
+    sys.stdout.flush()
+    assert b"\\u2026 in force from epoch 0" in shown.getvalue()
+
+
+def test_file_that_does_not_fit_the_memory_is_undecided(tmp_path, monkeypatch, capsys):
+    def exhaust(_path: Path) -> bytes:
+        raise MemoryError
+
+    arguments = write_files(tmp_path, Operator().trust, b"")
+    monkeypatch.setattr(Path, "read_bytes", exhaust)
+    assert run(arguments, prog="verify") == 2
+    assert "memory" in capsys.readouterr().err
