@@ -26,6 +26,7 @@ from simulated_operator import (
 from contracts.registry import Rule, load_standard, rule_from_source
 from ledger.audit import compose, counts
 from ledger.audit.command import run
+from ledger.audit.errors import DisprovenError, require_same
 from ledger.audit.file import LogProof, ProvenLeaf, build_audit_file, parse_audit_file
 from ledger.audit.trust import Trust, TrustedKey, format_trust, parse_trust
 from ledger.audit.verify import Report, Verdict, verify_audit_file
@@ -388,8 +389,9 @@ def test_counts_that_promise_gigabytes_are_refused_before_anything_is_allocated(
 def test_finding_about_long_values_is_short():
     operator = start()
     contents = parse_audit_file(operator.close(traffic(operator))).contents
+    piece = counts.CountEvidence(lane_digest=bytes(32), result=contents.activation, entries=())
     for changes in (
-        {"counts": tuple(contents.opening_state for _ in range(500))},
+        {"counts": (counts.format_count_evidence(piece),) * 500},
         {"salt_key": bytes(10**6)},
         {"rule": bytes(10**6)},
         {"trust_digest": bytes(10**6)},
@@ -399,6 +401,17 @@ def test_finding_about_long_values_is_short():
         report = verify(operator, build_audit_file(replace(contents, **changes), seed("log")))
         assert report.failed_step is not None
         assert len(report.failed_step.detail) < 2_000
+
+
+def test_long_value_is_not_printed_before_it_is_cut():
+    value = bytes(10**7)
+    tracemalloc.start()
+    MalformedRecordError("field", got=value, want="less")
+    with pytest.raises(DisprovenError):
+        require_same("field", got=[value] * 1000, want=value)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak_bytes < 1 << 20
 
 
 # --- rules ----------------------------------------------------------------------------------------
