@@ -121,8 +121,10 @@ def make_terms(made: SetUp, genesis_s: int) -> Signed[Terms]:
         price_stroops=10_000_019,
         price_quantity_bytes=1_000_003,
         genesis_s=genesis_s,
-        epoch_length_s=6,
-        grace_s=2,
+        epoch_length_s=3,
+        grace_s=1,
+        # However slowly the processes start, the bundle of epoch 0 is still taken.
+        correction_epochs=1_000,
         cdns=(),
     )
     return sign_terms(terms, seed("issuing"))
@@ -243,7 +245,7 @@ def test_an_upload_is_judged_sealed_anchored_paid_and_proven_though_the_worker_i
         "SWARMLEDGER_LOG_DIR": str(tmp_path / "log"),
         "SWARMLEDGER_AUDIT_DIR": str(tmp_path / "audit"),
         "SWARMLEDGER_MARGIN_LEDGERS": "1",
-        "SWARMLEDGER_SCHEDULE_S": "0.5",
+        "SWARMLEDGER_SCHEDULE_S": "0.3",
         "SWARMLEDGER_LEASE_S": "3",
         "SWARMLEDGER_VISIBILITY_TIMEOUT_S": "5",
     }
@@ -267,16 +269,15 @@ def test_an_upload_is_judged_sealed_anchored_paid_and_proven_though_the_worker_i
             "api", "api", "serve", "--listen", "127.0.0.1:0", "--ready-file", str(api_ready)
         )
         running.start("beat", "worker", "beat")
-        worker = running.start("worker", "worker", "run", "--concurrency", "1")
+        worker, _ = [running.start("worker", "worker", "run", "--concurrency", "1") for _ in "12"]
         with httpx.Client(base_url=ready_url(api_ready), trust_env=False) as client:
             wait_for("ready", lambda: client.get("/readyz").status_code == 200)
             answer = client.post(
                 "/v1/bundles", content=make_bundle_of(terms, keys.payees["seeder"])
             )
             promise = PROMISE.parse(answer.content).value
-            # Wherever it is in its work: another one goes on from what is committed.
+            # Wherever it is in its work: the other one goes on from what is committed.
             running.kill(worker)
-            running.start("worker", "worker", "run", "--concurrency", "1")
             status_url = f"/v1/bundles/{promise.bundle_digest.hex()}"
             wait_for("verdict", lambda: client.get(status_url).json()["state"] != "received")
             sealing = promise.sealing_epoch
