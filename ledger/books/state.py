@@ -282,15 +282,6 @@ class State:
         """Σ paid to payees."""
         return sum(payee.paid_stroops for payee in self.payees.values())
 
-    def pending_stroops(self, account: bytes) -> int:
-        """Return what undecided batches would pay to an account."""
-        return sum(
-            payment.amount_stroops
-            for batch in self.batches.values()
-            for payment in batch.payments
-            if payment.account == account
-        )
-
 
 def genesis_state(network_id: bytes, broadcaster_account: bytes, first_epoch: int) -> State:
     """Return the state before the first epoch: nothing happened yet."""

@@ -187,6 +187,4 @@ def test_derived_totals() -> None:
     assert state.unspent_stroops == 1_000_000_000 - 27_939_677
     assert state.carried_stroops == 25_145_710 + 1
     assert state.paid_stroops == 7
-    assert state.pending_stroops(builders.key_of("viewer account")) == 1
-    assert state.pending_stroops(builders.key_of("nobody")) == 0
     assert set(STATE_LAYOUTS) == set(RowKind)
