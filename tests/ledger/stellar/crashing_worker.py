@@ -80,7 +80,7 @@ def work(
     sessions = make_session_factory(engine)
     event.listen(sessions.class_, "before_commit", lambda _: steps.step("before commit"))
     event.listen(sessions.class_, "after_commit", lambda _: steps.step("after commit"))
-    client = httpx.Client(base_url=url, trust_env=False)
+    client = httpx.Client(base_url=url, trust_env=False, timeout=60)
     is_done = False
     for _ in range(order["ticks"]):
         client.post("/devnet/close").raise_for_status()

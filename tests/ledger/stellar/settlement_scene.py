@@ -77,7 +77,7 @@ class DevnetProcess:
                 raise RuntimeError(f"devnet: got exit {self.process.returncode}, want it ready")
             time.sleep(0.02)
         self.url: str = json.loads(ready.read_text())["url"]
-        self.client = httpx.Client(base_url=self.url, trust_env=False)
+        self.client = httpx.Client(base_url=self.url, trust_env=False, timeout=60)
 
     def stop(self) -> None:
         self.process.terminate()
@@ -102,7 +102,7 @@ class DevnetProcess:
         stop = threading.Event()
 
         def run() -> None:
-            with httpx.Client(base_url=self.url, trust_env=False) as client:
+            with httpx.Client(base_url=self.url, trust_env=False, timeout=60) as client:
                 while not stop.wait(0.05):
                     client.post("/devnet/close")
 
