@@ -12,6 +12,7 @@ from pathlib import Path
 from ledger.api.app import ApiParts, make_app
 from ledger.api.issuer import Caps, IssuedFile, IssuedFileError, Issuer, make_issuer_app
 from ledger.api.ledger_time import LedgerTimeSource
+from ledger.api.signed_clock import SignedClock
 from ledger.config import ConfigError, load_settings, need
 from ledger.evidence.errors import EvidenceError
 from ledger.evidence.keys import public_key_of
@@ -105,10 +106,13 @@ def _issue(arguments: argparse.Namespace) -> None:
         )
     if arguments.valid_seconds < 1 or arguments.max_bytes < 0:
         raise ConfigError("got valid-seconds or max-bytes out of range, want ≥ 1 and ≥ 0")
+    clock = SignedClock(terms.value)
     issuer = Issuer(
         terms=terms,
         issuing_seed=seed,
         caps=Caps(max_bytes=arguments.max_bytes, valid_s=arguments.valid_seconds),
         issued=IssuedFile(arguments.issued),
+        now_s=clock.now_s,
     )
     serve(make_issuer_app(issuer), bind(arguments.listen), arguments.ready_file)
+    clock.close()

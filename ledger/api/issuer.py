@@ -3,14 +3,14 @@
 A separate application and process: it holds the issuing key and nothing of the operator's, and the
 operator holds nothing of it. A viewer shows the binding of its session key and names a content; it
 gets an entitlement with the configured caps, the same one again until it is about to run out.
-What was issued is on disk before it is answered, so a restart issues the same. Not here: who may
-watch (a broadcaster puts its own door in front), and whether the escrow covers it.
+What was issued is on disk before it is answered, so a restart issues the same. Time is ledger time,
+from the collector's signed clock; without it nothing is issued. Not here: who may watch (a
+broadcaster puts its own door in front), and whether the escrow covers it.
 """
 
 import os
 import secrets
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from fastapi.responses import Response
 from ledger.api.answers import RefusedError, refuse_malformed
 from ledger.api.app import OCTETS, add_error_answers
 from ledger.api.requests import parse_hex, read_bounded
+from ledger.api.signed_clock import ClockUnknownError
 from ledger.evidence.binding import BINDING, Binding, Role, is_valid_binding
 from ledger.evidence.encoding import Signed
 from ledger.evidence.entitlement import ENTITLEMENT, Entitlement
@@ -30,7 +31,7 @@ from ledger.evidence.errors import MalformedError
 from ledger.evidence.terms import Terms
 
 BACKDATED_S: Final = 60
-"""An entitlement begins this long ago: ledger time lags behind the clock of a machine."""
+"""An entitlement begins this long ago: a seeder's reading of ledger time may lag behind ours."""
 
 RENEWED_BEFORE_S: Final = 120
 """One that has less than this left, or than half its life, is replaced by a new one."""
@@ -111,8 +112,17 @@ class Issuer:
         issuing_seed: bytes,
         caps: Caps,
         issued: IssuedFile,
-        now_s: Callable[[], int] = lambda: int(time.time()),
+        now_s: Callable[[], int],
     ) -> None:
+        """Begin to issue.
+
+        Args:
+            terms: Verified terms.
+            issuing_seed: Seed of the terms' issuing key.
+            caps: Of every entitlement.
+            issued: What was issued before, and will be.
+            now_s: Ledger time in Unix seconds; raises `ClockUnknownError` when it is not known.
+        """
         self._terms = terms
         self._seed = issuing_seed
         self._caps = caps
@@ -125,23 +135,29 @@ class Issuer:
 
         Raises:
             RefusedError: The binding is malformed, not signed by both, for another network or
-                role, or does not cover the present epoch.
+                role, or does not cover the present epoch; or ledger time is not known.
         """
-        binding = self._check_binding(binding_raw)
+        try:
+            now_s = self._now_s()
+        except ClockUnknownError as error:
+            raise RefusedError(
+                503, "clock_unknown", field="clock", got=error, want="a reading signed by the log"
+            ) from None
+        binding = self._check_binding(binding_raw, now_s)
         with self._lock:
             known = self._issued.find(binding.key, content_id)
-            if known is not None and not self._runs_out(known.value):
+            if known is not None and not self._runs_out(known.value, now_s):
                 return known.raw
-            signed = ENTITLEMENT.sign(self._make(binding.key, content_id), self._seed)
+            signed = ENTITLEMENT.sign(self._make(binding.key, content_id, now_s), self._seed)
             self._issued.add(signed)
             return signed.raw
 
-    def _runs_out(self, entitlement: Entitlement) -> bool:
-        left_s = entitlement.not_after_s - self._now_s()
+    def _runs_out(self, entitlement: Entitlement, now_s: int) -> bool:
+        left_s = entitlement.not_after_s - now_s
         of_other_terms = entitlement.terms_digest != self._terms.digest
         return of_other_terms or left_s < min(RENEWED_BEFORE_S, self._caps.valid_s // 2)
 
-    def _check_binding(self, raw: bytes) -> Binding:
+    def _check_binding(self, raw: bytes, now_s: int) -> Binding:
         try:
             signed = BINDING.parse(raw)
         except MalformedError as error:
@@ -163,7 +179,7 @@ class Issuer:
                 got="one that is not valid",
                 want="the account's and the key's",
             )
-        epoch = terms.epoch_at(self._now_s())
+        epoch = terms.epoch_at(now_s)
         if not binding.covers(Role.SESSION, epoch):
             raise RefusedError(
                 403,
@@ -174,8 +190,8 @@ class Issuer:
             )
         return binding
 
-    def _make(self, session_key: bytes, content_id: bytes) -> Entitlement:
-        terms, now_s = self._terms.value, self._now_s()
+    def _make(self, session_key: bytes, content_id: bytes, now_s: int) -> Entitlement:
+        terms = self._terms.value
         return Entitlement(
             network_id=terms.network_id,
             broadcaster_account=terms.broadcaster_account,

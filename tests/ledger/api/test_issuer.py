@@ -8,6 +8,7 @@ from served_app import serve_app
 from simulated_operator import GENESIS_S, NETWORK, Operator, key, make_binding, seed
 
 from ledger.api.issuer import Caps, IssuedFile, Issuer, make_issuer_app
+from ledger.api.signed_clock import ClockUnknownError
 from ledger.evidence.binding import BINDING, Binding, Role
 from ledger.evidence.entitlement import ENTITLEMENT
 
@@ -30,10 +31,15 @@ class IssuerScene:
             issuing_seed=seed("issuing"),
             caps=Caps(max_bytes=1_000_003, valid_s=600),
             issued=self.issued,
-            now_s=lambda: self.now_s,
+            now_s=self.read_clock,
         )
         self.serving = serve_app(make_issuer_app(issuer))
         self.client = self.serving.__enter__()
+
+    def read_clock(self) -> int:
+        if self.now_s is None:
+            raise ClockUnknownError("collector's clock: got no answer")
+        return self.now_s
 
     def close(self) -> None:
         self.serving.__exit__(None, None, None)
@@ -130,3 +136,13 @@ def test_a_content_id_that_is_none_is_refused(scene, content_id):
     raw = make_binding("ann", "ann account").raw
     answer = scene.client.post(f"/v1/entitlements?content_id={content_id}", content=raw)
     assert (answer.status_code, answer.json()["code"]) == (400, "bad_parameter")
+
+
+def test_without_ledger_time_nothing_is_issued_and_asking_again_helps(scene):
+    scene.now_s = None
+    answer = scene.client.post(URL, content=binding())
+    assert (answer.status_code, answer.json()["code"]) == (503, "clock_unknown")
+    assert answer.headers["Retry-After"]
+    assert scene.path.read_bytes() == b""
+    scene.now_s = GENESIS_S
+    assert scene.client.post(URL, content=binding()).status_code == 200

@@ -1,0 +1,96 @@
+"""Ledger time for a broadcaster's back end: the collector's signed clock, not the machine's own.
+
+A reading is asked for with a fresh nonce and believed when the log's key of the terms signed it.
+Between readings the machine's monotonic clock runs on, for a bounded time; its wall clock is never
+asked. Not here: what the collector knows ledger time from (`ledger_time`). Source: FORMATS.md,
+"Clock".
+"""
+
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+import httpx
+
+from ledger.audit.address import format_account
+from ledger.evidence.clock import CLOCK
+from ledger.evidence.errors import EvidenceError
+from ledger.evidence.terms import Terms
+
+FRESH_S: Final = 10.0
+"""Age of a reading after which another one is asked for."""
+
+STALE_S: Final = 60.0
+"""Age after which a reading says nothing any more."""
+
+TIMEOUT_S: Final = 5.0
+"""How long a question may take; longer, and the answer would say too little about now."""
+
+
+class ClockUnknownError(Exception):
+    """No reading of the collector's clock is good enough; ask again later."""
+
+
+class SignedClock:
+    """Ledger time under one broadcaster's terms; safe to read from any thread."""
+
+    def __init__(self, terms: Terms, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._terms = terms
+        self._account = format_account(terms.broadcaster_account)
+        self._monotonic = monotonic
+        self._client = httpx.Client(timeout=TIMEOUT_S, trust_env=False)
+        self._lock = threading.Lock()
+        self._read_at_s = float("-inf")
+        self._then_ms = 0
+
+    def now_s(self) -> int:
+        """Return ledger time in Unix seconds; never earlier than what was told before.
+
+        Raises:
+            ClockUnknownError: The collector gave no believable reading for a minute.
+        """
+        with self._lock:
+            if self._age_s() > FRESH_S:
+                self._read()
+            return (self._then_ms + int(self._age_s() * 1_000)) // 1_000
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def _age_s(self) -> float:
+        return self._monotonic() - self._read_at_s
+
+    def _read(self) -> None:
+        nonce = secrets.token_bytes(16)
+        asked_at_s = self._monotonic()
+        try:
+            answer = self._client.get(
+                f"{self._terms.collector_url.rstrip('/')}/v1/clock",
+                params={"nonce": nonce.hex(), "broadcaster": self._account},
+            )
+            answer.raise_for_status()
+            now_ms = self._believe(answer.content, nonce)
+        except (httpx.HTTPError, EvidenceError, ValueError) as error:
+            if self._age_s() > STALE_S:
+                raise ClockUnknownError(f"collector's clock: {error}") from error
+            return
+        if self._read_at_s != float("-inf"):
+            now_ms = max(now_ms, self._then_ms + int((asked_at_s - self._read_at_s) * 1_000))
+        self._then_ms, self._read_at_s = now_ms, asked_at_s
+
+    def _believe(self, raw: bytes, nonce: bytes) -> int:
+        signed = CLOCK.parse(raw)
+        CLOCK.require_signed_by(signed, self._terms.log_key)
+        clock, terms = signed.value, self._terms
+        for field, got, want in (
+            ("nonce", clock.nonce, nonce),
+            ("network_id", clock.network_id, terms.network_id),
+            ("genesis_s", clock.genesis_s, terms.genesis_s),
+            ("epoch_length_s", clock.epoch_length_s, terms.epoch_length_s),
+        ):
+            if got != want:
+                raise ValueError(f"clock.{field}: got {got!r}, want {want!r}")
+        return clock.close_time_s * 1_000 + clock.age_ms
