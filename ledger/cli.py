@@ -33,7 +33,9 @@ class CommandLine:
 
 
 COMMANDS: Final[Mapping[str, CommandLine]] = {
-    "api": CommandLine(summary="Serve the collector, the public log and reports", extra="server"),
+    "api": CommandLine(
+        summary="Serve the collector and the public log, or the issuer", extra="server"
+    ),
     "audit": CommandLine(summary="Verify an audit file without trusting the operator", extra=""),
     "cdn": CommandLine(
         summary="Serve content as the content delivery network of a demo", extra="server"

@@ -70,7 +70,7 @@ class Settings(BaseSettings):
     """Signed activation of the contract, registered with the terms."""
 
     trust_file: Path | None = None
-    """The published `trust.json`; audit files name its digest."""
+    """The published `trust.json`: workers serve its broadcaster, audit files name its digest."""
 
     log_dir: Path | None = None
     """Where the public logs' static files stand, one folder a broadcaster."""
