@@ -141,7 +141,7 @@ class ShardScene:
 
     def judge_all(self) -> None:
         for bundle_id in self.sweep():
-            judge_bundle(self.sessions, bundle_id, attempts_max=5)
+            judge_bundle(self.sessions, bundle_id, attempts_max=5, log_seed=seed("log"))
 
     def advance(self) -> int:
         return advance(self.sealing, self.shard)

@@ -22,7 +22,12 @@ _log = structlog.get_logger(__name__)
 @app.task(name="swarmledger.check_bundle")
 def check_bundle(bundle_id: int) -> None:
     """Judge one bundle."""
-    outcome = judge_bundle(parts().sessions, bundle_id, attempts_max=parts().settings.attempts_max)
+    outcome = judge_bundle(
+        parts().sessions,
+        bundle_id,
+        attempts_max=parts().settings.attempts_max,
+        log_seed=parts().sealing.log_seed,
+    )
     if outcome == JudgingOutcome.POISON:
         _log.error("bundle_set_aside", bundle_id=bundle_id)
 

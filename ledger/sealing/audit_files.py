@@ -75,7 +75,7 @@ def make_audit_file(session: Session, shard: Shard, number: int, parts: AuditFil
     checkpoint = find_checkpoint(session, shard, number)
     if epoch.state != EpochState.SETTLED or anchor is None or checkpoint is None:
         raise EpochOrderError(number, got=epoch.state, want=EpochState.SETTLED)
-    replay = replay_seal(session, shard, epoch)
+    replay = replay_seal(session, shard, epoch, parts.log_seed)
     previous = find_checkpoint(session, shard, number - 1)
     leaves = load_leaves(session, shard, end=epoch.result_size)
     log = LogView(

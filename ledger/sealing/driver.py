@@ -75,7 +75,7 @@ def _advance_epochs(parts: SealingParts, shard: Shard) -> list[int]:
     sessions = parts.sessions
     steps: tuple[tuple[EpochState, Callable[[int], bool]], ...] = (
         (EpochState.OPEN, lambda number: close_to_bundles(sessions, shard, number)),
-        (EpochState.SEALING, lambda number: seal(sessions, shard, number)),
+        (EpochState.SEALING, lambda number: seal(sessions, shard, number, parts.log_seed)),
         (EpochState.SEALED, lambda number: compute(sessions, shard, number, parts.log_seed)),
         (EpochState.COMPUTED, lambda number: settle(sessions, shard, number)),
     )

@@ -3,8 +3,8 @@
 What an epoch was computed from never changes once it is sealed, so seal, result and audit file are
 functions of what this module returns. What was signed for before is proven, not believed: the
 opening state by the result in the last signed checkpoint, counts of earlier epochs by the lane root
-of their results, terms by the broadcaster's signatures. Not here: deciding whether an epoch may be
-sealed (`transitions`).
+of their results, terms by the broadcaster's signatures, verdicts by the workers' marks. Not here:
+deciding whether an epoch may be sealed (`transitions`).
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,6 +21,7 @@ from ledger.books.judgement import (
 )
 from ledger.books.state import State, genesis_state, state_root
 from ledger.evidence.merkle import RootBuilder, root_hash
+from ledger.sealing.vouching import require_vouched
 from ledger.store.bundle_store import load_checks
 from ledger.store.engine import Session
 from ledger.store.epoch_store import Epoch, first_epoch, load_closing_state, load_lanes
@@ -64,7 +65,13 @@ def load_opening(session: Session, shard: Shard, epoch: int) -> Opening | None:
 
 
 def load_inputs(
-    session: Session, shard: Shard, epoch: Epoch, opening: State, last_ledger: LedgerPoint
+    session: Session,
+    shard: Shard,
+    epoch: Epoch,
+    opening: State,
+    *,
+    last_ledger: LedgerPoint,
+    log_seed: bytes,
 ) -> EpochInputs:
     """Return everything an epoch's leaves are computed from.
 
@@ -74,11 +81,13 @@ def load_inputs(
         epoch: Sealing or later: no bundle can enter it any more.
         opening: Closing state of the epoch before.
         last_ledger: Last network ledger that closed before the epoch's end.
+        log_seed: Seed of the log key, by which verdicts are vouched for.
 
     Raises:
         MalformedXdrError: A fact holds an operation that the reader does not know.
         UnknownRulesError: No installed contract is active.
-        UnprovenError: Terms, rule or counts are not what was signed for.
+        UnprovenError: Terms, rule or counts are not what was signed for, or a verdict is not what
+            a worker found.
     """
     terms = authentic_terms(session, shard, epoch.number)
     rule = rule_in_force(session, shard, epoch.number)
@@ -93,7 +102,9 @@ def load_inputs(
         after_sequence=opening.head.last_ledger_sequence,
         through_sequence=last_ledger.sequence,
     )
-    checks = tuple(sorted(load_checks(session, shard, epoch.number), key=bundle_order))
+    stored = load_checks(session, shard, epoch.number)
+    vouched = require_vouched(log_seed, stored, terms, epoch.number)
+    checks = tuple(sorted(vouched, key=bundle_order))
     late = late_lanes(checks, opening, epoch.number)
     return EpochInputs(
         terms=terms,

@@ -11,6 +11,7 @@ from enum import StrEnum
 from ledger.books.judgement import BundleCheck, BundleCode, check_bundle, set_aside
 from ledger.evidence.bundle import parse_bundle
 from ledger.evidence.encoding import ZERO_KEY
+from ledger.sealing.vouching import vouch_for
 from ledger.store.bundle_store import ClaimedBundle, claim_bundle, list_unjudged, store_verdict
 from ledger.store.engine import SessionFactory
 from ledger.store.shard_store import authentic_terms, load_shard
@@ -24,13 +25,16 @@ class JudgingOutcome(StrEnum):
     NOTHING_TO_DO = "nothing_to_do"
 
 
-def judge_bundle(sessions: SessionFactory, bundle_id: int, *, attempts_max: int) -> JudgingOutcome:
+def judge_bundle(
+    sessions: SessionFactory, bundle_id: int, *, attempts_max: int, log_seed: bytes
+) -> JudgingOutcome:
     """Judge a bundle that has no verdict yet.
 
     Args:
         sessions: Two commits are made: the attempt, the verdict.
         bundle_id: The row.
         attempts_max: After so many attempts the bundle is set aside as poison.
+        log_seed: Seed of the log key; what vouches for the verdict is derived from it.
     """
     with sessions.begin() as session:
         claimed = claim_bundle(session, bundle_id)
@@ -45,7 +49,8 @@ def judge_bundle(sessions: SessionFactory, bundle_id: int, *, attempts_max: int)
     else:
         check = check_bundle(claimed.raw, terms, claimed.sealing_epoch)
     with sessions.begin() as session:
-        is_stored = store_verdict(session, bundle_id, check)
+        vouch = vouch_for(log_seed, check, claimed.sealing_epoch)
+        is_stored = store_verdict(session, bundle_id, check, vouch)
     if not is_stored:
         return JudgingOutcome.NOTHING_TO_DO
     is_poison = check.code == BundleCode.POISON

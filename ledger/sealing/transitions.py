@@ -65,7 +65,7 @@ def close_to_bundles(sessions: SessionFactory, shard: Shard, number: int) -> boo
     return True
 
 
-def seal(sessions: SessionFactory, shard: Shard, number: int) -> bool:
+def seal(sessions: SessionFactory, shard: Shard, number: int, log_seed: bytes) -> bool:
     """Sealing → sealed, once all its bundles have verdicts and its facts are complete.
 
     Raises:
@@ -79,7 +79,9 @@ def seal(sessions: SessionFactory, shard: Shard, number: int) -> bool:
         opening = load_opening(session, shard, number)
         if opening is None:
             return False
-        inputs = load_inputs(session, shard, epoch, opening.state, last_ledger)
+        inputs = load_inputs(
+            session, shard, epoch, opening.state, last_ledger=last_ledger, log_seed=log_seed
+        )
         sealed = seal_epoch(inputs)
         # Codes first: the database refuses any change of a sealed epoch's bundles.
         store_final_codes(session, shard, number, inputs.checks, sealed.judgement.codes)
@@ -106,7 +108,7 @@ def compute(sessions: SessionFactory, shard: Shard, number: int, log_seed: bytes
         epoch = lock_epoch(session, shard, number, EpochState.SEALED)
         if epoch is None:
             return False
-        replay = replay_seal(session, shard, epoch)
+        replay = replay_seal(session, shard, epoch, log_seed)
         result = compute_epoch(replay.inputs, replay.seal)
         log_size = store_result(session, shard, epoch, result)
         log = _grow_log(replay, result, log_size)
@@ -135,7 +137,7 @@ def settle(sessions: SessionFactory, shard: Shard, number: int) -> bool:
     return True
 
 
-def replay_seal(session: Session, shard: Shard, epoch: Epoch) -> Replay:
+def replay_seal(session: Session, shard: Shard, epoch: Epoch, log_seed: bytes) -> Replay:
     """Read a sealed epoch's inputs and seal them again.
 
     Raises:
@@ -148,7 +150,9 @@ def replay_seal(session: Session, shard: Shard, epoch: Epoch) -> Replay:
     if opening is None or sequence is None or close_s is None or epoch.sealed_size is None:
         raise EpochOrderError(epoch.number, got=epoch.state, want="sealed, after its predecessor")
     last_ledger = LedgerPoint(sequence=sequence, close_time_s=close_s)
-    inputs = load_inputs(session, shard, epoch, opening.state, last_ledger)
+    inputs = load_inputs(
+        session, shard, epoch, opening.state, last_ledger=last_ledger, log_seed=log_seed
+    )
     sealed = seal_epoch(inputs)
     stored = load_leaves(session, shard, first=epoch.opening_size or 0, end=epoch.sealed_size)
     if list(sealed.leaves) != stored:

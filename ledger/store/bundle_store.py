@@ -64,6 +64,15 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StoredCheck:
+    """A bundle's verdict as it stands in the database."""
+
+    check: BundleCheck
+    vouch: bytes
+    """The mark of the worker that found it; empty if there is none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimedBundle:
     """A bundle that a worker is to judge."""
 
@@ -252,8 +261,14 @@ def claim_bundle(session: Session, bundle_id: int) -> ClaimedBundle | None:
     )
 
 
-def store_verdict(session: Session, bundle_id: int, check: BundleCheck) -> bool:
+def store_verdict(session: Session, bundle_id: int, check: BundleCheck, vouch: bytes) -> bool:
     """Store the verdict on a bundle and its distinct receipts that passed; once.
+
+    Args:
+        session: In a transaction.
+        bundle_id: The row.
+        check: The verdict.
+        vouch: The worker's mark on it; 32 bytes.
 
     Returns:
         False if the bundle had a verdict already; nothing changed then.
@@ -267,6 +282,7 @@ def store_verdict(session: Session, bundle_id: int, check: BundleCheck) -> bool:
             code=int(check.code),
             receipt_codes=format_codes(check.receipt_codes),
             payee_account=check.payee_account,
+            vouch=vouch,
         )
         .returning(BundleRow.broadcaster_id)
     ).scalar()
@@ -322,24 +338,33 @@ def count_unjudged(session: Session, shard: Shard, sealing_epoch: int) -> int:
     )
 
 
-def load_checks(session: Session, shard: Shard, sealing_epoch: int) -> list[BundleCheck]:
+def load_checks(session: Session, shard: Shard, sealing_epoch: int) -> list[StoredCheck]:
     """Return all bundles of a seal with their stored verdicts, in no defined order.
 
     The receipt codes are those of the check, before and after the seal alike, so a sealed epoch
     can be judged again and comes out the same.
     """
     rows = session.execute(
-        select(BundleRow.raw, BundleRow.code, BundleRow.receipt_codes, BundleRow.payee_account)
+        select(
+            BundleRow.raw,
+            BundleRow.code,
+            BundleRow.receipt_codes,
+            BundleRow.payee_account,
+            BundleRow.vouch,
+        )
         .where(BundleRow.broadcaster_id == shard.id, BundleRow.sealing_epoch == sealing_epoch)
         .order_by(BundleRow.id)
     )
     return [
-        BundleCheck(
-            raw=row.raw,
-            bundle=parse_bundle(row.raw),
-            code=BundleCode(row.code),
-            receipt_codes=tuple(ReceiptCode(code) for code in parse_codes(row.receipt_codes)),
-            payee_account=row.payee_account or ZERO_KEY,
+        StoredCheck(
+            check=BundleCheck(
+                raw=row.raw,
+                bundle=parse_bundle(row.raw),
+                code=BundleCode(row.code),
+                receipt_codes=tuple(ReceiptCode(code) for code in parse_codes(row.receipt_codes)),
+                payee_account=row.payee_account or ZERO_KEY,
+            ),
+            vouch=row.vouch or b"",
         )
         for row in rows
     ]

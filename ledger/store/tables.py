@@ -136,6 +136,7 @@ class BundleRow(Base):
         check_length("submitter_key"),
         check_length("digest"),
         check_length("payee_account"),
+        check_length("vouch"),
         check_natural("epoch"),
         check_natural("number"),
         CheckConstraint("kind IN (1, 2)", name="kind_known"),
@@ -177,6 +178,8 @@ class BundleRow(Base):
     """The same as judged with all other receipts of the seal; null before the seal."""
     payee_account: Mapped[bytes | None]
     """Account bound to the submitter, zeros if none; null before the verdict."""
+    vouch: Mapped[bytes | None]
+    """The worker's mark on its verdict, 32 bytes; null: nobody vouches for one."""
 
 
 class ConflictRow(Base):

@@ -35,6 +35,7 @@ def scene(database_url: str, tmp_path: Path) -> Iterator[ShardScene]:
         made.reach_epoch(1)
         upload(made, 1, receipt(made, 1, 104_729))
         upload(made, 0, receipt(made, 0, 15_490_001, sequence=2), number=1)
+        upload(made, 1, forged_receipt(made), number=1)
         made.end_epoch(1)
         yield made
 
@@ -42,6 +43,12 @@ def scene(database_url: str, tmp_path: Path) -> Iterator[ShardScene]:
 def receipt(scene: ShardScene, epoch: int, total: int, sequence: int = 1):
     entitlement = make_entitlement(scene.operator, "ann")
     return make_receipt(entitlement, "ann", "seeder", epoch, total, sequence=sequence)
+
+
+def forged_receipt(scene: ShardScene):
+    """A receipt over many bytes that the viewer never signed."""
+    entitlement = make_entitlement(scene.operator, "ann")
+    return make_receipt(entitlement, "seeder", "seeder", 1, 2**40, sequence=2, nonce=7)
 
 
 def upload(scene: ShardScene, epoch: int, signed, number: int = 0) -> None:
@@ -95,6 +102,26 @@ def delete_checkpoint(_: ShardScene, session: Session) -> None:
     session.execute(text("DELETE FROM checkpoints"))
 
 
+def accept_forged_receipt(_: ShardScene, session: Session) -> None:
+    changed = session.execute(
+        text(
+            r"UPDATE bundles SET code = 0, receipt_codes = '\x0000'"
+            r" WHERE receipt_codes <> '\x0000'"
+        )
+    )
+    assert changed.rowcount == 1
+
+
+def take_payout(_: ShardScene, session: Session) -> None:
+    session.execute(text("UPDATE bundles SET payee_account = :thief"), {"thief": key("x")})
+
+
+def forget_mark(scene: ShardScene, session: Session) -> None:
+    """The verdict may be changed only together with a mark that nobody can make."""
+    accept_forged_receipt(scene, session)
+    session.execute(text("UPDATE bundles SET vouch = NULL"))
+
+
 def raise_price(scene: ShardScene, session: Session) -> None:
     terms = replace(scene.terms, price_stroops=scene.terms.price_stroops + 1)
     session.execute(text("UPDATE terms SET raw = :raw"), {"raw": sign_terms(terms, seed("x")).raw})
@@ -120,6 +147,9 @@ CHANGES = [
     (raise_price, "not valid under their issuing key"),
     (take_issuing_key, "got issuing key"),
     (name_other_rule, "rule of epoch 1"),
+    (accept_forged_receipt, "no worker vouches for"),
+    (take_payout, "no worker vouches for"),
+    (forget_mark, "no worker vouches for"),
 ]
 
 
@@ -133,7 +163,7 @@ def require_nothing_more_signed(scene: ShardScene) -> None:
         assert [one.epoch for one in list_checkpoints(session, scene.shard)] == [0]
 
 
-TABLES = ["states", "leaves", "lanes", "checkpoints", "terms"]
+TABLES = ["states", "leaves", "lanes", "checkpoints", "terms", "bundles"]
 
 
 def keep_rows(_: ShardScene, session: Session) -> None:
@@ -162,7 +192,7 @@ def test_changed_row_stops_the_seal(scene: ShardScene) -> None:
 
 def test_row_changed_between_seal_and_computation_stops_the_computation(scene: ShardScene) -> None:
     assert close_to_bundles(scene.sessions, scene.shard, 1)
-    assert seal(scene.sessions, scene.shard, 1)
+    assert seal(scene.sessions, scene.shard, 1, seed("log"))
     change(scene, keep_rows)
     for tamper, reason in CHANGES:
         change(scene, tamper)
@@ -173,10 +203,18 @@ def test_row_changed_between_seal_and_computation_stops_the_computation(scene: S
     assert compute(scene.sessions, scene.shard, 1, seed("log"))
 
 
+def test_verdict_without_a_mark_is_found_again(scene: ShardScene) -> None:
+    """As after a change of the log's key, or in a database from before the marks."""
+    with scene.sessions.begin() as session:
+        session.execute(text("UPDATE bundles SET vouch = NULL WHERE sealing_epoch = 1"))
+    scene.advance()
+    assert state_of(scene) == EpochState.COMPUTED
+
+
 def test_hash_of_a_sealed_leaf_is_computed_and_not_read(scene: ShardScene) -> None:
     """A row's leaf hash may be changed at will: the checkpoint is over the leaves."""
     assert close_to_bundles(scene.sessions, scene.shard, 1)
-    assert seal(scene.sessions, scene.shard, 1)
+    assert seal(scene.sessions, scene.shard, 1, seed("log"))
     with scene.sessions.begin() as session:
         session.execute(text("SET LOCAL session_replication_role = replica"))
         session.execute(text("UPDATE leaves SET leaf_hash = decode(repeat('01', 32), 'hex')"))
@@ -203,7 +241,7 @@ def test_changed_frontier_stops_the_epoch_after_the_next(scene: ShardScene) -> N
 
 def test_seed_of_another_log_key_signs_nothing(scene: ShardScene) -> None:
     assert close_to_bundles(scene.sessions, scene.shard, 1)
-    assert seal(scene.sessions, scene.shard, 1)
+    assert seal(scene.sessions, scene.shard, 1, seed("log"))
     with pytest.raises(UnprovenError, match="log key"):
         compute(scene.sessions, scene.shard, 1, seed("x"))
     require_nothing_more_signed(scene)

@@ -156,7 +156,7 @@ def test_running_every_transition_again_changes_nothing(scene):
     leaves = scene.leaves()
     assert scene.advance() == 0
     assert not close_to_bundles(scene.sessions, scene.shard, 0)
-    assert not seal(scene.sessions, scene.shard, 0)
+    assert not seal(scene.sessions, scene.shard, 0, b"\1" * 32)
     assert not compute(scene.sessions, scene.shard, 0, b"\1" * 32)
     assert not settle(scene.sessions, scene.shard, 0)
     assert scene.leaves() == leaves

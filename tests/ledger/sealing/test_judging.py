@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from shard_scene import ShardScene, make_shard_scene
-from simulated_operator import key, make_entitlement, make_payee_bundle, make_receipt
+from simulated_operator import key, make_entitlement, make_payee_bundle, make_receipt, seed
 from sqlalchemy import text
 
 from ledger.audit.verify import Verdict, verify_audit_file
@@ -40,12 +40,16 @@ def rows(scene: ShardScene, table: str) -> list[tuple]:
         return [tuple(row) for row in session.execute(query)]
 
 
+def judge(scene: ShardScene, bundle_id: int, *, attempts_max: int) -> JudgingOutcome:
+    return judge_bundle(scene.sessions, bundle_id, attempts_max=attempts_max, log_seed=seed("log"))
+
+
 def test_judging_twice_changes_nothing(scene):
     upload(scene)
     (bundle_id,) = scene.sweep()
-    assert judge_bundle(scene.sessions, bundle_id, attempts_max=5) == JudgingOutcome.JUDGED
+    assert judge(scene, bundle_id, attempts_max=5) == JudgingOutcome.JUDGED
     before = rows(scene, "bundles"), rows(scene, "receipts")
-    again = judge_bundle(scene.sessions, bundle_id, attempts_max=5)
+    again = judge(scene, bundle_id, attempts_max=5)
     assert again == JudgingOutcome.NOTHING_TO_DO
     assert (rows(scene, "bundles"), rows(scene, "receipts")) == before
     assert len(before[1]) == 1
@@ -63,7 +67,7 @@ def test_a_bundle_in_a_running_transaction_of_another_worker_is_skipped(scene):
     (bundle_id,) = scene.sweep()
     with scene.sessions.begin() as session:
         claim_bundle(session, bundle_id)
-        outcome = judge_bundle(scene.sessions, bundle_id, attempts_max=5)
+        outcome = judge(scene, bundle_id, attempts_max=5)
     assert outcome == JudgingOutcome.NOTHING_TO_DO
 
 
@@ -88,7 +92,7 @@ def test_a_bundle_that_kills_workers_is_set_aside_and_sealed_as_poison(scene):
     for _ in range(3):
         with scene.sessions.begin() as session:
             claim_bundle(session, bundle_id)  # and the worker dies
-    assert judge_bundle(scene.sessions, bundle_id, attempts_max=3) == JudgingOutcome.POISON
+    assert judge(scene, bundle_id, attempts_max=3) == JudgingOutcome.POISON
     scene.end_epoch(0)
     scene.advance()
     with scene.sessions.begin() as session:
