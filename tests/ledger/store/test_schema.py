@@ -97,6 +97,46 @@ def test_the_command_registers_once_and_again(database_url, scene, tmp_path, mon
     assert key("broadcaster").hex() in capsys.readouterr().out
 
 
+def test_checkpoints_of_before_get_the_frontiers_of_their_trees(postgres_cluster):
+    import psycopg
+    from sqlalchemy import create_engine, make_url
+
+    from ledger.evidence.merkle import RootBuilder
+    from ledger.store.engine import DRIVER
+
+    sizes, hashes = [1, 6, 7], [bytes([n]) * 32 for n in range(7)]
+    with psycopg.connect(postgres_cluster.conninfo(), autocommit=True) as connection:
+        connection.execute("CREATE DATABASE without_frontiers")
+    url = postgres_cluster.url("without_frontiers")
+    config = Config()
+    config.set_main_option("script_location", str(find_migrations()))
+    engine = create_engine(make_url(url).set(drivername=DRIVER))
+    with engine.connect() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0002")
+    with engine.begin() as connection:
+        connection.execute(text("SET LOCAL session_replication_role = replica"))
+        leaf = text("INSERT INTO leaves VALUES (:of, :index, 0, 'x', :hash)")
+        checkpoint = text("INSERT INTO checkpoints VALUES (:of, :size, :size, :hash, :hash, 'x')")
+        for of in (1, 2):
+            for index, value in enumerate(hashes):
+                connection.execute(leaf, {"of": of, "index": index, "hash": value})
+            for size in sizes:
+                row = {"of": of, "size": size, "hash": bytes(32)}
+                connection.execute(checkpoint, row)
+    upgrade(url)
+    query = text("SELECT frontier FROM checkpoints WHERE tree_size = :size")
+    for size in sizes:
+        log = RootBuilder()
+        for value in hashes[:size]:
+            log.append_hash(value)
+        with engine.connect() as connection:
+            assert set(connection.scalars(query, {"size": size})) == {log.export_state()}
+    engine.dispose()
+    with psycopg.connect(postgres_cluster.conninfo(), autocommit=True) as connection:
+        connection.execute("DROP DATABASE without_frontiers WITH (FORCE)")
+
+
 def test_a_missing_database_url_is_named(monkeypatch, capsys):
     monkeypatch.delenv("DATABASE_URL", raising=False)
     assert main(["upgrade"]) == 1
