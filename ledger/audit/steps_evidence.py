@@ -1,7 +1,7 @@
 """Verification steps 2 to 10: who claims what, under which terms, in which log.
 
 Each function proves one statement about a case and returns what it proved, in words with counts;
-it raises when the statement does not hold. Sources: DESIGN words in FORMATS.md; RFC 6962 §2.1;
+it raises when the statement does not hold. Sources: FORMATS.md; RFC 6962 §2.1;
 c2sp.org/tlog-checkpoint, c2sp.org/signed-note.
 """
 

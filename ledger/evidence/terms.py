@@ -95,7 +95,7 @@ class CdnTerms:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """What a broadcaster offers; see the field notes. Epochs and money follow DESIGN words."""
+    """What a broadcaster offers; see the field notes. Layout: FORMATS.md, Terms."""
 
     network_id: bytes
     """SHA-256 of the Stellar network's passphrase; 32 bytes."""
