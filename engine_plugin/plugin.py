@@ -319,7 +319,7 @@ class EnginePlugin:
         while True:
             try:
                 await loop()
-            except Exception as error:  # noqa: BLE001 - fails open: the picture goes on whatever breaks
+            except Exception as error:  # noqa: BLE001 - fails open: the picture goes on
                 self._fail(name, f"{type(error).__name__}: {error}")
                 await asyncio.sleep(RESTART_S)
             else:
@@ -390,7 +390,7 @@ class EnginePlugin:
         """Run a part of the accounting; its failure must not stop the transfer."""
         try:
             tick(now_s)
-        except Exception as error:  # noqa: BLE001 - fails open: the picture goes on whatever breaks
+        except Exception as error:  # noqa: BLE001 - fails open: the picture goes on
             self._fail(where, f"{type(error).__name__}: {error}")
 
     def _tick_accounting(self, now_s: float) -> None:
