@@ -24,7 +24,7 @@ class DemoError(EmbeddedError):
 
 
 class DemoStoppedError(EmbeddedError):
-    """SIGINT or SIGTERM came; raised where everything can be cleaned up.
+    """SIGINT, SIGTERM or SIGHUP came; raised where everything can be cleaned up.
 
     Attributes:
         signal_number: Which one.

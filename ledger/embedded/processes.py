@@ -75,9 +75,14 @@ class StopRequest:
         self._signal_number: int | None = None
 
     def listen(self) -> None:
-        """Take SIGINT and SIGTERM from now on, also where a background shell ignores SIGINT."""
+        """Take SIGINT and SIGTERM from now on, also where a background shell ignores SIGINT.
+
+        SIGHUP, of a terminal that was closed, counts too, unless nohup had it ignored.
+        """
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._take)
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+            signal.signal(signal.SIGHUP, self._take)
 
     def _take(self, number: int, _frame: FrameType | None) -> None:
         self._signal_number = self._signal_number or number
