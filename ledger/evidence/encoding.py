@@ -49,13 +49,6 @@ class RecordCode(IntEnum):
     HELLO = 9
     PROOF_OF_KEY = 10
     ACKNOWLEDGEMENT = 11
-    STREAM = 12
-    SEGMENT = 13
-    RECEIPT_STEP = 14
-    ACKNOWLEDGEMENT_STEP = 15
-    CONNECTIONS = 16
-    RELAY = 17
-    PEERS = 18
     LEAF_BUNDLE = 32
     LEAF_SEAL = 33
     LEAF_RESULT = 34
