@@ -151,7 +151,7 @@ class Accounting:
         if claim.session_key != self._key:
             self._complain(claim, "session_key: got another key's credits; its seed is gone")
             return
-        entitlement = self._entitlements.find(claim.content_id, claim.epoch)
+        entitlement = self._entitlements.find(claim.scope_id, claim.epoch)
         if entitlement is None:
             self._complain(claim, f"entitlement: got none for epoch {claim.epoch}")
             return

@@ -16,19 +16,26 @@ and totals never fall on a lane".
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from engine_plugin.errors import JournalError
+from engine_plugin.journal_reading import list_peers as _list_peers
+from engine_plugin.journal_reading import sum_totals
 from engine_plugin.journal_records import (
+    DROP_FOLDED_PEERS,
+    DROP_FOLDED_RUNS,
+    FOLD_PEERS,
+    FOLD_RUNS,
+    LIST_EMPTY_TORRENTS,
     SCHEMA,
     SCHEMA_VERSION,
+    UPGRADES,
     Claim,
-    CreditedBlock,
     JournalTotals,
     Lane,
+    LaneCredit,
     LaneKey,
     MeterBatch,
     PeerKey,
@@ -46,32 +53,6 @@ _SELECT_LANE = (
     "SELECT session_key, entitlement_digest, payee_key, epoch, nonce, source, sequence,"
     " cumulative_bytes, media_ms, root_state FROM journal_lane"
 )
-_SELECT_PEERS = (
-    "SELECT r.session_id, t.content_id, p.peer_id, p.endpoint, p.source, p.url, p.public_key,"
-    " p.firm_bytes, p.failed_bytes, p.sent_bytes FROM journal_peer p"
-    " JOIN journal_run r ON r.id = p.run JOIN journal_torrent t ON t.id = p.torrent ORDER BY p.id"
-)
-_PEER_SUMS = """
-SELECT coalesce(sum(firm_bytes) FILTER (WHERE source = 'p2p' AND public_key IS NOT NULL), 0),
-       coalesce(sum(firm_bytes) FILTER (WHERE source = 'cdn'), 0),
-       coalesce(sum(firm_bytes) FILTER (WHERE source = 'p2p' AND public_key IS NULL), 0),
-       coalesce(sum(failed_bytes), 0), coalesce(sum(sent_bytes), 0)
-FROM journal_peer
-"""
-_TORRENT_SUMS = """
-SELECT coalesce(sum(ambiguous_bytes), 0), coalesce(sum(pending_bytes), 0),
-       coalesce(max(is_estimated), 0),
-       coalesce(sum(present_bytes) FILTER (WHERE run = (SELECT max(id) FROM journal_run)), 0)
-FROM journal_torrent_run
-"""
-_RUN_SUMS = """
-SELECT coalesce(sum(redundant_bytes), 0), coalesce(sum(unexplained_bytes), 0) FROM journal_run
-"""
-_UNCLAIMED = """
-SELECT coalesce(sum(c.bytes), 0) FROM journal_credit c JOIN journal_peer p ON p.id = c.peer
-WHERE p.source = 'cdn' OR p.public_key IS NOT NULL
-"""
-_CLAIMED = "SELECT coalesce(sum(cumulative_bytes), 0) FROM journal_lane"
 
 
 class MeterJournal:
@@ -94,6 +75,7 @@ class MeterJournal:
         self._rows: dict[tuple[int, PeerKey], int] = {}
         self._keys: dict[PeerKey, bytes] = {}
         self._cdn_keys: dict[str, bytes] = {}
+        self._live: set[int] = set()
         try:
             self._connection = sqlite3.connect(
                 path, isolation_level=None, check_same_thread=False, timeout=_BUSY_MS / 1000
@@ -158,18 +140,63 @@ class MeterJournal:
             self._rows, self._keys = {}, {}
             self._run = cursor.lastrowid
 
-    def add_torrent(self, *, content_id: bytes, name: str, content_bytes: int) -> int:
-        """Returns the journal's id of a torrent, adding it when it is new."""
+    def add_torrent(
+        self, *, content_id: bytes, name: str, content_bytes: int, scope_id: bytes | None = None
+    ) -> int:
+        """Returns the journal's id of a torrent, adding it when it is new.
+
+        Args:
+            content_id: Which torrent; 32 bytes.
+            name: For people.
+            content_bytes: Size of its files.
+            scope_id: The stream it is part of, or None: receipts name the content itself.
+
+        Raises:
+            JournalError: The torrent has been metered under another scope.
+        """
+        scope = scope_id or content_id
         with self.transaction() as tx:
             tx.execute(
-                "INSERT INTO journal_torrent (content_id, name, content_bytes) VALUES (?, ?, ?)"
-                " ON CONFLICT (content_id) DO NOTHING",
-                (content_id, name, content_bytes),
+                "INSERT INTO journal_torrent (content_id, name, content_bytes, scope_id)"
+                " VALUES (?, ?, ?, ?) ON CONFLICT (content_id) DO NOTHING",
+                (content_id, name, content_bytes, scope),
             )
-            (torrent,) = tx.execute(
-                "SELECT id FROM journal_torrent WHERE content_id = ?", (content_id,)
+            torrent, known = tx.execute(
+                "SELECT id, scope_id FROM journal_torrent WHERE content_id = ?", (content_id,)
             ).fetchone()
+            if known != scope:
+                raise JournalError(f"scope_id: got {scope.hex()}, want {known.hex()} as before")
+            self._live.add(torrent)
             return int(torrent)
+
+    def retire_torrent(self, torrent: int) -> None:
+        """Folds a removed torrent's rows of this run into sums by scope, source and key.
+
+        A live stream is a torrent a second: without this the journal would grow with the hours.
+        Rows with credits that no receipt covers yet stay; `retire_settled` folds them later.
+
+        Args:
+            torrent: Id that `add_torrent` gave; nothing is booked for it any more.
+        """
+        with self.transaction() as tx:
+            tx.execute(
+                "UPDATE journal_torrent_run SET is_retired = 1 WHERE run = ? AND torrent = ?",
+                (self._current_run(), torrent),
+            )
+            self._rows = {key: row for key, row in self._rows.items() if key[0] != torrent}
+            self._live.discard(torrent)
+            self.retire_settled()
+
+    def retire_settled(self) -> None:
+        """Folds what is left of removed torrents and has no unsigned credit any more."""
+        with self.transaction() as tx:
+            tx.execute(FOLD_PEERS)
+            for peer_id, endpoint in tx.execute(DROP_FOLDED_PEERS).fetchall():
+                self._keys.pop(PeerKey(peer_id, endpoint), None)
+            tx.execute(FOLD_RUNS)
+            tx.execute(DROP_FOLDED_RUNS)
+            empty = [row for row in tx.execute(LIST_EMPTY_TORRENTS) if row[0] not in self._live]
+            tx.executemany("DELETE FROM journal_torrent WHERE id = ?", empty)
 
     def commit_batch(self, batch: MeterBatch, *, epoch: int | None) -> None:
         """Makes a batch durable, all or nothing.
@@ -183,7 +210,8 @@ class MeterJournal:
             for update in batch.peers:
                 self._book_peer(tx, update, epoch)
             tx.executemany(
-                "INSERT INTO journal_torrent_run VALUES (?, ?, ?, ?, ?, ?, ?)"
+                "INSERT INTO journal_torrent_run (run, torrent, passed_bytes, pending_bytes,"
+                " ambiguous_bytes, present_bytes, is_estimated) VALUES (?, ?, ?, ?, ?, ?, ?)"
                 " ON CONFLICT (run, torrent) DO UPDATE SET passed_bytes = excluded.passed_bytes,"
                 " pending_bytes = excluded.pending_bytes, present_bytes = excluded.present_bytes,"
                 " ambiguous_bytes = excluded.ambiguous_bytes, is_estimated = excluded.is_estimated",
@@ -277,7 +305,7 @@ class MeterJournal:
     def list_claims(self) -> list[Claim]:
         """Returns what is creditable and on no lane yet, oldest epoch first."""
         rows = self._read(
-            "SELECT r.session_key, t.content_id, p.source, p.public_key, c.epoch, sum(c.bytes)"
+            "SELECT r.session_key, t.scope_id, p.source, p.public_key, c.epoch, sum(c.bytes)"
             " FROM journal_credit c JOIN journal_peer p ON p.id = c.peer"
             " JOIN journal_run r ON r.id = p.run JOIN journal_torrent t ON t.id = p.torrent"
             " WHERE p.public_key IS NOT NULL AND c.epoch IS NOT NULL"
@@ -286,7 +314,7 @@ class MeterJournal:
         return [
             Claim(
                 session_key=row[0],
-                content_id=row[1],
+                scope_id=row[1],
                 source=Source(row[2]),
                 payee_key=row[3],
                 epoch=row[4],
@@ -295,7 +323,7 @@ class MeterJournal:
             for row in rows
         ]
 
-    def take_credits(self, claim: Claim, *, row_limit: int = 1000) -> list[CreditedBlock]:
+    def take_credits(self, claim: Claim, *, row_limit: int = 1000) -> list[LaneCredit]:
         """Takes a claim's blocks out of the journal, in credit order.
 
         Call it inside the `transaction` that also saves the lane they are added to: together they
@@ -313,14 +341,14 @@ class MeterJournal:
                 raise ValueError("take_credits: got no open transaction, want one with the lane")
             with self.transaction() as tx:
                 rows = tx.execute(
-                    "SELECT c.id, c.blocks FROM journal_credit c"
+                    "SELECT c.id, t.content_id, c.blocks FROM journal_credit c"
                     " JOIN journal_peer p ON p.id = c.peer JOIN journal_run r ON r.id = p.run"
                     " JOIN journal_torrent t ON t.id = p.torrent"
-                    " WHERE r.session_key = ? AND t.content_id = ? AND p.source = ?"
+                    " WHERE r.session_key = ? AND t.scope_id = ? AND p.source = ?"
                     " AND p.public_key = ? AND c.epoch = ? ORDER BY c.id LIMIT ?",
                     (
                         claim.session_key,
-                        claim.content_id,
+                        claim.scope_id,
                         claim.source,
                         claim.payee_key,
                         claim.epoch,
@@ -330,7 +358,7 @@ class MeterJournal:
                 tx.executemany(
                     "DELETE FROM journal_credit WHERE id = ?", [(row[0],) for row in rows]
                 )
-            return [block for row in rows for block in unpack_blocks(row[1])]
+            return [LaneCredit(row[1], *block) for row in rows for block in unpack_blocks(row[2])]
 
     def find_lane(self, key: LaneKey) -> Lane | None:
         """Returns a lane's state, or None when it was never saved."""
@@ -380,21 +408,26 @@ class MeterJournal:
     def sent_before_bytes(self, public_key: bytes) -> int:
         """Returns content bytes handed to a proved key's connections in earlier runs."""
         rows = self._read(
-            "SELECT coalesce(sum(sent_bytes), 0) FROM journal_peer WHERE public_key = ?"
-            " AND run <> ?",
+            "SELECT (SELECT coalesce(sum(sent_bytes), 0) FROM journal_peer"
+            " WHERE public_key = ?1 AND run <> ?2) + (SELECT coalesce(sum(sent_bytes), 0)"
+            " FROM journal_retired WHERE public_key = ?1 AND run <> ?2)",
             (public_key, self._current_run()),
         )
         return int(rows[0][0])
 
-    def list_peers(self) -> list[PeerTotals]:
-        """Returns every peer row of every run, oldest first."""
-        return [_peer_of(row) for row in self._read(_SELECT_PEERS)]
+    def list_peers(self, *, session_id: bytes | None = None) -> list[PeerTotals]:
+        """Returns the peer rows of one run, or of all, oldest first; retired ones are in sums."""
+        with self._lock:
+            try:
+                return _list_peers(self._connection, session_id=session_id)
+            except sqlite3.Error as error:
+                raise JournalError(f"{self.path}: {error}") from error
 
     def totals(self) -> JournalTotals:
         """Returns the byte classes over all runs."""
         with self._lock:
             try:
-                return _sum_totals(self._connection)
+                return sum_totals(self._connection)
             except sqlite3.Error as error:
                 raise JournalError(f"{self.path}: {error}") from error
 
@@ -413,6 +446,11 @@ class MeterJournal:
                     tx.execute(statement)
                 tx.execute("INSERT INTO journal_schema VALUES (?)", (SCHEMA_VERSION,))
             (version,) = tx.execute("SELECT version FROM journal_schema").fetchone()
+            for upgrade in UPGRADES[version:] if 0 < version < SCHEMA_VERSION else ():
+                for statement in _statements(upgrade):
+                    tx.execute(statement)
+                version += 1
+            tx.execute("UPDATE journal_schema SET version = ?", (version,))
             if version != SCHEMA_VERSION:
                 raise JournalError(
                     f"{self.path}: schema version: got {version}, want {SCHEMA_VERSION}"
@@ -472,69 +510,6 @@ class MeterJournal:
             self._connection.execute("ROLLBACK")
 
 
-def read_totals(path: Path) -> JournalTotals:
-    """Reads a journal's byte classes without writing to it; its process may run or be dead.
-
-    Raises:
-        JournalError: There is no readable journal at the path.
-    """
-    with closing(_open_readonly(path)) as connection:
-        try:
-            return _sum_totals(connection)
-        except sqlite3.Error as error:
-            raise JournalError(f"{path}: {error}") from error
-
-
-def read_peers(path: Path) -> list[PeerTotals]:
-    """Reads a journal's peer rows without writing to it.
-
-    Raises:
-        JournalError: There is no readable journal at the path.
-    """
-    with closing(_open_readonly(path)) as connection:
-        try:
-            return [_peer_of(row) for row in connection.execute(_SELECT_PEERS)]
-        except sqlite3.Error as error:
-            raise JournalError(f"{path}: {error}") from error
-
-
-def _open_readonly(path: Path) -> sqlite3.Connection:
-    try:
-        return sqlite3.connect(
-            f"file:{quote(str(path.resolve()))}?mode=ro", uri=True, timeout=_BUSY_MS / 1000
-        )
-    except sqlite3.Error as error:
-        raise JournalError(f"{path}: {error}") from error
-
-
-def _sum_totals(connection: sqlite3.Connection) -> JournalTotals:
-    # One read transaction, so that the sums are of one moment.
-    connection.execute("SAVEPOINT totals")
-    try:
-        p2p, cdn, unattested, failed, sent = connection.execute(_PEER_SUMS).fetchone()
-        ambiguous, pending, estimated, present = connection.execute(_TORRENT_SUMS).fetchone()
-        redundant, unexplained = connection.execute(_RUN_SUMS).fetchone()
-        (unclaimed,) = connection.execute(_UNCLAIMED).fetchone()
-        (claimed,) = connection.execute(_CLAIMED).fetchone()
-    finally:
-        connection.execute("RELEASE totals")
-    return JournalTotals(
-        delivered_p2p_bytes=p2p,
-        delivered_cdn_bytes=cdn,
-        unattested_bytes=unattested,
-        ambiguous_bytes=ambiguous,
-        pending_bytes=pending,
-        failed_bytes=failed,
-        redundant_bytes=redundant,
-        present_bytes=present,
-        sent_bytes=sent,
-        unclaimed_bytes=unclaimed,
-        claimed_bytes=claimed,
-        unexplained_bytes=unexplained,
-        is_estimated=bool(estimated),
-    )
-
-
 def _lane_of(row: tuple[Any, ...]) -> Lane:
     return Lane(
         session_key=row[0],
@@ -544,20 +519,6 @@ def _lane_of(row: tuple[Any, ...]) -> Lane:
         cumulative_bytes=row[7],
         media_ms=row[8],
         root_state=row[9],
-    )
-
-
-def _peer_of(row: tuple[Any, ...]) -> PeerTotals:
-    return PeerTotals(
-        session_id=row[0],
-        content_id=row[1],
-        peer=PeerKey(row[2], row[3]),
-        source=Source(row[4]),
-        url=row[5],
-        public_key=row[6],
-        firm_bytes=row[7],
-        failed_bytes=row[8],
-        sent_bytes=row[9],
     )
 
 

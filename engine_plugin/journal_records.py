@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 SCHEMA = """
 CREATE TABLE journal_run (
@@ -24,7 +24,8 @@ CREATE TABLE journal_torrent (
   id INTEGER PRIMARY KEY,
   content_id BLOB NOT NULL UNIQUE CHECK (length(content_id) = 32),
   name TEXT NOT NULL,
-  content_bytes INTEGER NOT NULL CHECK (content_bytes >= 0)
+  content_bytes INTEGER NOT NULL CHECK (content_bytes >= 0),
+  scope_id BLOB NOT NULL CHECK (length(scope_id) = 32)
 ) STRICT;
 CREATE TABLE journal_torrent_run (
   run INTEGER NOT NULL REFERENCES journal_run,
@@ -34,6 +35,7 @@ CREATE TABLE journal_torrent_run (
   ambiguous_bytes INTEGER NOT NULL CHECK (ambiguous_bytes >= 0),
   present_bytes INTEGER NOT NULL CHECK (present_bytes >= 0),
   is_estimated INTEGER NOT NULL CHECK (is_estimated IN (0, 1)),
+  is_retired INTEGER NOT NULL DEFAULT 0 CHECK (is_retired IN (0, 1)),
   PRIMARY KEY (run, torrent)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE journal_peer (
@@ -88,6 +90,89 @@ CREATE TRIGGER journal_lane_never_falls BEFORE UPDATE ON journal_lane
 CREATE TABLE journal_schema (version INTEGER NOT NULL) STRICT;
 """
 
+_RETIRED = """
+CREATE TABLE journal_retired (
+  run INTEGER NOT NULL REFERENCES journal_run,
+  scope_id BLOB NOT NULL CHECK (length(scope_id) = 32),
+  source TEXT NOT NULL CHECK (source IN ('p2p', 'cdn')),
+  public_key BLOB NOT NULL CHECK (length(public_key) IN (0, 32)),
+  firm_bytes INTEGER NOT NULL CHECK (firm_bytes >= 0),
+  failed_bytes INTEGER NOT NULL CHECK (failed_bytes >= 0),
+  sent_bytes INTEGER NOT NULL CHECK (sent_bytes >= 0),
+  PRIMARY KEY (run, scope_id, source, public_key)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE journal_retired_run (
+  run INTEGER NOT NULL REFERENCES journal_run,
+  scope_id BLOB NOT NULL CHECK (length(scope_id) = 32),
+  torrent_count INTEGER NOT NULL CHECK (torrent_count >= 1),
+  passed_bytes INTEGER NOT NULL CHECK (passed_bytes >= 0),
+  pending_bytes INTEGER NOT NULL CHECK (pending_bytes >= 0),
+  ambiguous_bytes INTEGER NOT NULL CHECK (ambiguous_bytes >= 0),
+  present_bytes INTEGER NOT NULL CHECK (present_bytes >= 0),
+  is_estimated INTEGER NOT NULL CHECK (is_estimated IN (0, 1)),
+  PRIMARY KEY (run, scope_id)
+) STRICT, WITHOUT ROWID;
+CREATE VIEW journal_foldable AS
+  SELECT p.id FROM journal_peer p
+  JOIN journal_torrent_run g ON g.run = p.run AND g.torrent = p.torrent AND g.is_retired = 1
+  WHERE NOT EXISTS (SELECT 1 FROM journal_credit c WHERE c.peer = p.id);
+CREATE VIEW journal_foldable_run AS
+  SELECT g.run, g.torrent FROM journal_torrent_run g WHERE g.is_retired = 1
+  AND NOT EXISTS (SELECT 1 FROM journal_peer p WHERE p.run = g.run AND p.torrent = g.torrent);
+"""
+
+SCHEMA += _RETIRED
+
+UPGRADES = (
+    "",
+    """
+ALTER TABLE journal_torrent ADD COLUMN scope_id BLOB NOT NULL DEFAULT x'';
+UPDATE journal_torrent SET scope_id = content_id;
+ALTER TABLE journal_torrent_run ADD COLUMN is_retired INTEGER NOT NULL DEFAULT 0;
+"""
+    + _RETIRED,
+)
+"""Script that takes a journal of version n to n + 1, by n."""
+
+FOLD_PEERS = """
+INSERT INTO journal_retired
+SELECT p.run, t.scope_id, p.source, coalesce(p.public_key, x''), sum(p.firm_bytes),
+       sum(p.failed_bytes), sum(p.sent_bytes)
+FROM journal_peer p JOIN journal_torrent t ON t.id = p.torrent
+WHERE p.id IN (SELECT id FROM journal_foldable) GROUP BY 1, 2, 3, 4
+ON CONFLICT (run, scope_id, source, public_key) DO UPDATE SET
+  firm_bytes = firm_bytes + excluded.firm_bytes,
+  failed_bytes = failed_bytes + excluded.failed_bytes,
+  sent_bytes = sent_bytes + excluded.sent_bytes
+"""
+DROP_FOLDED_PEERS = """
+DELETE FROM journal_peer WHERE id IN (SELECT id FROM journal_foldable)
+RETURNING peer_id, endpoint
+"""
+FOLD_RUNS = """
+INSERT INTO journal_retired_run
+SELECT g.run, t.scope_id, count(*), sum(g.passed_bytes), sum(g.pending_bytes),
+       sum(g.ambiguous_bytes), sum(g.present_bytes), max(g.is_estimated)
+FROM journal_foldable_run f JOIN journal_torrent_run g USING (run, torrent)
+JOIN journal_torrent t ON t.id = g.torrent GROUP BY 1, 2
+ON CONFLICT (run, scope_id) DO UPDATE SET
+  torrent_count = torrent_count + excluded.torrent_count,
+  passed_bytes = passed_bytes + excluded.passed_bytes,
+  pending_bytes = pending_bytes + excluded.pending_bytes,
+  ambiguous_bytes = ambiguous_bytes + excluded.ambiguous_bytes,
+  present_bytes = present_bytes + excluded.present_bytes,
+  is_estimated = max(is_estimated, excluded.is_estimated)
+"""
+DROP_FOLDED_RUNS = """
+DELETE FROM journal_torrent_run
+WHERE (run, torrent) IN (SELECT run, torrent FROM journal_foldable_run)
+"""
+LIST_EMPTY_TORRENTS = """
+SELECT id FROM journal_torrent WHERE id NOT IN (SELECT torrent FROM journal_torrent_run)
+  AND id NOT IN (SELECT torrent FROM journal_peer) AND id <> (SELECT max(id) FROM journal_torrent)
+"""
+
+
 _BLOCK = struct.Struct("<IHH")
 _HIGHEST_LENGTH = 16384
 
@@ -113,6 +198,17 @@ class PeerKey(NamedTuple):
 class CreditedBlock(NamedTuple):
     """One firm block."""
 
+    piece: int
+    block: int
+    length: int
+    """Content bytes; 1 to 16,384."""
+
+
+class LaneCredit(NamedTuple):
+    """One firm block on its way onto a lane."""
+
+    content_id: bytes
+    """The torrent it belongs to; 32 bytes."""
     piece: int
     block: int
     length: int
@@ -182,8 +278,8 @@ class Claim:
 
     session_key: bytes
     """Key of the process run that received them: the only key that may sign for them; 32 bytes."""
-    content_id: bytes
-    """32 bytes."""
+    scope_id: bytes
+    """What an entitlement names: the content id, or the id of the stream it belongs to."""
     source: Source
     payee_key: bytes
     """The proved key of the peer, or the CDN's key; 32 bytes."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from engine_plugin.journal import MeterJournal
-from engine_plugin.journal_records import Claim, CreditedBlock, Lane, LaneKey, Source
+from engine_plugin.journal_records import Claim, Lane, LaneCredit, LaneKey, Source
 from engine_plugin.meter import BLOCK_BYTES
 from engine_plugin.wire import ReceiptVerdict
 from ledger.evidence.encoding import Signed
@@ -127,7 +127,7 @@ class Cadence:
 
 
 def _pace_key(claim: Claim) -> tuple[bytes, bytes, int]:
-    return claim.content_id, claim.payee_key, claim.epoch
+    return claim.scope_id, claim.payee_key, claim.epoch
 
 
 class ReceiptLanes:
@@ -170,7 +170,7 @@ class ReceiptLanes:
             nonce=_LANE_NONCE.to_bytes(4, "little"),
         )
         with self._journal.transaction() as tx:
-            blocks: list[CreditedBlock] = []
+            blocks: list[LaneCredit] = []
             while taken := self._journal.take_credits(claim):
                 blocks += taken
             if not blocks:
@@ -182,7 +182,7 @@ class ReceiptLanes:
             for block in blocks:
                 root.append(
                     format_credit(
-                        claim.content_id, block.piece, block.block * BLOCK_BYTES, block.length
+                        block.content_id, block.piece, block.block * BLOCK_BYTES, block.length
                     )
                 )
             lane = replace(

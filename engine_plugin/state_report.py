@@ -6,7 +6,7 @@ Byte classes and peers from the meter journal, bundles from the spool. Not here:
 from pathlib import Path
 from typing import Any
 
-from engine_plugin.journal import read_peers, read_totals
+from engine_plugin.journal_reading import read_peers, read_totals
 from engine_plugin.progress import describe_totals
 from engine_plugin.spool import read_spool
 

@@ -6,13 +6,15 @@ import sys
 import textwrap
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from engine_plugin.errors import JournalError
-from engine_plugin.journal import MeterJournal, read_peers, read_totals
+from engine_plugin.journal import MeterJournal
+from engine_plugin.journal_reading import read_peers, read_totals
 from engine_plugin.journal_records import (
     CreditedBlock,
     Lane,
@@ -142,7 +144,7 @@ def test_credits_move_to_a_lane_in_credit_order_and_exactly_once(journal: MeterJ
     _credit(journal, ALICE, 100, 50)
     _credit(journal, ALICE, 16384, first_block=2)
     (claim,) = journal.list_claims()
-    assert (claim.session_key, claim.content_id, claim.byte_count) == (KEY, b"T" * 32, 16534)
+    assert (claim.session_key, claim.scope_id, claim.byte_count) == (KEY, b"T" * 32, 16534)
     with journal.transaction():
         blocks = journal.take_credits(claim)
         journal.save_lane(
@@ -155,7 +157,8 @@ def test_credits_move_to_a_lane_in_credit_order_and_exactly_once(journal: MeterJ
                 root_state=b"state",
             )
         )
-    assert blocks == [(0, 0, 100), (0, 1, 50), (0, 2, 16384)]
+    assert [credit[1:] for credit in blocks] == [(0, 0, 100), (0, 1, 50), (0, 2, 16384)]
+    assert {credit.content_id for credit in blocks} == {b"T" * 32}
     assert journal.list_claims() == []
     lane = journal.find_lane(LANE_KEY)
     assert lane is not None
@@ -172,9 +175,9 @@ def test_row_limit_takes_the_oldest_first_and_leaves_the_rest(journal: MeterJour
     _credit(journal, ALICE, 2, first_block=1)
     (claim,) = journal.list_claims()
     with journal.transaction():
-        assert journal.take_credits(claim, row_limit=1) == [(0, 0, 1)]
+        assert journal.take_credits(claim, row_limit=1) == [(b"T" * 32, 0, 0, 1)]
     with journal.transaction():
-        assert journal.take_credits(claim, row_limit=9) == [(0, 1, 2)]
+        assert journal.take_credits(claim, row_limit=9) == [(b"T" * 32, 0, 1, 2)]
 
 
 def test_failure_after_taking_credits_undoes_the_taking(journal: MeterJournal) -> None:
@@ -378,3 +381,116 @@ def test_blocks_pack_into_eight_bytes_and_back() -> None:
 def test_packed_blocks_that_are_torn_or_too_long_are_refused(packed: str) -> None:
     with pytest.raises(ValueError, match="want"):
         unpack_blocks(bytes.fromhex(packed))
+
+
+STREAM = b"S" * 32
+
+
+def _segment(journal: MeterJournal, number: int) -> int:
+    return journal.add_torrent(
+        content_id=bytes([number]) * 32, name=f"{number}.ts", content_bytes=100, scope_id=STREAM
+    )
+
+
+def _commit_segment(journal: MeterJournal, torrent: int, *, byte_count: int) -> None:
+    update = PeerUpdate(
+        torrent=torrent,
+        peer=ALICE,
+        source=Source.P2P,
+        sent_bytes=7,
+        blocks=(CreditedBlock(0, 0, byte_count),),
+    )
+    gauges = TorrentGauges(
+        torrent=torrent,
+        passed_bytes=byte_count,
+        pending_bytes=0,
+        ambiguous_bytes=3,
+        present_bytes=0,
+        is_estimated=False,
+    )
+    journal.commit_batch(MeterBatch(peers=(update,), torrents=(gauges,)), epoch=5)
+
+
+def test_credits_of_a_streams_torrents_are_one_claim_that_names_each(
+    journal: MeterJournal,
+) -> None:
+    journal.prove_peer(ALICE, PAYEE, epoch=5)
+    for number in (1, 2):
+        _commit_segment(journal, _segment(journal, number), byte_count=10 * number)
+    (claim,) = journal.list_claims()
+    assert (claim.scope_id, claim.byte_count) == (STREAM, 30)
+    with journal.transaction():
+        taken = journal.take_credits(claim)
+    assert taken == [(b"\1" * 32, 0, 0, 10), (b"\2" * 32, 0, 0, 20)]
+
+
+def test_a_torrent_is_of_one_scope(journal: MeterJournal) -> None:
+    _segment(journal, 1)
+    with pytest.raises(JournalError, match="scope_id"):
+        journal.add_torrent(content_id=b"\1" * 32, name="1.ts", content_bytes=100)
+
+
+def test_retired_torrents_leave_sums_and_no_rows(journal: MeterJournal) -> None:
+    journal.prove_peer(ALICE, PAYEE, epoch=5)
+    segments = [_segment(journal, number) for number in (1, 2, 3)]
+    for segment in segments:
+        _commit_segment(journal, segment, byte_count=10)
+    before = journal.totals()
+    for segment in segments:
+        journal.retire_torrent(segment)
+    # Unsigned credits keep their rows; what is on a lane needs none.
+    assert len(journal.list_peers()) == 3
+    with journal.transaction():
+        journal.take_credits(journal.list_claims()[0])
+    assert len(journal.list_peers()) == 3
+    journal.retire_settled()
+    assert journal.list_peers() == []
+    after = journal.totals()
+    assert (after.delivered_p2p_bytes, after.sent_bytes) == (30, 21)
+    assert replace(after, unclaimed_bytes=30) == before
+    with journal.transaction() as tx:
+        assert tx.execute("SELECT count(*) FROM journal_torrent").fetchone() == (1,)
+
+
+def test_bytes_sent_for_retired_torrents_still_bound_claims_after_a_restart(
+    journal: MeterJournal,
+) -> None:
+    journal.prove_peer(ALICE, PAYEE, epoch=5)
+    segment = _segment(journal, 1)
+    _commit_segment(journal, segment, byte_count=10)
+    with journal.transaction():
+        journal.take_credits(journal.list_claims()[0])
+    journal.retire_torrent(segment)
+    journal.start_run(session_id=b"2" * 16, session_key=KEY, started_at_ms=2)
+    assert journal.sent_before_bytes(PAYEE) == 7
+
+
+def test_late_proof_after_retirement_still_attests(journal: MeterJournal) -> None:
+    segment = _segment(journal, 1)
+    _commit_segment(journal, segment, byte_count=10)
+    journal.retire_torrent(segment)
+    assert journal.totals().unattested_bytes == 10
+    journal.prove_peer(ALICE, PAYEE, epoch=6)
+    assert journal.totals().delivered_p2p_bytes == 10
+    assert journal.list_claims()[0].epoch == 6
+
+
+def test_journal_of_the_first_schema_is_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "old.sqlite"
+    journal = MeterJournal(path)
+    journal.start_run(session_id=b"1" * 16, session_key=KEY, started_at_ms=1)
+    _torrent(journal)
+    journal.close()
+    with closing(sqlite3.connect(path)) as connection, connection:
+        for view in ("journal_foldable", "journal_foldable_run"):
+            connection.execute(f"DROP VIEW {view}")
+        for table in ("journal_retired", "journal_retired_run"):
+            connection.execute(f"DROP TABLE {table}")
+        connection.execute("ALTER TABLE journal_torrent DROP COLUMN scope_id")
+        connection.execute("ALTER TABLE journal_torrent_run DROP COLUMN is_retired")
+        connection.execute("UPDATE journal_schema SET version = 1")
+    taken_over = MeterJournal(path)
+    taken_over.start_run(session_id=b"2" * 16, session_key=KEY, started_at_ms=2)
+    assert _torrent(taken_over) == 1
+    _segment(taken_over, 1)
+    taken_over.close()

@@ -162,7 +162,7 @@ def test_answer_to_a_replaced_receipt_does_not_settle_the_newer(journal: MeterJo
 
 CLAIM = Claim(
     session_key=key_of("viewer"),
-    content_id=CONTENT,
+    scope_id=CONTENT,
     source=Source.P2P,
     payee_key=key_of("seeder"),
     epoch=EPOCH,
