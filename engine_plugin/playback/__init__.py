@@ -1,0 +1,1 @@
+"""Reading content in playing order while it is being fetched."""
