@@ -10,11 +10,13 @@ from typing import Any
 
 from contracts.registry import load_standard
 from engine_plugin.identity import make_peer_id
+from engine_plugin.live.gossip import Peers, make_peers
 from engine_plugin.wire import (
     ACKNOWLEDGEMENT,
     PROOF_OF_KEY,
     Acknowledgement,
     ChannelRole,
+    Endpoint,
     Hello,
     ProofOfKey,
     ReceiptVerdict,
@@ -43,6 +45,8 @@ from ledger.evidence.leaf import (
 from ledger.evidence.merkle import EMPTY_ROOT, root_hash
 from ledger.evidence.promise import PROMISE, Promise
 from ledger.evidence.receipt import FLAG_CDN, RECEIPT, Receipt, format_credit
+from ledger.evidence.segment import SEGMENT, Segment, format_info, hash_pieces, segment_name
+from ledger.evidence.stream import Container, Stream, sign_stream
 from ledger.evidence.terms import CdnTerms, Terms, sign_terms
 
 NETWORK_ID = network_id_of("swarmledger tests")
@@ -193,6 +197,66 @@ def heartbeat(viewer: str = "viewer", **changes: Any) -> Signed[Heartbeat]:
         "previous_digest": bytes(32),
     }
     return HEARTBEAT.sign(Heartbeat(**values | changes), seed_of(viewer))
+
+
+def stream(**changes: Any) -> Stream:
+    values: dict[str, Any] = {
+        "network_id": NETWORK_ID,
+        "broadcaster_account": key_of("broadcaster"),
+        "issuing_key": key_of("issuing"),
+        "stream_id": digest_of("stream"),
+        "index_key": key_of("index"),
+        "serial": 1,
+        "started_at_ms": GENESIS_S * 1000,
+        "segment_ms": 1000,
+        "piece_bytes": 16_384,
+        "window_segments": 30,
+        "container": Container.MPEG_TS,
+        "title": "Harbour camera",
+        "index_urls": ("https://live.example.net/harbour",),
+        "cdn_urls": ("https://cdn.example.net/harbour/",),
+    }
+    return Stream(**values | changes)
+
+
+def signed_stream(**changes: Any) -> Signed[Stream]:
+    return sign_stream(stream(**changes), seed_of("issuing"))
+
+
+def segment(
+    number: int = 0,
+    *,
+    data: bytes = bytes(40_000),
+    before: Signed[Segment] | None = None,
+    signer: str = "index",
+    **changes: Any,
+) -> Signed[Segment]:
+    """A segment of the default stream; `before` is the entry it is chained to."""
+    stream_id = changes.get("stream_id", digest_of("stream"))
+    name = segment_name(stream_id, number)
+    info = format_info(name, len(data), 16_384, hash_pieces(data, 16_384))
+    values: dict[str, Any] = {
+        "network_id": NETWORK_ID,
+        "stream_id": stream_id,
+        "number": number,
+        "info_hash": sha256(info).digest(),
+        "piece_bytes": 16_384,
+        "size_bytes": len(data),
+        "media_start_ms": 1000 * number,
+        "media_ms": 1000,
+        "cut_at_ms": GENESIS_S * 1000 + 1000 * (number + 1),
+        "path": f"{number}.ts",
+        "previous_digest": bytes(32) if before is None else before.digest,
+    }
+    return SEGMENT.sign(Segment(**values | changes), seed_of(signer))
+
+
+def peers() -> Peers:
+    return make_peers(
+        NETWORK_ID,
+        digest_of("stream"),
+        [Endpoint("192.0.2.7", 6881), Endpoint("2001:db8::7", 6882)],
+    )
 
 
 def payee_bundle(

@@ -18,6 +18,7 @@ import audit_samples
 import derived_values
 import records
 
+from engine_plugin.live.gossip import PEERS, Peers
 from engine_plugin.wire import (
     ACKNOWLEDGEMENT,
     HELLO,
@@ -58,6 +59,8 @@ from ledger.evidence.leaf import (
 )
 from ledger.evidence.promise import PROMISE, Promise
 from ledger.evidence.receipt import RECEIPT, Receipt
+from ledger.evidence.segment import SEGMENT, Segment
+from ledger.evidence.stream import STREAM_LAYOUTS, Container, Stream, StreamUrl
 from ledger.evidence.terms import TERMS_LAYOUTS, CdnTerms, Terms
 
 CODE_NOTES: dict[str, dict[str, str]] = {
@@ -73,6 +76,9 @@ CODE_NOTES: dict[str, dict[str, str]] = {
         "HELLO": "*Side channel*",
         "PROOF_OF_KEY": "*Side channel*",
         "ACKNOWLEDGEMENT": "*Side channel*",
+        "STREAM": "*Live stream*",
+        "SEGMENT": "*Live stream*",
+        "PEERS": "*Live stream*",
         "LEAF_BUNDLE": "*Leaves*",
         "LEAF_SEAL": "*Leaves*",
         "LEAF_RESULT": "*Leaves*",
@@ -278,6 +284,21 @@ TABLES: dict[str, Table] = {
     ),
     "promise": of_record(PROMISE, Promise, "the log key"),
     "clock": of_record(CLOCK, Clock, "the log key"),
+    "stream": Table(
+        STREAM_LAYOUTS[0],
+        Stream,
+        ("the issuing key",),
+        RecordCode.STREAM,
+        tail=(
+            ("1", "index URL count u8", "0 to 4"),
+            ("1", "CDN URL count u8", "0 to 8"),
+            ("200 × n", "`index_urls`", "in the broadcaster's order"),
+            ("200 × n", "`cdn_urls`", "in the broadcaster's order"),
+        ),
+    ),
+    "stream-url": Table(STREAM_LAYOUTS[1], StreamUrl),
+    "segment": of_record(SEGMENT, Segment, "the index key", flags="bit 0: discontinuity"),
+    "peers": of_record(PEERS, Peers),
     "hello": of_record(HELLO, Hello),
     "proof-of-key": of_record(PROOF_OF_KEY, ProofOfKey, "the session key `own_key`"),
     "acknowledgement": of_record(ACKNOWLEDGEMENT, Acknowledgement, "the payee's session key"),
@@ -428,6 +449,7 @@ CODES: dict[str, type[IntEnum]] = {
     "BundleCode": BundleCode,
     "ReceiptCode": ReceiptCode,
     "ReceiptVerdict": ReceiptVerdict,
+    "Container": Container,
     "Role": Role,
     "BundleKind": BundleKind,
     "RowKind": RowKind,

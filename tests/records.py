@@ -7,6 +7,7 @@ from typing import Any
 import book_builders
 import builders
 
+from engine_plugin.live.gossip import PEERS
 from engine_plugin.wire import ACKNOWLEDGEMENT, HELLO, PROOF_OF_KEY
 from ledger.books.journal import format_journal, parse_journal
 from ledger.books.state import format_state, parse_state
@@ -29,6 +30,8 @@ from ledger.evidence.leaf import (
 )
 from ledger.evidence.promise import PROMISE
 from ledger.evidence.receipt import RECEIPT
+from ledger.evidence.segment import SEGMENT
+from ledger.evidence.stream import format_stream_body, parse_stream
 from ledger.evidence.terms import format_terms_body, parse_terms
 
 
@@ -122,6 +125,21 @@ def _evidence() -> list[Sample]:
     ]
 
 
+def _live() -> list[Sample]:
+    return [
+        _long(
+            "stream",
+            RecordCode.STREAM,
+            builders.signed_stream(),
+            parse_stream,
+            format_stream_body,
+            "issuing",
+        ),
+        _fixed("segment", SEGMENT, builders.segment(), "index"),
+        _leaf("peers", PEERS, builders.peers()),
+    ]
+
+
 def _leaves() -> list[Sample]:
     payout = (format_payout_leaf, parse_payout_leaf)
     return [
@@ -187,7 +205,7 @@ def _books() -> list[Sample]:
     ]
 
 
-SAMPLES = [*_evidence(), *_leaves(), *_side_channel(), *_books()]
+SAMPLES = [*_evidence(), *_live(), *_leaves(), *_side_channel(), *_books()]
 BY_NAME = {sample.name: sample for sample in SAMPLES}
 SIGNED = [sample for sample in SAMPLES if sample.signers]
 TAGGED = [sample for sample in SAMPLES if sample.code is not None]

@@ -1,0 +1,1 @@
+"""Live streams: cut, indexed, shared segment by segment, and given to a player as HLS."""
