@@ -48,6 +48,8 @@ class EventKind(IntEnum):
 
 # Plain integers for the loop that runs twice per block.
 _ASKED, _WRITTEN, _SENT = int(EventKind.ASKED), int(EventKind.WRITTEN), int(EventKind.SENT)
+_NOBODY = -1
+"""In the list of a piece's blocks."""
 
 
 class Event(NamedTuple):
@@ -172,6 +174,9 @@ class TorrentMeter:
     Totals are read from the attributes; credits are taken once each with `take_credits`.
     At any time: firm + pending + ambiguous = content bytes of the pieces that passed after they
     were downloaded (`passed_bytes`).
+
+    Blocks of unfinished pieces are kept as one list of peers a piece, which goes when the piece
+    passes or fails: a block costs two list accesses and one credit.
     """
 
     def __init__(self, layout: PieceLayout) -> None:
@@ -200,11 +205,16 @@ class TorrentMeter:
         self._settled: set[int] = set()
         self._present: set[int] = set()
         """Pieces counted in `present_bytes`."""
-        self._wrote: dict[int, int] = {}
-        self._asked: dict[int, int] = {}
+        self._wrote: dict[int, list[int]] = {}
+        """Writer of each block, by piece that is not settled."""
+        self._asked: dict[int, list[int]] = {}
+        """Last peer asked for each block, by piece."""
         self._several: set[int] = set()
+        """Blocks that more than one peer was asked for, by key."""
         self._open: dict[int, tuple[int, int]] = {}
+        """Passed without a write report: last peer asked, and length, by key."""
         self._doubtful: dict[int, int] = {}
+        """Length of ambiguous blocks that a late write report can still settle, by key."""
         self._lost_bytes = 0
         self._credits: list[Credit] = []
 
@@ -229,18 +239,30 @@ class TorrentMeter:
         Raises:
             ValueError: An event names a piece or a block that the torrent does not have.
         """
-        # The two kinds that come once per block are dispatched first and by plain comparison.
+        # The kinds that come once per block are dispatched first and by plain comparison.
+        wrote, asked = self._wrote, self._asked
         for kind, _, peer, piece, block in events:
-            if kind == _ASKED:
-                key = self._key(piece, block)
-                if self._asked.setdefault(key, peer) != peer:
-                    self._several.add(key)
-                    self._asked[key] = peer
-            elif kind == _WRITTEN:
-                self._on_written(peer, piece, block)
+            if kind == _WRITTEN:
+                row = wrote.get(piece)
+                if row is None:
+                    if piece in self._settled:
+                        self._on_late_write(peer, piece, block)
+                        continue
+                    row = wrote[piece] = self._make_row(piece)
+                if not 0 <= block < len(row):
+                    raise self._out_of_range(piece, block)
+                row[block] = peer
             elif kind == _SENT:
-                self._key(piece, block)
-                self.sent[peer] += sum(self._sizes.content(piece)[block : block + 1])
+                self.sent[peer] += self._content_of(piece, block)
+            elif kind == _ASKED:
+                row = asked.get(piece)
+                if row is None:
+                    row = asked[piece] = self._make_row(piece)
+                if not 0 <= block < len(row):
+                    raise self._out_of_range(piece, block)
+                if row[block] not in (_NOBODY, peer):
+                    self._several.add(piece * self._width + block)
+                row[block] = peer
             else:
                 self._on_rare(kind, piece)
 
@@ -252,11 +274,11 @@ class TorrentMeter:
         """
         for key, (peer, length) in self._open.items():
             if key in self._several:
+                self._several.discard(key)
                 self._doubtful[key] = length
             else:
                 self._credit(peer, key, length)
         self._open.clear()
-        self._several.intersection_update(self._asked)
 
     def forget_piece(self, piece: int) -> None:
         """Takes note that the data of a piece was lost; it may be downloaded and counted again."""
@@ -264,9 +286,9 @@ class TorrentMeter:
         if piece in self._present:
             self._present.remove(piece)
             self.present_bytes -= sum(self._sizes.content(piece))
+        self._wrote.pop(piece, None)
+        self._asked.pop(piece, None)
         for key in range(piece * self._width, (piece + 1) * self._width):
-            self._wrote.pop(key, None)
-            self._asked.pop(key, None)
             if entry := self._open.pop(key, None):
                 self._lost_bytes += entry[1]
             self._lost_bytes += self._doubtful.pop(key, 0)
@@ -291,11 +313,9 @@ class TorrentMeter:
         else:
             raise ValueError(f"kind: got {kind}, want an EventKind")
 
-    def _on_written(self, peer: int, piece: int, block: int) -> None:
-        key = self._key(piece, block)
-        if piece not in self._settled:
-            self._wrote[key] = peer
-            return
+    def _on_late_write(self, peer: int, piece: int, block: int) -> None:
+        self._content_of(piece, block)
+        key = piece * self._width + block
         if entry := self._open.pop(key, None):
             self._credit(peer, key, entry[1])
             self._several.discard(key)
@@ -306,38 +326,65 @@ class TorrentMeter:
         if piece in self._settled:
             return
         self._settled.add(piece)
+        writers, asked = self._wrote.pop(piece, None), self._asked.pop(piece, None)
+        sizes = self._sizes.content(piece)
         if self._checking:
             self._present.add(piece)
+            self.present_bytes += sum(sizes)
+            self._forget_several(piece)
+            return
+        self.passed_bytes += sum(sizes)
+        if writers is None or _NOBODY in writers:
+            self._settle_gaps(piece, sizes, writers, asked)
+            return
+        self._forget_several(piece)
+        self._credits += [
+            Credit(peer, piece, block, length)
+            for block, (peer, length) in enumerate(zip(writers, sizes, strict=True))
+            if length
+        ]
+        for peer in set(writers):
+            if blocks := [block for block, writer in enumerate(writers) if writer == peer]:
+                self.firm[peer] += sum([sizes[block] for block in blocks])
+        if self._has_wire_padding:
+            self._count_padding(piece, writers, sizes)
+
+    def _settle_gaps(
+        self, piece: int, sizes: list[int], writers: list[int] | None, asked: list[int] | None
+    ) -> None:
+        """Settles a passed piece that has blocks without a write report."""
         first = piece * self._width
-        for block, length in enumerate(self._sizes.content(piece)):
+        for block, length in enumerate(sizes):
             key = first + block
-            writer, asked = self._wrote.pop(key, None), self._asked.pop(key, None)
-            if self._checking:
-                self.present_bytes += length
-            elif length:
-                self.passed_bytes += length
-                if writer is not None:
-                    self._credit(writer, key, length)
-                elif asked is not None:
-                    self._open[key] = asked, length
-                    continue
-                else:
-                    # Downloaded, yet nobody was seen: events were lost, or the block survived
-                    # a failed piece. It may be anybody's, so it is nobody's.
-                    self._lost_bytes += length
-            self._several.discard(key)
+            writer = _NOBODY if writers is None else writers[block]
+            last_asked = _NOBODY if asked is None else asked[block]
+            if not length:
+                self._several.discard(key)
+            elif writer != _NOBODY:
+                self._several.discard(key)
+                self._credit(writer, key, length)
+            elif last_asked != _NOBODY:
+                self._open[key] = last_asked, length
+            elif self.is_estimated:
+                # Downloaded, yet nobody was seen, for events were lost: a report that comes now
+                # may belong to a copy that is long gone.
+                self._lost_bytes += length
+            else:
+                # The block survived a failed piece, or its report is late. It may be anybody's,
+                # so it is nobody's until it is reported.
+                self._doubtful[key] = length
 
     def _on_failed(self, piece: int) -> None:
         if piece in self._settled:
             self.forget_piece(piece)
             return
-        first = piece * self._width
+        writers, asked = self._wrote.pop(piece, None), self._asked.pop(piece, None)
+        self._forget_several(piece)
         for block, length in enumerate(self._sizes.content(piece)):
-            key = first + block
-            writer, asked = self._wrote.pop(key, None), self._asked.pop(key, None)
-            self._several.discard(key)
-            culprit = asked if writer is None else writer
-            if culprit is not None and length:
+            culprit = _NOBODY if writers is None else writers[block]
+            if culprit == _NOBODY and asked is not None:
+                culprit = asked[block]
+            if culprit != _NOBODY and length:
                 self.failed[culprit] += length
 
     def _on_dropped(self) -> None:
@@ -364,20 +411,41 @@ class TorrentMeter:
         self._asked.clear()
         self._several.clear()
 
+    def _forget_several(self, piece: int) -> None:
+        if self._several:
+            first = piece * self._width
+            self._several.difference_update(range(first, first + self._width))
+
+    @property
+    def _has_wire_padding(self) -> bool:
+        return self.layout.padding_on_wire and bool(self.layout.pads)
+
+    def _count_padding(self, piece: int, writers: list[int], sizes: list[int]) -> None:
+        for writer, whole, length in zip(writers, self._sizes.wire(piece), sizes, strict=True):
+            if length:
+                self.padding[writer] += whole - length
+
     def _credit(self, peer: int, key: int, length: int) -> None:
         piece, block = divmod(key, self._width)
         self.firm[peer] += length
-        if self.layout.padding_on_wire and self.layout.pads:
+        if self._has_wire_padding:
             self.padding[peer] += self._sizes.wire(piece)[block] - length
         self._credits.append(Credit(peer, piece, block, length))
 
-    def _key(self, piece: int, block: int) -> int:
-        if not (0 <= piece < self._pieces and 0 <= block < self._width):
-            raise ValueError(
-                f"block: got piece {piece} block {block}, want piece < {self._pieces}, "
-                f"block < {self._width}"
-            )
-        return piece * self._width + block
+    def _make_row(self, piece: int) -> list[int]:
+        return [_NOBODY] * len(self._sizes.wire(self._in_range(piece)))
+
+    def _content_of(self, piece: int, block: int) -> int:
+        sizes = self._sizes.content(self._in_range(piece))
+        if not 0 <= block < len(sizes):
+            raise self._out_of_range(piece, block)
+        return sizes[block]
+
+    def _out_of_range(self, piece: int, block: int) -> ValueError:
+        return ValueError(
+            f"block: got piece {piece} block {block}, want piece < {self._pieces}, "
+            f"block < {self._width}"
+        )
 
     def _in_range(self, piece: int) -> int:
         if not 0 <= piece < self._pieces:

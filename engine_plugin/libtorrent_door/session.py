@@ -5,7 +5,7 @@ counters. It counts nothing itself (that is the meter) and starts no thread of i
 """
 
 import ipaddress
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -57,6 +57,9 @@ class NoticeKind(StrEnum):
     ALERTS_DROPPED = "alerts_dropped"
 
 
+_CONNECTION_KINDS = {NoticeKind.CONNECTED, NoticeKind.DISCONNECTED}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notice:
     """Something that happened apart from blocks and pieces."""
@@ -98,6 +101,8 @@ class SessionOptions:
     """Whether to dial over uTP before TCP: kind to home uplinks, slower on a fast network."""
     upload_slots: int = 64
     """Peers served at the same time; n ≥ 1."""
+    tells_requests: bool = False
+    """Whether to tell ASKED events: of use only where write reports are lost."""
     web_seed_request_bytes: int = 4 * 1024 * 1024
     """Longest range asked of a web seed; n ≥ 16,384."""
 
@@ -111,12 +116,25 @@ class SessionOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PieceRead:
+    """The answer to `EngineSession.read_piece`."""
+
+    torrent: int
+    piece: int
+    data: bytes = field(repr=False)
+    """The piece, padding included; b"" on failure."""
+    error: str = ""
+    """Why it could not be read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Drained:
     """What the alert queue held, in queue order."""
 
     events: list[tuple[int, int, int, int, int]] = field(default_factory=list)
     """`meter.Event` tuples of all torrents."""
     notices: list[Notice] = field(default_factory=list)
+    reads: list[PieceRead] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,21 +182,34 @@ class EngineSession:
         """
         self.options = options
         params: Any = lt.session_params()
-        # The default backend loses write reports and, on a kill, data already reported verified.
-        params.disk_io_constructor = "mmap_disk_io_constructor"
+        # The only backend that reports every write, and before the piece's hash check: pread (the
+        # default) loses reports and, on a kill, data already reported verified; mmap loses the
+        # last ones now and then, and costs a third more time of the processor.
+        params.disk_io_constructor = "posix_disk_io_constructor"
         params.settings = _settings(options)
         try:
             self._session: Any = lt.session(params)
         except (RuntimeError, ValueError, KeyError) as error:
             raise SessionError(f"session: {error}") from error
         self.tiers = TierTable(self._session)
-        self._handles: list[Any] = []
+        self._handles: dict[int, Any] = {}
+        self._next_number = 0
         self._torrents: dict[bytes, int] = {}
         self._by_handle: dict[Any, int] = {}
         self._peers: dict[tuple[bytes, tuple[str, int]], int] = {}
         self._peer_keys: list[tuple[bytes, str]] = []
+        self._connected: dict[tuple[int, tuple[str, int]], int] = {}
+        """Number of the peer at the other end of a torrent's connection, until that ends."""
+        self._only_torrent: int | None = None
+        """The one torrent that was ever added; None when there are more, or none."""
         self._counters: SessionCounters | None = None
         self._handlers = self._make_handlers()
+        self._block_kinds = {
+            lt.block_finished_alert: int(EventKind.WRITTEN),
+            lt.block_uploaded_alert: int(EventKind.SENT),
+        }
+        if options.tells_requests:
+            self._block_kinds[lt.block_downloading_alert] = int(EventKind.ASKED)
 
     @property
     def listen_port(self) -> int:
@@ -232,16 +263,54 @@ class EngineSession:
                 params.flags |= flags.sequential_download
             if not uses_web_seeds:
                 params.url_seeds = []
+            # Before its first alert can be drained in another thread.
+            self._only_torrent = None
             handle = self._session.add_torrent(params)
         except (RuntimeError, ValueError) as error:
             raise SessionError(f"torrent: {error}") from error
-        self._handles.append(handle)
-        self._torrents[content] = len(self._handles) - 1
-        return len(self._handles) - 1
+        number, self._next_number = self._next_number, self._next_number + 1
+        self._handles[number] = handle
+        self._torrents[content] = number
+        if number == 0:
+            self._only_torrent = number
+        return number
 
-    def remove_torrent(self, torrent: int) -> None:
-        """Stops a torrent; its files stay, its number is not used again."""
-        self._session.remove_torrent(self._handles[torrent])
+    def remove_torrent(self, torrent: int, *, deletes_files: bool = False) -> None:
+        """Stops a torrent; its number is not used again.
+
+        Args:
+            torrent: Its number.
+            deletes_files: Whether its files go too; else they stay.
+        """
+        handle = self._handles.pop(torrent)
+        self._by_handle.pop(handle, None)
+        self._torrents = {key: kept for key, kept in self._torrents.items() if kept != torrent}
+        option = lt.session.delete_files if deletes_files else 0
+        self._session.remove_torrent(handle, option)
+
+    def want_piece(self, torrent: int, piece: int, deadline_ms: int) -> None:
+        """Asks for a piece within a time from now; nearer deadlines come first."""
+        self._handles[torrent].set_piece_deadline(piece, deadline_ms)
+
+    def forget_deadlines(self, torrent: int) -> None:
+        """Takes all deadlines of a torrent back."""
+        self._handles[torrent].clear_piece_deadlines()
+
+    def set_priorities(self, torrent: int, priorities: Mapping[int, int]) -> None:
+        """Sets priorities of pieces: 0 = not wanted, 4 = as usual, 7 = first."""
+        self._handles[torrent].prioritize_pieces(list(priorities.items()))
+
+    def read_piece(self, torrent: int, piece: int) -> None:
+        """Asks for the bytes of a piece that passed; the queue then holds a `PieceRead`."""
+        self._handles[torrent].read_piece(piece)
+
+    def add_web_seed(self, torrent: int, url: str) -> None:
+        """Lets a torrent download from a web seed (BEP 19) as well."""
+        self._handles[torrent].add_url_seed(url)
+
+    def remove_web_seed(self, torrent: int, url: str) -> None:
+        """Stops a torrent's downloads from a web seed and disconnects it."""
+        self._handles[torrent].remove_url_seed(url)
 
     def connect_peer(self, torrent: int, address: str, port: int) -> None:
         """Dials a peer; libtorrent acts at its next tick."""
@@ -259,11 +328,23 @@ class EngineSession:
     def drain(self) -> Drained:
         """Empties the alert queue. Call it at least every 100 ms while there is traffic."""
         drained = Drained()
-        handlers = self._handlers
+        append, handlers, numbers = drained.events.append, self._handlers, self._connected
+        block_kinds = self._block_kinds
         alerts = self._session.pop_alerts()
+        # Every attribute of an alert costs about half a microsecond: a block's are read here, once
+        # and no more than needed; whatever comes less often goes through the handlers.
         for alert in alerts:
-            handler = handlers.get(type(alert))
-            if handler is not None:
+            kind = block_kinds.get(type(alert))
+            if kind is not None:
+                torrent = self._only_torrent
+                if torrent is None:
+                    torrent = self._torrent_of(alert.handle)
+                connection = torrent, alert.ep
+                peer = numbers.get(connection)
+                if peer is None:
+                    peer = numbers[connection] = self._peer_of(alert.pid.to_bytes(), alert.ep)
+                append((kind, torrent, peer, alert.piece_index, alert.block_index))
+            elif handler := handlers.get(type(alert)):
                 handler(alert, drained)
         # An alert that outlives the next pop is a segmentation fault.
         alerts.clear()
@@ -274,10 +355,14 @@ class EngineSession:
         """Returns peer-id (20 bytes) and endpoint text of a peer's number."""
         return self._peer_keys[peer]
 
+    def find_peer(self, peer_id: bytes, endpoint: str) -> int | None:
+        """Returns the number of a (peer-id, endpoint) pair, or None if it was never seen."""
+        return self._peers.get((peer_id, split_endpoint(endpoint)))
+
     def peers(self) -> list[PeerSnapshot]:
         """Takes a snapshot of all connections; blocks on the network thread, so once a second."""
         snapshots = []
-        for torrent, handle in enumerate(self._handles):
+        for torrent, handle in list(self._handles.items()):
             if handle.is_valid():
                 snapshots += [self._snapshot(torrent, info) for info in handle.get_peer_info()]
         return snapshots
@@ -303,6 +388,7 @@ class EngineSession:
             more = self.drain()
             total.events.extend(more.events)
             total.notices.extend(more.notices)
+            total.reads.extend(more.reads)
         return self._counters, total
 
     def set_limits(self, *, upload_limit: int, download_limit: int) -> None:
@@ -313,7 +399,7 @@ class EngineSession:
 
     def flush(self) -> None:
         """Asks libtorrent to write what it holds."""
-        for handle in self._handles:
+        for handle in list(self._handles.values()):
             if handle.is_valid():
                 handle.flush_cache()
 
@@ -330,9 +416,6 @@ class EngineSession:
     def _make_handlers(self) -> dict[type[Any], Callable[[Any, Drained], None]]:
         note, kinds = self._note, NoticeKind
         return {
-            lt.block_downloading_alert: self._block(EventKind.ASKED),
-            lt.block_finished_alert: self._block(EventKind.WRITTEN),
-            lt.block_uploaded_alert: self._block(EventKind.SENT),
             lt.piece_finished_alert: self._on_piece_finished,
             lt.hash_failed_alert: self._on_hash_failed,
             lt.state_changed_alert: self._on_state_changed,
@@ -340,6 +423,7 @@ class EngineSession:
             lt.torrent_finished_alert: self._on_finished,
             lt.alerts_dropped_alert: self._on_dropped,
             lt.session_stats_alert: self._on_stats,
+            lt.read_piece_alert: self._on_read,
             lt.listen_succeeded_alert: note(kinds.LISTENING),
             lt.listen_failed_alert: note(kinds.LISTEN_FAILED),
             lt.peer_connect_alert: note(kinds.CONNECTED),
@@ -352,22 +436,6 @@ class EngineSession:
             lt.torrent_error_alert: note(kinds.TORRENT_FAILED),
         }
 
-    def _block(self, kind: EventKind) -> Callable[[Any, Drained], None]:
-        number = int(kind)
-
-        def copy_block(alert: Any, drained: Drained) -> None:
-            drained.events.append(
-                (
-                    number,
-                    self._torrent_of(alert.handle),
-                    self._peer_of(alert.pid.to_bytes(), alert.ep),
-                    alert.piece_index,
-                    alert.block_index,
-                )
-            )
-
-        return copy_block
-
     def _note(self, kind: NoticeKind) -> Callable[[Any, Drained], None]:
         def copy_notice(alert: Any, drained: Drained) -> None:
             torrent, peer = ALL_TORRENTS, NO_PEER
@@ -375,6 +443,9 @@ class EngineSession:
                 torrent = self._torrent_of(alert.handle)
             if isinstance(alert, lt.peer_alert):
                 peer = self._peer_of(alert.pid.to_bytes(), alert.ep)
+                if kind in _CONNECTION_KINDS:
+                    # Another peer may be met at this endpoint from here on.
+                    self._connected.pop((torrent, alert.ep), None)
             drained.notices.append(
                 Notice(kind=kind, torrent=torrent, peer=peer, text=alert.message())
             )
@@ -410,6 +481,18 @@ class EngineSession:
     def _on_dropped(self, alert: Any, drained: Drained) -> None:
         drained.events.append((EventKind.DROPPED, ALL_TORRENTS, NO_PEER, 0, 0))
         drained.notices.append(Notice(kind=NoticeKind.ALERTS_DROPPED, text=alert.message()))
+
+    def _on_read(self, alert: Any, drained: Drained) -> None:
+        failed = alert.error.value() != 0
+        drained.reads.append(
+            PieceRead(
+                torrent=self._torrent_of(alert.handle),
+                piece=int(alert.piece),
+                # The buffer belongs to the alert: it is copied before the next pop.
+                data=b"" if failed else bytes(alert.buffer),
+                error=alert.error.message() if failed else "",
+            )
+        )
 
     def _on_stats(self, alert: Any, _: Drained) -> None:
         values = alert.values
