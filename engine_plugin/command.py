@@ -17,10 +17,16 @@ from typing import Annotated, Any
 import structlog
 import typer
 
-from engine_plugin.config import EngineConfig, load_entitlement, load_terms, parse_endpoint
+from engine_plugin.config import (
+    ContentOptions,
+    EngineConfig,
+    load_entitlement,
+    load_terms,
+    parse_endpoint,
+)
+from engine_plugin.engine import Engine
 from engine_plugin.errors import ContentError, EngineError
 from engine_plugin.key_files import read_seed
-from engine_plugin.plugin import EnginePlugin
 from engine_plugin.state_report import describe_spool, describe_state
 from engine_plugin.torrents import TorrentFile, make_torrent, read_torrent
 from ledger.evidence.keys import public_key_of
@@ -101,24 +107,25 @@ def seed(
             folder = path.resolve().parent
             if torrent_out is not None:
                 _write_torrent(torrent_out, described)
-        config = EngineConfig(
-            torrent=described,
+        options = ContentOptions(
             save_path=folder,
             is_complete=True,
+            peers=[parse_endpoint(text, "--peer") for text in peer or []],
+            uses_web_seeds=False,
+        )
+        config = EngineConfig(
             listen=parse_endpoint(listen, "--listen"),
             receipt_port=receipt_port,
             state_path=state,
             terms=None if terms is None else load_terms(terms),
             account_path=account_key,
-            peers=[parse_endpoint(text, "--peer") for text in peer or []],
             upload_limit=upload_limit,
             download_limit=download_limit,
-            uses_web_seeds=False,
             discovers=discover,
             dials_utp=not listen.startswith(_LOOPBACK_PREFIXES) if utp is None else utp,
             parent_pid=os.getppid() if die_with_parent else parent_pid,
         )
-        _run(config, as_json=as_json)
+        _run(config, [(described, options)], as_json=as_json)
 
 
 @app.command()
@@ -159,28 +166,28 @@ def view(
             save.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ContentError(f"{save}: {error.strerror}") from None
-        config = EngineConfig(
-            torrent=described,
+        options = ContentOptions(
             save_path=save,
-            is_complete=False,
+            peers=[parse_endpoint(text, "--peer") for text in peer or []],
+            uses_web_seeds=web_seeds,
+            is_sequential=sequential,
+            entitlement=None if entitlement is None else load_entitlement(entitlement),
+        )
+        config = EngineConfig(
             listen=parse_endpoint(listen, "--listen"),
             receipt_port=receipt_port,
             state_path=state,
             terms=None if no_entitlement or terms is None else load_terms(terms),
             account_path=account_key,
-            entitlement=None if entitlement is None else load_entitlement(entitlement),
             entitlement_url=entitlement_url,
-            peers=[parse_endpoint(text, "--peer") for text in peer or []],
             upload_limit=upload_limit,
             download_limit=download_limit,
-            uses_web_seeds=web_seeds,
             discovers=discover,
             dials_utp=not listen.startswith(_LOOPBACK_PREFIXES) if utp is None else utp,
-            is_sequential=sequential,
             allows_local_web_seeds=allow_local_web_seeds or listen.startswith(_LOOPBACK_PREFIXES),
             parent_pid=os.getppid() if die_with_parent else parent_pid,
         )
-        _run(config, as_json=as_json)
+        _run(config, [(described, options)], as_json=as_json)
 
 
 @app.command("torrent")
@@ -292,22 +299,33 @@ class _Failures:
             raise typer.Exit(1) from None
 
 
-def _run(config: EngineConfig, *, as_json: bool) -> None:
-    asyncio.run(_run_until_stopped(config, as_json=as_json))
+def _run(
+    config: EngineConfig, contents: list[tuple[TorrentFile, ContentOptions]], *, as_json: bool
+) -> None:
+    asyncio.run(_run_until_stopped(config, contents, as_json=as_json))
 
 
-async def _run_until_stopped(config: EngineConfig, *, as_json: bool) -> None:
+async def _run_until_stopped(
+    config: EngineConfig, contents: list[tuple[TorrentFile, ContentOptions]], *, as_json: bool
+) -> None:
     def emit(event: str, **fields: Any) -> None:
         if as_json:
             _print({"event": event, **fields})
         elif event != "progress":
             typer.echo(f"{event}: " + " ".join(f"{key}={value}" for key, value in fields.items()))
 
-    plugin = EnginePlugin(config, emit)
+    engine = Engine(config, emit)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, plugin.request_stop)
-    await plugin.run()
+        loop.add_signal_handler(number, engine.request_stop)
+    await engine.start()
+    try:
+        for torrent, options in contents:
+            await engine.add(torrent, options)
+        engine.announce()
+        await engine.wait_for_stop()
+    finally:
+        await engine.stop()
 
 
 def _print(answer: dict[str, Any]) -> None:

@@ -1,11 +1,10 @@
-"""What one engine run is told: checked once, before anything starts."""
+"""What an engine and its contents are told: checked once, before anything starts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from engine_plugin.errors import EngineError
-from engine_plugin.torrents import TorrentFile
 from engine_plugin.wire import Endpoint, pack_address
 from ledger.evidence.encoding import Signed
 from ledger.evidence.entitlement import ENTITLEMENT, Entitlement
@@ -21,39 +20,48 @@ class ConfigError(EngineError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:
-    """One torrent, one role, one state directory."""
+    """One engine: a session, a state directory, and whose terms it works under."""
 
-    torrent: TorrentFile
-    save_path: Path
-    """Folder that holds, or will hold, the torrent's name."""
-    is_complete: bool
-    """Whether the content is here already."""
     listen: Endpoint
     """Where BitTorrent connections are taken; port 0 lets the system choose."""
+    state_path: Path
+    terms: Signed[Terms] | None = None
+    """None: plain swarms; bytes are metered and nothing is signed."""
     receipt_port: int = 0
     """Port of the side channel on the same address; 0 lets the system choose."""
-    state_path: Path
-    terms: Signed[Terms] | None
-    """None: a plain swarm; bytes are metered and nothing is signed."""
     account_path: Path | None = None
-    entitlement: Signed[Entitlement] | None = None
     entitlement_url: str | None = None
-    peers: Sequence[Endpoint] = ()
     upload_limit: int = 0
     """Bytes per second; 0 = unlimited."""
     download_limit: int = 0
     """Bytes per second; 0 = unlimited."""
-    uses_web_seeds: bool = True
     discovers: bool = False
     """Whether to use DHT, local discovery, port mapping and trackers."""
     dials_utp: bool = True
     """Whether to dial peers over uTP before TCP."""
-    is_sequential: bool = False
     allows_local_web_seeds: bool = False
     parent_pid: int | None = None
     """Stop when this process is gone."""
     stop_seconds: float = 8.0
     """Longest time a clean stop may take."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContentOptions:
+    """How one torrent of an engine is served or fetched."""
+
+    save_path: Path
+    """Folder that holds, or will hold, the torrent's name."""
+    is_complete: bool = False
+    """Whether the content is here already."""
+    peers: Sequence[Endpoint] = ()
+    """Peers to dial, and to dial again when they are lost."""
+    uses_web_seeds: bool = True
+    """Whether to fetch from the torrent's own web seeds."""
+    is_sequential: bool = False
+    entitlement: Signed[Entitlement] | None = None
+    stream_id: bytes | None = None
+    """32 bytes: receipts and viewing time accrue to this id over all its torrents."""
 
 
 def parse_endpoint(text: str, field: str) -> Endpoint:

@@ -3,6 +3,8 @@
 Not here: fetching them (`collector`), caps (the contract applies them).
 """
 
+from collections.abc import Set as AbstractSet
+
 from engine_plugin.spool import Spool
 from engine_plugin.wire import ReceiptVerdict
 from ledger.evidence.encoding import Signed
@@ -18,7 +20,7 @@ def judge_entitlement(
     terms: Signed[Terms],
     *,
     session_key: bytes,
-    content_ids: frozenset[bytes],
+    content_ids: AbstractSet[bytes],
 ) -> ReceiptVerdict:
     """Tell whether an entitlement is by these terms, for this key and for this content."""
     entitlement = signed.value

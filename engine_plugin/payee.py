@@ -8,6 +8,7 @@ Not here: rates and cut-offs, bundles (`bundler`), the payable rule (a contract'
 """
 
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 
 from engine_plugin.entitlements import covers_epoch, judge_entitlement
 from engine_plugin.spool import Spool, SpoolError
@@ -38,7 +39,7 @@ class PayeeDesk:
         spool: Spool,
         session_seed: bytes,
         session_key: bytes,
-        content_ids: frozenset[bytes],
+        content_ids: AbstractSet[bytes],
         ledger_ms: Callable[[], int | None],
         sent_bytes: Callable[[bytes], int],
     ) -> None:
@@ -49,7 +50,7 @@ class PayeeDesk:
             spool: Where receipts become durable.
             session_seed: Our private seed; signs acknowledgements.
             session_key: Our key: the payee.
-            content_ids: What we serve.
+            content_ids: Ids of the contents and streams we serve; may grow.
             ledger_ms: Ledger time in milliseconds, None while unknown.
             sent_bytes: Content bytes ever handed to a session key's connections.
         """

@@ -3,16 +3,14 @@
 Figures come from the journal and the spool, so they are what a restart would find.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from engine_plugin.identity import parse_handshake
 from engine_plugin.journal import MeterJournal
 from engine_plugin.journal_records import JournalTotals, Source
-from engine_plugin.lanes import ReceiptLanes
+from engine_plugin.ledger_side import LedgerSide
 from engine_plugin.libtorrent_door import PeerSnapshot
-from engine_plugin.spool import Spool
 
 PEERS_SHOWN_MAX = 200
 
@@ -43,16 +41,18 @@ class ProgressTeller:
 
     journal: MeterJournal
     session_id: bytes
-    content_bytes: int
-    lanes: ReceiptLanes | None = None
-    spool: Spool | None = None
-    is_connected: Callable[[bytes], bool] | None = None
+    ledger: LedgerSide | None = None
     last_s: float = 0.0
     last_down_bytes: int = 0
     last_up_bytes: int = 0
 
     def describe(
-        self, snapshots: tuple[PeerSnapshot, ...], *, epoch: int | None, now_s: float
+        self,
+        snapshots: tuple[PeerSnapshot, ...],
+        *,
+        content_bytes: int,
+        epoch: int | None,
+        now_s: float,
     ) -> dict[str, Any]:
         """Return the fields of a progress event.
 
@@ -66,7 +66,7 @@ class ProgressTeller:
         passed_s = now_s - self.last_s
         is_first = not self.last_s
         fields |= {
-            "content_bytes": self.content_bytes,
+            "content_bytes": content_bytes,
             "epoch": epoch,
             "down_bytes_per_s": 0 if is_first else int((down - self.last_down_bytes) / passed_s),
             "up_bytes_per_s": (
@@ -75,28 +75,13 @@ class ProgressTeller:
             "peers": self._describe_peers(snapshots),
         }
         self.last_s, self.last_down_bytes, self.last_up_bytes = now_s, down, totals.sent_bytes
-        return fields | self.describe_receipts()
-
-    def describe_receipts(self) -> dict[str, Any]:
-        """Return what was signed and what came in, by the newest receipt of every lane."""
-        if self.lanes is None or self.spool is None:
-            return {}
-        sums = self.lanes.sum_bytes()
-        return {
-            "receipts_out": {
-                "p2p_bytes": sums.p2p_bytes,
-                "cdn_bytes": sums.cdn_bytes,
-                "unacknowledged_lanes": sums.unacknowledged_lanes,
-            },
-            "receipts_in": {"p2p_bytes": self.spool.total_bytes()},
-        }
+        return fields | (self.ledger.describe() if self.ledger is not None else {})
 
     def _describe_peers(self, snapshots: tuple[PeerSnapshot, ...]) -> list[dict[str, Any]]:
         connected = {(snapshot.peer_id, snapshot.endpoint): snapshot for snapshot in snapshots}
         rows: list[dict[str, Any]] = []
-        for peer in self.journal.list_peers():
-            if peer.session_id != self.session_id:
-                continue
+        is_connected = None if self.ledger is None else self.ledger.exchange.is_connected
+        for peer in self.journal.list_peers(session_id=self.session_id):
             snapshot = connected.get((peer.peer.peer_id, peer.peer.endpoint))
             hint = None if snapshot is None else parse_handshake(snapshot.client)
             key = peer.public_key or (None if hint is None else hint.public_key)
@@ -107,7 +92,7 @@ class ProgressTeller:
                     "key": None if key is None else key.hex(),
                     "attested": peer.public_key is not None,
                     "connected": snapshot is not None,
-                    "has_channel": bool(key and self.is_connected and self.is_connected(key)),
+                    "has_channel": bool(key and is_connected and is_connected(key)),
                     "down_bytes": peer.firm_bytes,
                     "up_bytes": peer.sent_bytes,
                 }

@@ -6,6 +6,7 @@ compares the meters with libtorrent's own counters. It signs nothing; whoever si
 journal. If the journal refuses, metering goes on in memory and the batch is written later.
 """
 
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -23,9 +24,15 @@ from engine_plugin.journal_records import (
     Source,
     TorrentGauges,
 )
-from engine_plugin.libtorrent_door import EngineSession, Notice, NoticeKind, PeerSnapshot
+from engine_plugin.libtorrent_door import (
+    EngineSession,
+    Notice,
+    NoticeKind,
+    PeerSnapshot,
+    PieceRead,
+)
 from engine_plugin.libtorrent_door.session import ALL_TORRENTS, Drained
-from engine_plugin.meter import Credit, TorrentMeter
+from engine_plugin.meter import Credit, EventKind, TorrentMeter
 from engine_plugin.torrents import TorrentFile
 
 GRACE_SECONDS = 2.0
@@ -51,6 +58,8 @@ class _Metered:
     unsaved: list[Credit] = field(default_factory=list)
     looked_at: int = 0
     touched: set[int] = field(default_factory=set)
+    web_seeds: list[str] = field(default_factory=list)
+    """Every web seed it was ever given."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,10 +73,16 @@ class StepResult:
     """Whether a batch was made durable."""
     journal_error: str | None = None
     """Why the batch could not be written; it is kept and tried again."""
+    pieces: tuple[tuple[int, int, int], ...] = ()
+    """(`EventKind` PASSED, FAILED or CHECKING, torrent, piece), in queue order."""
+    reads: tuple[PieceRead, ...] = ()
 
 
 class MeterPump:
-    """Owns the session's alert queue. Call its methods from one thread."""
+    """Owns the session's alert queue.
+
+    `step` runs in one thread; `add` and `remove` may be called from others and wait for it.
+    """
 
     def __init__(
         self,
@@ -91,52 +106,90 @@ class MeterPump:
         """The last snapshot of connections; replaced as a whole, safe to read from any thread."""
         self._current_epoch = current_epoch
         self._clock = clock
+        self._lock = threading.RLock()
         self._torrents: dict[int, _Metered] = {}
+        self._retired_sent: defaultdict[int, int] = defaultdict(int)
+        self._retired_metered = self._retired_padding = 0
         self._sources: dict[int, tuple[Source, str]] = {}
         self._next_poll = self._next_commit = self._next_gauges = clock()
 
-    def add(self, torrent: TorrentFile, number: int) -> None:
-        """Meters a torrent of the session; call it before the next step.
+    def add(
+        self, torrent: TorrentFile, start: Callable[[], int], *, scope_id: bytes | None = None
+    ) -> int:
+        """Starts a torrent and meters it from its first alert on.
 
         Args:
             torrent: The torrent file's facts.
-            number: What `EngineSession.add_torrent` returned for it.
+            start: Adds it to the session and returns its number; called with the queue at rest.
+            scope_id: The stream it is part of, if it is.
+
+        Returns:
+            The torrent's number in the session.
+
+        Raises:
+            JournalError: It cannot be journalled; it was not started.
+            SessionError: It cannot be started.
         """
-        self._torrents[number] = _Metered(
-            torrent=torrent,
-            journal_id=self.journal.add_torrent(
+        with self._lock:
+            journal_id = self.journal.add_torrent(
                 content_id=torrent.content_id,
                 name=torrent.name,
                 content_bytes=torrent.content_bytes,
-            ),
-            meter=TorrentMeter(torrent.layout),
-        )
+                scope_id=scope_id,
+            )
+            number = start()
+            self._torrents[number] = _Metered(
+                torrent=torrent,
+                journal_id=journal_id,
+                meter=TorrentMeter(torrent.layout),
+                web_seeds=list(torrent.web_seeds),
+            )
+            return number
 
-    def remove(self, number: int) -> StepResult:
+    def note_web_seed(self, number: int, url: str) -> None:
+        """Takes note of a web seed that a torrent is given later; call it before it is used."""
+        web_seeds = self._torrents[number].web_seeds
+        if url not in web_seeds:
+            web_seeds.append(url)
+
+    def remove(self, number: int, *, deletes_files: bool = False) -> StepResult:
         """Ends a torrent: decides what is pending, makes it durable, removes it from the session.
 
         On a journal error nothing is removed; the caller may try again.
         """
-        self._take(self.session.drain(), commit=False)
-        self._torrents[number].meter.settle_pending()
-        result = self.commit()
-        if result.journal_error is None:
-            self.session.remove_torrent(number)
-            del self._torrents[number]
-        return result
+        with self._lock:
+            before = self._take(self.session.drain(), commit=False)
+            metering = self._torrents[number]
+            metering.meter.settle_pending()
+            metering.touched.update(metering.meter.sent)
+            last = _join(before, self.commit())
+            if last.journal_error is None:
+                metered, padding = self._metered_bytes(number)
+                self._retired_metered += metered
+                self._retired_padding += padding
+                self.session.remove_torrent(number, deletes_files=deletes_files)
+                del self._torrents[number]
+                for peer, count in metering.meter.sent.items():
+                    self._retired_sent[peer] += count
+                self.journal.retire_torrent(metering.journal_id)
+            return last
 
     def meter(self, number: int) -> TorrentMeter:
         """Returns the meter of a torrent, to read its totals."""
         return self._torrents[number].meter
 
-    def sent_bytes(self, number: int, peer: PeerKey) -> int:
+    def sent_bytes(self, peer: PeerKey) -> int:
         """Returns content bytes handed to a connection's send buffer: no claim may exceed it."""
-        meter = self._torrents[number].meter
-        return sum(
-            count
-            for index, count in list(meter.sent.items())
-            if self.session.peer_key(index) == peer
-        )
+        index = self.session.find_peer(*peer)
+        if index is None:
+            return 0
+        meters = [metering.meter for metering in list(self._torrents.values())]
+        return sum((meter.sent.get(index, 0) for meter in meters), self._retired_sent[index])
+
+    def is_settled(self, number: int) -> bool:
+        """Says whether all that a torrent received is decided and durable."""
+        metering = self._torrents[number]
+        return not metering.meter.pending_bytes and not metering.unsaved
 
     def firm_bytes(self, number: int) -> dict[Source, int]:
         """Returns a torrent's firm content bytes by source, durable or not yet."""
@@ -148,11 +201,13 @@ class MeterPump:
     def step(self, timeout_ms: int = 100) -> StepResult:
         """Waits for alerts, meters them and makes credits durable when it is time to."""
         self.session.wait(timeout_ms)
-        return self._take(self.session.drain(), commit=False)
+        with self._lock:
+            return self._take(self.session.drain(), commit=False)
 
     def commit(self) -> StepResult:
         """Drains what there is and makes all credits durable now."""
-        return self._take(self.session.drain(), commit=True)
+        with self._lock:
+            return self._take(self.session.drain(), commit=True)
 
     def audit(self) -> SessionAudit | None:
         """Compares the meters with libtorrent's counters and journals the difference.
@@ -163,22 +218,15 @@ class MeterPump:
         Returns:
             The figures, or None if libtorrent did not answer in time.
         """
-        counters, drained = self.session.read_counters()
-        self._take(drained, commit=True)
+        with self._lock:
+            counters, drained = self.session.read_counters()
+            self._take(drained, commit=True)
         if counters is None:
             return None
-        metered = mixed_padding = 0
-        for number, metering in self._torrents.items():
-            meter = metering.meter
-            if metering.torrent.web_seeds:
-                mixed_padding += meter.layout.mixed_padding_bytes
-            metered += meter.passed_bytes
-            # Peers send the padding inside a block; a web seed is never asked for it.
-            metered += sum(
-                count
-                for peer, count in meter.padding.items()
-                if self._source_of(number, peer)[0] is Source.P2P
-            )
+        metered, mixed_padding = self._retired_metered, self._retired_padding
+        for number in list(self._torrents):
+            more, padding = self._metered_bytes(number)
+            metered, mixed_padding = metered + more, mixed_padding + padding
         audit = SessionAudit(
             recv_payload_bytes=counters.recv_payload_bytes,
             redundant_bytes=counters.redundant_bytes,
@@ -194,6 +242,19 @@ class MeterPump:
         self.journal.record_audit(audit)
         return audit
 
+    def _metered_bytes(self, number: int) -> tuple[int, int]:
+        """Returns passed bytes with their padding, and what a web seed's duplicates hide of it."""
+        metering = self._torrents[number]
+        meter = metering.meter
+        # Peers send the padding inside a block; a web seed is never asked for it.
+        padding = sum(
+            count
+            for peer, count in meter.padding.items()
+            if self._source_of(number, peer)[0] is Source.P2P
+        )
+        mixed = meter.layout.mixed_padding_bytes if metering.web_seeds else 0
+        return meter.passed_bytes + padding, mixed
+
     def finish(self, *, grace_seconds: float = GRACE_SECONDS) -> StepResult:
         """Ends metering: pauses the session, drains through the grace, decides what is pending.
 
@@ -204,21 +265,12 @@ class MeterPump:
         self.session.pause()
         self.session.flush()
         deadline = self._clock() + grace_seconds
-        notices: list[Notice] = []
-        credited = 0
+        total = StepResult(notices=(), credited_bytes=0, committed=False)
         while (left := deadline - self._clock()) > 0:
-            result = self.step(min(100, int(left * 1000) + 1))
-            notices.extend(result.notices)
-            credited += result.credited_bytes
+            total = _join(total, self.step(min(100, int(left * 1000) + 1)))
         for metering in self._torrents.values():
             metering.meter.settle_pending()
-        last = self.commit()
-        return StepResult(
-            notices=(*notices, *last.notices),
-            credited_bytes=credited + last.credited_bytes,
-            committed=last.committed,
-            journal_error=last.journal_error,
-        )
+        return _join(total, self.commit())
 
     def _take(self, drained: Drained, *, commit: bool) -> StepResult:
         self._feed(drained)
@@ -242,6 +294,12 @@ class MeterPump:
             credited_bytes=credited,
             committed=committed,
             journal_error=error,
+            pieces=tuple(
+                (kind, torrent, piece)
+                for kind, torrent, _, piece, _ in drained.events
+                if kind in _PIECE_KINDS
+            ),
+            reads=tuple(drained.reads),
         )
 
     def _feed(self, drained: Drained) -> None:
@@ -347,19 +405,36 @@ class MeterPump:
         """
         if peer not in self._sources:
             _, endpoint = self.session.peer_key(peer)
-            torrent = self._torrents[number].torrent
-            literal = [url for url in torrent.web_seeds if _endpoint_of(url) == endpoint]
+            web_seeds = self._torrents[number].web_seeds
+            literal = [url for url in web_seeds if _endpoint_of(url) == endpoint]
             self._sources[peer] = (Source.CDN, literal[0]) if literal else (Source.P2P, "")
         return self._sources[peer]
 
     def _url_of(self, number: int, endpoint: str) -> str:
         """Returns which web seed's URL an address belongs to, or "" when it cannot be told."""
         metering = self._torrents.get(number)
-        web_seeds = metering.torrent.web_seeds if metering else ()
+        web_seeds = metering.web_seeds if metering else []
         for url in web_seeds:
             if _endpoint_of(url) == endpoint:
                 return url
         return web_seeds[0] if len(web_seeds) == 1 else ""
+
+
+_PIECE_KINDS = frozenset(
+    {int(kind) for kind in (EventKind.PASSED, EventKind.FAILED, EventKind.CHECKING)}
+)
+
+
+def _join(first: StepResult, second: StepResult) -> StepResult:
+    """Returns two steps as one; whether it is durable is the second's word."""
+    return StepResult(
+        notices=(*first.notices, *second.notices),
+        credited_bytes=first.credited_bytes + second.credited_bytes,
+        committed=second.committed,
+        journal_error=second.journal_error,
+        pieces=(*first.pieces, *second.pieces),
+        reads=(*first.reads, *second.reads),
+    )
 
 
 def _gauges_of(metering: _Metered) -> TorrentGauges:

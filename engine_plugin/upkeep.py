@@ -1,4 +1,4 @@
-"""Keeps what an engine needs from outside fresh: the ledger's clock and its own entitlement.
+"""Keeps what an engine needs from outside fresh: the ledger's clock and its own entitlements.
 
 Both loops run for as long as the engine does and survive every failure of the other side; until
 they succeed, bytes are metered and wait unsigned.
@@ -9,6 +9,8 @@ Not here: what a reading or an entitlement must satisfy (`ledger_clock`, `entitl
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 
 from engine_plugin.collector import (
     Collector,
@@ -35,8 +37,16 @@ Fail = Callable[[str, str], None]
 """Takes where something failed, and how."""
 
 
+@dataclass(slots=True)
+class _Asking:
+    """When a scope's entitlement is next looked at."""
+
+    next_s: float = 0.0
+    failures: int = 0
+
+
 class Upkeep:
-    """The clock and the entitlement of one run."""
+    """The clock and the entitlements of one run."""
 
     def __init__(
         self,
@@ -44,9 +54,7 @@ class Upkeep:
         clock: LedgerClock,
         collector: Collector,
         entitlements: OwnEntitlements,
-        given: Signed[Entitlement] | None,
         binding: Signed[Binding],
-        content_id: bytes,
         announce: Callable[[], None],
         emit: Emit,
         fail: Fail,
@@ -54,9 +62,9 @@ class Upkeep:
         self._clock = clock
         self._collector = collector
         self._entitlements = entitlements
-        self._given = given
         self._binding = binding
-        self._content_id = content_id
+        self._scopes: dict[bytes, _Asking] = {}
+        self._wake = asyncio.Event()
         self._announce = announce
         self._emit = emit
         self._fail = fail
@@ -77,29 +85,43 @@ class Upkeep:
                 self._fail("clock", str(error))
             await asyncio.sleep(wait_s)
 
-    async def keep_entitlement(self) -> None:
-        """Take the given entitlement, then ask for one whenever one is wanting."""
-        if self._given is not None:
-            self._take(self._given)
-        failures = 0
-        while self._collector.can_entitle:
-            wait_s = ENTITLEMENT_RETRY_S
-            if self._entitlements.is_wanting(self._content_id, self._ledger_s()):
-                try:
-                    is_taken = self._take(
-                        await self._collector.fetch_entitlement(self._binding, self._content_id)
-                    )
-                except (CollectorUnavailableError, CollectorRefusedError) as error:
-                    self._fail("entitlement", str(error))
-                    is_taken = False
-                failures = 0 if is_taken else min(failures + 1, _DOUBLINGS_MAX)
-                wait_s = min(ENTITLEMENT_RETRY_S * 2**failures, ENTITLEMENT_RETRY_MOST_S)
-            await asyncio.sleep(wait_s)
+    def watch(self, scope_id: bytes, given: Signed[Entitlement] | None) -> None:
+        """Take the given entitlement for a content or stream, and keep asking for fresh ones."""
+        if given is not None:
+            self._take(given, scope_id)
+        if scope_id not in self._scopes:
+            self._scopes[scope_id] = _Asking()
+            self._wake.set()
 
-    def _take(self, signed: Signed[Entitlement]) -> bool:
+    async def keep_entitlements(self) -> None:
+        """Ask for an entitlement whenever one is wanting, until cancelled."""
+        while self._collector.can_entitle:
+            self._wake.clear()
+            for scope_id, asking in list(self._scopes.items()):
+                if time.monotonic() >= asking.next_s:
+                    await self._ask(scope_id, asking)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(ENTITLEMENT_RETRY_S):
+                    await self._wake.wait()
+
+    async def _ask(self, scope_id: bytes, asking: "_Asking") -> None:
+        wait_s = ENTITLEMENT_RETRY_S
+        if self._entitlements.is_wanting(scope_id, self._ledger_s()):
+            try:
+                is_taken = self._take(
+                    await self._collector.fetch_entitlement(self._binding, scope_id), scope_id
+                )
+            except (CollectorUnavailableError, CollectorRefusedError) as error:
+                self._fail("entitlement", str(error))
+                is_taken = False
+            asking.failures = 0 if is_taken else min(asking.failures + 1, _DOUBLINGS_MAX)
+            wait_s = min(ENTITLEMENT_RETRY_S * 2**asking.failures, ENTITLEMENT_RETRY_MOST_S)
+        asking.next_s = time.monotonic() + wait_s
+
+    def _take(self, signed: Signed[Entitlement], scope_id: bytes) -> bool:
         is_known = any(signed.digest == known.digest for known in self._entitlements.all)
         try:
-            verdict = self._entitlements.take(signed, self._content_id)
+            verdict = self._entitlements.take(signed, scope_id)
         except EngineError as error:
             self._fail("entitlement", str(error))
             return False

@@ -11,6 +11,7 @@ from engine_plugin.libtorrent_door.session import (
     Notice,
     NoticeKind,
     PeerSnapshot,
+    PieceRead,
     SessionCounters,
     SessionOptions,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "Notice",
     "NoticeKind",
     "PeerSnapshot",
+    "PieceRead",
     "SessionCounters",
     "SessionOptions",
     "TorrentFile",

@@ -17,7 +17,8 @@ import pytest
 
 from engine_plugin.errors import SessionError
 from engine_plugin.identity import format_handshake, make_peer_id, parse_handshake
-from engine_plugin.journal import MeterJournal, read_peers, read_totals
+from engine_plugin.journal import MeterJournal
+from engine_plugin.journal_reading import read_peers, read_totals
 from engine_plugin.journal_records import PeerKey, Source
 from engine_plugin.libtorrent_door import EngineSession, NoticeKind, SessionOptions
 from engine_plugin.libtorrent_door.session import ALL_TORRENTS, UNKNOWN_TORRENT, split_endpoint
@@ -108,8 +109,7 @@ class Node:
 
     def add(self, torrent: TorrentFile, **options: object) -> None:
         add: Any = self.session.add_torrent
-        self.number = add(torrent.data, self.state, **options)
-        self.pump.add(torrent, self.number)
+        self.number = self.pump.add(torrent, lambda: add(torrent.data, self.state, **options))
 
     def step(self) -> None:
         self.notices += [notice.kind for notice in self.pump.step(20).notices]
@@ -216,7 +216,7 @@ def test_two_leechers_a_seeder_and_a_web_seed_account_for_every_content_byte(
         # What the seeder handed out bounds what the leecher may claim.
         peer_id = make_peer_id(leecher.key, leecher.session_id)
         sent = sum(
-            seeder.pump.sent_bytes(seeder.number, key)
+            seeder.pump.sent_bytes(key)
             for row in seeder.journal.list_peers()
             if (key := row.peer).peer_id == peer_id
         )
@@ -302,8 +302,9 @@ _LEECHER = """
     journal = MeterJournal(state / "meter.db")
     journal.start_run(session_id=session_id, session_key=key, started_at_ms=1)
     pump = MeterPump(session, journal, current_epoch=lambda: 1)
-    number = session.add_torrent(torrent.data, state, peers=[(address, port)])
-    pump.add(torrent, number)
+    number = pump.add(
+        torrent, lambda: session.add_torrent(torrent.data, state, peers=[(address, port)])
+    )
     while True:
         result = pump.step(50)
         firm = sum(pump.meter(number).firm.values())

@@ -1,0 +1,509 @@
+"""One engine: a metered libtorrent session with any number of contents, and the accounting beside.
+
+This is the library's face; the program `swarmledger engine` is built on it. The meter's pump runs
+in a thread of its own; everything else runs in the event loop. Whatever fails in the accounting
+becomes an event and a log line, and the transfer goes on: it fails open.
+
+Not here: what exists only under a broadcaster's terms (`ledger_side`), what a torrent offers to
+its users (`content`).
+"""
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from typing import Any, Self
+
+import structlog
+
+from engine_plugin.config import ContentOptions, EngineConfig
+from engine_plugin.content import Content
+from engine_plugin.errors import EngineError, SessionError
+from engine_plugin.events import Emit, Event, EventHub
+from engine_plugin.identity import (
+    CLIENT_PREFIX,
+    SESSION_ID_SIZE,
+    format_handshake,
+    make_peer_id,
+)
+from engine_plugin.journal import MeterJournal
+from engine_plugin.journal_records import PeerKey, SessionAudit
+from engine_plugin.ledger_side import LedgerSide, Seeds
+from engine_plugin.libtorrent_door import (
+    EngineSession,
+    Notice,
+    NoticeKind,
+    SessionOptions,
+    TorrentFile,
+)
+from engine_plugin.orphan import OrphanWatch
+from engine_plugin.progress import ProgressTeller, describe_totals
+from engine_plugin.pump import MeterPump, StepResult
+from engine_plugin.state_dir import StateDir
+from engine_plugin.wire import Endpoint
+from ledger.evidence.keys import public_key_of
+
+TICK_S = 0.25
+PROGRESS_S = 1.0
+RECONNECT_S = 3.0
+LISTEN_TIMEOUT_S = 10.0
+STOP_GRACE_S = 1.0
+"""How long late write reports are awaited when the engine stops."""
+
+STOP_LINGER_S = 2.0
+"""How long a stopping engine waits for its peers' last receipts."""
+
+STOP_ORPHAN_S = 2.0
+"""Longest stop when the parent process is gone."""
+
+RESTART_S = 1.0
+FAILURE_REPEAT_S = 10.0
+"""How long the same failure is not told again."""
+
+BATCH_PAUSE_S = 0.02
+"""Between two drains of a busy alert queue: fewer, larger batches cost less."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Engine:
+    """A running engine; use it as an asynchronous context manager, from one event loop."""
+
+    def __init__(self, config: EngineConfig, emit: Emit | None = None) -> None:
+        """Bind an engine; nothing starts yet.
+
+        Args:
+            config: What it works with.
+            emit: Takes every event at once, in the event loop's thread; see also `events`.
+        """
+        self.contents: dict[int, Content] = {}
+        """What it serves or fetches, by number."""
+        self.ledger: LedgerSide | None = None
+        """The accounting, or None without terms."""
+        self._config = config
+        self._hub = EventHub(emit)
+        self._pump_stops = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._orphan = OrphanWatch(config.parent_pid)
+        self._peers_told: set[int] = set()
+        self._strangers: dict[int, int] = {}
+        self._early: dict[int, list[tuple[int, int]]] = {}
+        self._newest = -1
+        self._failures: dict[str, tuple[str, float]] = {}
+        self._next_reconnect_s = 0.0
+        self._next_progress_s = 0.0
+        self._stopping = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        self.announce()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    def events(self) -> AsyncIterator[Event]:
+        """Yield every event from now on, until the engine has stopped."""
+        return self._hub.listen()
+
+    def request_stop(self) -> None:
+        """Ask for a clean stop; `wait_for_stop` returns."""
+        self._stopping.set()
+
+    async def wait_for_stop(self) -> None:
+        """Wait until somebody asks the engine to stop, or its parent process is gone."""
+        await self._stopping.wait()
+
+    async def start(self) -> None:
+        """Start the session and the accounting.
+
+        Raises:
+            EngineError: The state directory is in use, a port is taken, libtorrent refused.
+        """
+        self._state = StateDir(self._config.state_path)
+        try:
+            await self._start()
+        except BaseException:
+            self._abandon()
+            self._state.close()
+            raise
+
+    async def add(self, torrent: TorrentFile, options: ContentOptions) -> Content:
+        """Serve or fetch a torrent.
+
+        Raises:
+            EngineError: It runs already, or cannot be started.
+        """
+        scope_id = options.stream_id
+
+        def start() -> int:
+            return self._session.add_torrent(
+                torrent.data,
+                options.save_path,
+                peers=options.peers,
+                is_complete=options.is_complete,
+                is_sequential=options.is_sequential,
+                uses_web_seeds=options.uses_web_seeds,
+            )
+
+        number = await asyncio.to_thread(self._pump.add, torrent, start, scope_id=scope_id)
+        content = Content(
+            session=self._session,
+            pump=self._pump,
+            number=number,
+            torrent=torrent,
+            save_path=options.save_path,
+            stream_id=scope_id,
+            is_complete=options.is_complete,
+            peers=tuple(options.peers),
+            name_cdn=self._name_cdn,
+        )
+        self.contents[number] = content
+        self._newest = max(self._newest, number)
+        for step in self._early.pop(number, ()):
+            content.take_piece_event(*step)
+        if self.ledger is not None:
+            self.ledger.watch(content.scope_id, options.entitlement)
+        if options.uses_web_seeds:
+            for url in torrent.web_seeds:
+                self._name_cdn(url)
+        self._hub.tell("content", state="added", **describe_content(content))
+        return content
+
+    async def remove(self, content: Content, *, deletes_files: bool = False) -> None:
+        """Stop serving or fetching a torrent; what it brought is durable first.
+
+        Raises:
+            JournalError: What it brought cannot be made durable now; it goes on.
+        """
+        result = await asyncio.to_thread(
+            self._pump.remove, content.number, deletes_files=deletes_files
+        )
+        self._take_step(result)
+        if result.journal_error is None:
+            del self.contents[content.number]
+            content.note_removed()
+            self._hub.tell("content", state="removed", **describe_content(content))
+
+    def announce(self) -> None:
+        """Tell that the engine is ready, with its port, keys and contents."""
+        fields = dict(self._ready)
+        contents = [describe_content(content) for content in self.contents.values()]
+        if len(contents) == 1:
+            fields |= contents[0]
+        self._hub.tell("ready", **fields, contents=contents)
+
+    def set_limits(self, *, upload_limit: int, download_limit: int) -> None:
+        """Change the rates; bytes per second, 0 = unlimited."""
+        self._session.set_limits(upload_limit=upload_limit, download_limit=download_limit)
+
+    async def stop(self) -> None:
+        """Stop the transfer, then settle accounts within the time there is."""
+        try:
+            await self._stop()
+        finally:
+            self._state.close()
+            self._hub.close()
+
+    async def _start(self) -> None:
+        config = self._config
+        self._loop = asyncio.get_running_loop()
+        seeds = Seeds(
+            session=self._state.load_session_seed(),
+            account=self._state.load_account_seed(config.account_path),
+        )
+        key, session_id = public_key_of(seeds.session), os.urandom(SESSION_ID_SIZE)
+        peer_id = make_peer_id(key, session_id)
+        self._journal = MeterJournal(self._state.journal_path)
+        self._journal.start_run(
+            session_id=session_id, session_key=key, started_at_ms=time.time_ns() // 10**6
+        )
+        self._teller = ProgressTeller(journal=self._journal, session_id=session_id)
+        receipt_port = 0
+        if config.terms is not None:
+            self.ledger = LedgerSide(
+                config=config,
+                terms=config.terms,
+                state=self._state,
+                seeds=seeds,
+                journal=self._journal,
+                snapshots=lambda: self._pump.peers,
+                sent_bytes=self._sent_bytes,
+                emit=self._hub.tell,
+                fail=self._fail,
+            )
+            self._teller.ledger = self.ledger
+            receipt_port = await self.ledger.listen()
+        self._session = EngineSession(
+            SessionOptions(
+                listen=str(config.listen),
+                peer_id=peer_id,
+                handshake_text=format_handshake(key, receipt_port),
+                upload_limit=config.upload_limit,
+                download_limit=config.download_limit,
+                discovers=config.discovers,
+                dials_utp=config.dials_utp,
+                allows_local_web_seeds=config.allows_local_web_seeds,
+            )
+        )
+        self._pump = MeterPump(self._session, self._journal, current_epoch=self._current_epoch)
+        self._thread = threading.Thread(target=self._pump_until_stopped, name="meter", daemon=True)
+        self._thread.start()
+        listen = Endpoint(config.listen.ip, await self._await_listen_port())
+        if self.ledger is not None:
+            self.ledger.start(
+                session_seed=seeds.session, session_id=session_id, peer_id=peer_id, listen=listen
+            )
+        self._ready = {
+            "session_key": key.hex(),
+            "account": public_key_of(seeds.account).hex(),
+            "listen": str(listen),
+            "receipt_port": receipt_port,
+        }
+        self._start_tasks()
+
+    def _abandon(self) -> None:
+        """Give up a start that failed half-way."""
+        self._pump_stops.set()
+        for task in self._tasks:
+            task.cancel()
+        if self._thread is not None:
+            self._thread.join()
+
+    async def _await_listen_port(self) -> int:
+        deadline_s = time.monotonic() + LISTEN_TIMEOUT_S
+        wanted = self._config.listen
+        while time.monotonic() < deadline_s:
+            if port := self._session.listen_port:
+                # libtorrent takes a neighbouring port when the wanted one is in use.
+                if wanted.port in {0, port}:
+                    return port
+                break
+            await asyncio.sleep(0.02)
+        raise SessionError(f"listen: {wanted}: cannot be bound")
+
+    def _name_cdn(self, url: str) -> None:
+        if self.ledger is not None:
+            self.ledger.name_cdn(url)
+
+    def _start_tasks(self) -> None:
+        loops: dict[str, Callable[[], Awaitable[None]]] = {"tick": self._tick_until_stopped}
+        if self.ledger is not None:
+            loops |= self.ledger.loops()
+        self._tasks = [
+            asyncio.create_task(self._keep_running(name, loop)) for name, loop in loops.items()
+        ]
+
+    async def _keep_running(self, name: str, loop: Callable[[], Awaitable[None]]) -> None:
+        """Run a loop of the accounting again when it fails; the transfer never waits for it."""
+        while True:
+            try:
+                await loop()
+            except Exception as error:  # noqa: BLE001 - fails open: the picture goes on
+                self._fail(name, f"{type(error).__name__}: {error}")
+                await asyncio.sleep(RESTART_S)
+            else:
+                return
+
+    def _sent_bytes(self, peer: PeerKey) -> int:
+        return self._pump.sent_bytes(peer)
+
+    def _current_epoch(self) -> int | None:
+        return None if self.ledger is None else self.ledger.clock.epoch()
+
+    def _pump_until_stopped(self) -> None:
+        while not self._pump_stops.is_set():
+            try:
+                result = self._pump.step()
+            except (EngineError, ValueError, LookupError) as error:
+                # Fails open: what this step would have counted is reported as lost, not guessed.
+                self._call(self._fail, "meter", str(error))
+                time.sleep(TICK_S)
+                continue
+            self._call(self._take_step, result)
+            time.sleep(BATCH_PAUSE_S)
+
+    def _call(self, function: Callable[..., None], *arguments: Any) -> None:
+        with suppress(RuntimeError):  # the loop has closed: nobody is left to tell
+            self._loop.call_soon_threadsafe(function, *arguments)
+
+    def _take_step(self, result: StepResult) -> None:
+        if result.journal_error is not None:
+            self._fail("journal", result.journal_error)
+        for kind, number, piece in result.pieces:
+            if content := self.contents.get(number):
+                content.take_piece_event(kind, piece)
+            elif number > self._newest:
+                # A torrent's first alerts may be quicker than `add`, which is on its way.
+                self._early.setdefault(number, []).append((kind, piece))
+        for read in result.reads:
+            if content := self.contents.get(read.torrent):
+                content.take_read(read)
+        for notice in result.notices:
+            self._take_notice(notice)
+
+    def _take_notice(self, notice: Notice) -> None:
+        now_s = time.monotonic()
+        content = self.contents.get(notice.torrent)
+        # A stream's segments end all the time; its receipts keep their own pace.
+        is_lasting = content is not None and content.stream_id is None
+        if notice.kind is NoticeKind.FINISHED:
+            if content is not None:
+                content.is_finished = True
+            if self.ledger is not None and is_lasting:
+                self.ledger.accounting.flush_all_soon(now_s)
+        elif notice.kind is NoticeKind.DISCONNECTED:
+            if self.ledger is not None and is_lasting and notice.peer >= 0:
+                self.ledger.flush_peer(PeerKey(*self._session.peer_key(notice.peer)), now_s)
+        elif notice.kind in _FAULTS:
+            _log.warning("session_notice", kind=str(notice.kind), detail=notice.text)
+            self._hub.tell("notice", kind=str(notice.kind), detail=notice.text)
+
+    async def _tick_until_stopped(self) -> None:
+        while True:
+            now_s = time.monotonic()
+            if self.ledger is not None:
+                self._guard("accounting", self.ledger.tick, now_s)
+            self._guard("progress", self._tick_progress, now_s)
+            if self._orphan.is_orphan():
+                self.request_stop()
+            await asyncio.sleep(TICK_S)
+
+    def _guard(self, where: str, tick: Callable[[float], None], now_s: float) -> None:
+        """Run a part of the accounting; its failure must not stop the transfer."""
+        try:
+            tick(now_s)
+        except Exception as error:  # noqa: BLE001 - fails open: the picture goes on
+            self._fail(where, f"{type(error).__name__}: {error}")
+
+    def _tick_progress(self, now_s: float) -> None:
+        self._tell_peers()
+        if now_s >= self._next_reconnect_s:
+            self._next_reconnect_s = now_s + RECONNECT_S
+            for content in list(self.contents.values()):
+                content.dial_lost_peers()
+            self._forget_strangers()
+            self._journal.retire_settled()
+        for content in list(self.contents.values()):
+            self._tell_completion(content)
+        if now_s >= self._next_progress_s:
+            self._next_progress_s = now_s + PROGRESS_S
+            fields = self._teller.describe(
+                self._pump.peers,
+                content_bytes=sum(c.torrent.content_bytes for c in self.contents.values()),
+                epoch=self._current_epoch(),
+                now_s=now_s,
+            )
+            self._hub.tell("progress", **fields)
+
+    def _tell_completion(self, content: Content) -> None:
+        if content.is_finished and not content.is_complete_told and content.is_settled:
+            content.is_complete_told = True
+            self._hub.tell(
+                "complete",
+                **describe_content(content),
+                **describe_totals(self._journal.totals()),
+            )
+
+    def _tell_peers(self) -> None:
+        for snapshot in self._pump.peers:
+            if snapshot.handshake_done and snapshot.peer not in self._peers_told:
+                self._peers_told.add(snapshot.peer)
+                is_plugin = snapshot.peer_id.startswith(CLIENT_PREFIX)
+                if not snapshot.is_web_seed and not (is_plugin and self.ledger is not None):
+                    self._strangers[snapshot.peer] = snapshot.torrent
+                self._hub.tell(
+                    "peer",
+                    endpoint=snapshot.endpoint,
+                    client=snapshot.client,
+                    web_seed=snapshot.is_web_seed,
+                    attested=False,
+                )
+
+    def _forget_strangers(self) -> None:
+        """Give up the blocks of peers that can never be proved; their bytes stay counted.
+
+        A plugin's peer-id commits to its key, so one of another form belongs to no key. Kept, the
+        blocks would grow without bound.
+        """
+        for peer, number in list(self._strangers.items()):
+            is_over = number not in self.contents
+            if is_over or self._pump.meter(number).firm.get(peer, 0):
+                closed = self._journal.close_unproved(PeerKey(*self._session.peer_key(peer)))
+                if closed or is_over:
+                    del self._strangers[peer]
+
+    def _fail(self, where: str, detail: str) -> None:
+        """Tell of a failure; one that repeats is told again after a while only."""
+        now_s = time.monotonic()
+        last, told_s = self._failures.get(where, ("", 0.0))
+        if detail == last and now_s - told_s < FAILURE_REPEAT_S:
+            return
+        self._failures[where] = detail, now_s
+        _log.warning("accounting_failed", where=where, detail=detail)
+        self._hub.tell("error", where=where, detail=detail)
+
+    async def _stop(self) -> None:
+        limit_s = STOP_ORPHAN_S if self._orphan.is_orphan() else self._config.stop_seconds
+        deadline_s = time.monotonic() + limit_s
+        self._pump_stops.set()
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join)
+        result = await asyncio.to_thread(self._pump.finish, grace_seconds=STOP_GRACE_S)
+        self._take_step(result)
+        audit: SessionAudit | None = None
+        with suppress(EngineError):
+            audit = await asyncio.to_thread(self._pump.audit)
+        if self.ledger is not None:
+            await self.ledger.finish(
+                linger_s=STOP_LINGER_S, deadline_s=deadline_s, guard=self._guard
+            )
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self.ledger is not None:
+            await self.ledger.close()
+        for content in self.contents.values():
+            content.note_removed()
+        self._hub.tell("stopped", **self._describe_end(audit))
+        self._session.close()
+        self._journal.close()
+        if self.ledger is not None:
+            self.ledger.spool.close()
+
+    def _describe_end(self, audit: SessionAudit | None) -> dict[str, Any]:
+        fields = describe_totals(self._journal.totals())
+        fields["audit_difference_bytes"] = None if audit is None else audit.difference_bytes
+        if self.ledger is not None:
+            fields |= self.ledger.describe()
+            fields["unsent_bundles"] = sum(count.unsent for count in self.ledger.spool.count())
+        return fields
+
+
+def describe_content(content: Content) -> dict[str, Any]:
+    """Return a content's fields for an event."""
+    torrent = content.torrent
+    fields = {
+        "content_id": torrent.content_id.hex(),
+        "content_bytes": torrent.content_bytes,
+        "name": torrent.name,
+    }
+    if content.stream_id is not None:
+        fields["stream_id"] = content.stream_id.hex()
+    return fields
+
+
+_FAULTS = frozenset(
+    {
+        NoticeKind.LISTEN_FAILED,
+        NoticeKind.BANNED,
+        NoticeKind.WEB_SEED_FAILED,
+        NoticeKind.FILE_FAILED,
+        NoticeKind.TORRENT_FAILED,
+        NoticeKind.HASH_FAILED,
+        NoticeKind.ALERTS_DROPPED,
+    }
+)

@@ -1,0 +1,259 @@
+"""Everything of an engine that exists only under a broadcaster's terms, put together.
+
+Entitlements, receipts, the talk with other plugins, bundles, uploads, the ledger's clock. Without
+terms an engine has no ledger side: it meters and signs nothing. Assembly and life cycle only.
+
+Not here: any rule about receipts (`lanes`, `payee`), bundles (`bundler`) or channels
+(`side_channel`).
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from engine_plugin.accounting import Accounting
+from engine_plugin.bundler import Bundler
+from engine_plugin.collector import Collector
+from engine_plugin.config import EngineConfig
+from engine_plugin.entitlements import OwnEntitlements
+from engine_plugin.errors import SessionError
+from engine_plugin.events import Emit
+from engine_plugin.exchange import Exchange
+from engine_plugin.journal import MeterJournal
+from engine_plugin.journal_records import PeerKey
+from engine_plugin.lanes import ReceiptLanes
+from engine_plugin.ledger_clock import LedgerClock
+from engine_plugin.libtorrent_door import PeerSnapshot
+from engine_plugin.payee import PayeeDesk
+from engine_plugin.side_channel import ChannelIdentity
+from engine_plugin.spool import Spool
+from engine_plugin.state_dir import StateDir
+from engine_plugin.upkeep import Upkeep
+from engine_plugin.uploader import Uploader
+from engine_plugin.wire import Endpoint
+from ledger.evidence.encoding import Signed
+from ledger.evidence.entitlement import Entitlement
+from ledger.evidence.keys import public_key_of
+from ledger.evidence.terms import Terms
+
+Fail = Callable[[str, str], None]
+"""Takes where something failed, and how."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seeds:
+    """The private seeds that an engine signs with; 32 bytes each."""
+
+    session: bytes
+    account: bytes
+
+
+class LedgerSide:
+    """The accounting of one engine run; runs in the event loop's thread."""
+
+    def __init__(
+        self,
+        *,
+        config: EngineConfig,
+        terms: Signed[Terms],
+        state: StateDir,
+        seeds: Seeds,
+        journal: MeterJournal,
+        snapshots: Callable[[], tuple[PeerSnapshot, ...]],
+        sent_bytes: Callable[[PeerKey], int],
+        emit: Emit,
+        fail: Fail,
+    ) -> None:
+        """Put the parts together; nothing runs yet.
+
+        Args:
+            config: The engine's.
+            terms: Whose.
+            state: Where keys, journal and spool lie.
+            seeds: What to sign with.
+            journal: The meter's, its run started.
+            snapshots: The last look at all connections.
+            sent_bytes: Content bytes handed to a connection in this run.
+            emit: Takes events.
+            fail: Takes failures that the transfer does not wait for.
+
+        Raises:
+            EngineError: A file of the state directory cannot be used.
+        """
+        self.terms = terms
+        self._config = config
+        self._journal = journal
+        self._sent_bytes_to = sent_bytes
+        self._fail = fail
+        self._key = public_key_of(seeds.session)
+        self._scopes: set[bytes] = set()
+        binding = state.load_binding(
+            terms.value, account_seed=seeds.account, session_seed=seeds.session
+        )
+        self.spool = Spool(state.spool_path)
+        self.clock = LedgerClock(terms.value)
+        self.lanes = ReceiptLanes(journal, seeds.session)
+        self.entitlements = OwnEntitlements(terms=terms, spool=self.spool, session_key=self._key)
+        self._collector = Collector(terms, entitlement_url=config.entitlement_url)
+        desk = PayeeDesk(
+            terms=terms,
+            spool=self.spool,
+            session_seed=seeds.session,
+            session_key=self._key,
+            content_ids=self._scopes,
+            ledger_ms=self.clock.now_ms,
+            sent_bytes=self.sent_bytes,
+        )
+        self.exchange = Exchange(
+            journal=journal,
+            lanes=self.lanes,
+            desk=desk,
+            entitlements=self.entitlements,
+            snapshots=snapshots,
+            epoch=self.clock.epoch,
+            emit=emit,
+        )
+        bundler = Bundler(
+            terms=terms.value,
+            spool=self.spool,
+            session_seed=seeds.session,
+            session_key=self._key,
+            binding=binding,
+        )
+        self.uploader = Uploader(
+            spool=self.spool, collector=self._collector, session_key=self._key, emit=emit
+        )
+        self._upkeep = Upkeep(
+            clock=self.clock,
+            collector=self._collector,
+            entitlements=self.entitlements,
+            binding=binding,
+            announce=self.exchange.announce_entitlements,
+            emit=emit,
+            fail=fail,
+        )
+        self.accounting = Accounting(
+            journal=journal,
+            spool=self.spool,
+            clock=self.clock,
+            lanes=self.lanes,
+            entitlements=self.entitlements,
+            exchange=self.exchange,
+            bundler=bundler,
+            uploader=self.uploader,
+            session_key=self._key,
+            emit=emit,
+        )
+
+    async def listen(self) -> int:
+        """Open the side channel's port and return it.
+
+        Raises:
+            SessionError: It cannot be bound.
+        """
+        config = self._config
+        try:
+            return await self.exchange.side.listen(config.listen.ip, config.receipt_port)
+        except OSError as error:
+            raise SessionError(f"receipt port: {config.listen.ip}: {error.strerror}") from None
+
+    def start(
+        self, *, session_seed: bytes, session_id: bytes, peer_id: bytes, listen: Endpoint
+    ) -> None:
+        """Begin to answer and to dial; the BitTorrent side listens already."""
+        self.exchange.start(
+            ChannelIdentity(
+                network_id=self.terms.value.network_id,
+                broadcaster_account=self.terms.value.broadcaster_account,
+                session_seed=session_seed,
+                session_key=self._key,
+                session_id=session_id,
+                peer_id=peer_id,
+                listen=listen,
+            )
+        )
+
+    def loops(self) -> dict[str, Callable[[], Awaitable[None]]]:
+        """Return what must run beside the ticks, by name."""
+        return {
+            "upload": self.uploader.run,
+            "clock": self._upkeep.keep_clock,
+            "entitlement": self._upkeep.keep_entitlements,
+        }
+
+    def watch(self, scope_id: bytes, entitlement: Signed[Entitlement] | None) -> None:
+        """Take receipts for a content or stream, and keep an entitlement for it."""
+        self._scopes.add(scope_id)
+        self._upkeep.watch(scope_id, entitlement)
+
+    def name_cdn(self, url: str) -> None:
+        """Find the CDN behind a web seed's URL in the terms; its bytes are billed under its key."""
+        parts = urlsplit(url)
+        for cdn in self.terms.value.cdns:
+            if cdn.host in {parts.netloc, parts.hostname}:
+                self._journal.prove_cdn(url, cdn.key, epoch=self.clock.epoch())
+                return
+        self._fail("cdn", f"{url}: host is not in the terms; its bytes are not billed")
+
+    def sent_bytes(self, session_key: bytes) -> int:
+        """Return content bytes ever handed to a session key's connections."""
+        live = sum(self._sent_bytes_to(peer) for peer in self.exchange.peers_of(session_key))
+        return self._journal.sent_before_bytes(session_key) + live
+
+    def tick(self, now_s: float) -> None:
+        """Do what is due.
+
+        Raises:
+            EngineError: The journal or the spool refused; the next tick tries again.
+        """
+        self.exchange.tick(now_s)
+        self.accounting.tick(now_s)
+
+    def flush_peer(self, peer: PeerKey, now_s: float) -> None:
+        """Make the last receipt to a connection's key due shortly: it left."""
+        key = self.exchange.key_of(peer)
+        if key is not None:
+            self.accounting.flush_soon(key, now_s)
+
+    async def finish(
+        self, *, linger_s: float, deadline_s: float, guard: Callable[..., None]
+    ) -> None:
+        """Sign, exchange, bundle and send what there is; nothing is received any more.
+
+        Args:
+            linger_s: How long peers' last receipts are awaited.
+            deadline_s: Monotonic seconds at which this returns whatever is left.
+            guard: Runs a step and tells its failure.
+        """
+        now_s = time.monotonic()
+        guard("receipts", lambda _: self.accounting.sign_all(), now_s)
+        self.exchange.dial_debtors(now_s, is_last=True)
+        until_s = min(deadline_s - 2.0, now_s + linger_s)
+        while self.exchange.is_busy and time.monotonic() < until_s:
+            await asyncio.sleep(0.05)
+        guard("bundles", lambda _: self.accounting.bundle_all(), now_s)
+        loop = asyncio.get_running_loop()
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(loop.time() + deadline_s - time.monotonic()):
+                await self.uploader.drain()
+
+    async def close(self) -> None:
+        """Close channels and the collector's connection; the spool stays open."""
+        await self.exchange.side.close()
+        await self._collector.close()
+
+    def describe(self) -> dict[str, Any]:
+        """Return what was signed and what came in, by the newest receipt of every lane."""
+        sums = self.lanes.sum_bytes()
+        return {
+            "receipts_out": {
+                "p2p_bytes": sums.p2p_bytes,
+                "cdn_bytes": sums.cdn_bytes,
+                "unacknowledged_lanes": sums.unacknowledged_lanes,
+            },
+            "receipts_in": {"p2p_bytes": self.spool.total_bytes()},
+        }
