@@ -45,6 +45,7 @@ from ledger.evidence.leaf import (
 from ledger.evidence.merkle import EMPTY_ROOT, root_hash
 from ledger.evidence.promise import PROMISE, Promise
 from ledger.evidence.receipt import FLAG_CDN, RECEIPT, Receipt, format_credit
+from ledger.evidence.relay import RELAY_FETCH, RelayFetch, RelayFrame, sign_relay
 from ledger.evidence.segment import SEGMENT, Segment, format_info, hash_pieces, segment_name
 from ledger.evidence.stream import Container, Stream, sign_stream
 from ledger.evidence.terms import CdnTerms, Terms, sign_terms
@@ -488,3 +489,25 @@ def acknowledgement(**changes: Any) -> Signed[Acknowledgement]:
         "verdict": ReceiptVerdict.ACCEPTED,
     }
     return ACKNOWLEDGEMENT.sign(Acknowledgement(**values | changes), seed_of("seeder"))
+
+
+def relay_frame(**changes: Any) -> Signed[RelayFrame]:
+    values: dict[str, Any] = {
+        "network_id": NETWORK_ID,
+        "from_key": key_of("viewer"),
+        "to_key": key_of("seeder"),
+        "channel_id": digest_of("relayed channel")[:16],
+        "sequence": 3,
+        "payload": digest_of("nonce")[:24] + digest_of("sealed") + digest_of("to the end"),
+    }
+    return sign_relay(RelayFrame(**values | changes), seed_of("viewer"))
+
+
+def relay_fetch(**changes: Any) -> Signed[RelayFetch]:
+    values: dict[str, Any] = {
+        "network_id": NETWORK_ID,
+        "key": key_of("seeder"),
+        "ledger_ms": (GENESIS_S + EPOCH * EPOCH_LENGTH_S) * 1000 + 250,
+        "acknowledged": 41,
+    }
+    return RELAY_FETCH.sign(RelayFetch(**values | changes), seed_of("seeder"))

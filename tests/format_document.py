@@ -59,6 +59,7 @@ from ledger.evidence.leaf import (
 )
 from ledger.evidence.promise import PROMISE, Promise
 from ledger.evidence.receipt import RECEIPT, Receipt
+from ledger.evidence.relay import RELAY_FETCH, RELAY_HEAD, RelayFetch, RelayFrame
 from ledger.evidence.segment import SEGMENT, Segment
 from ledger.evidence.stream import STREAM_LAYOUTS, Container, Stream, StreamUrl
 from ledger.evidence.terms import TERMS_LAYOUTS, CdnTerms, Terms
@@ -79,6 +80,11 @@ CODE_NOTES: dict[str, dict[str, str]] = {
         "STREAM": "*Live stream*",
         "SEGMENT": "*Live stream*",
         "PEERS": "*Live stream*",
+        "RECEIPT_STEP": "*Side channel*",
+        "ACKNOWLEDGEMENT_STEP": "*Side channel*",
+        "CONNECTIONS": "*Side channel*",
+        "RELAY": "*Relay*",
+        "RELAY_FETCH": "*Relay*",
         "LEAF_BUNDLE": "*Leaves*",
         "LEAF_SEAL": "*Leaves*",
         "LEAF_RESULT": "*Leaves*",
@@ -269,7 +275,9 @@ TABLES: dict[str, Table] = {
     "binding": of_record(BINDING, Binding, "the account", "the key"),
     "entitlement": of_record(ENTITLEMENT, Entitlement, "the issuing key"),
     "receipt": of_record(RECEIPT, Receipt, "the session key", flags="bit 0: CDN"),
-    "heartbeat": of_record(HEARTBEAT, Heartbeat, "the session key"),
+    "heartbeat": of_record(
+        HEARTBEAT, Heartbeat, "the session key", flags="bit 0: estimated from the reading pace"
+    ),
     "bundle": Table(
         BUNDLE_HEAD,
         Bundle,
@@ -302,6 +310,14 @@ TABLES: dict[str, Table] = {
     "hello": of_record(HELLO, Hello),
     "proof-of-key": of_record(PROOF_OF_KEY, ProofOfKey, "the session key `own_key`"),
     "acknowledgement": of_record(ACKNOWLEDGEMENT, Acknowledgement, "the payee's session key"),
+    "relay": Table(
+        RELAY_HEAD,
+        RelayFrame,
+        ("the session key `from_key`",),
+        RecordCode.RELAY,
+        tail=(("rest", "`payload`", "sealed; 40 to 65,536 bytes"),),
+    ),
+    "relay-fetch": of_record(RELAY_FETCH, RelayFetch, "the session key `key`"),
     "leaf-activation": of_record(ACTIVATION, Activation, "the DAO key"),
     "leaf-bundle": of_record(BUNDLE_LEAF, BundleLeaf),
     "leaf-correction": of_record(CORRECTION_LEAF, CorrectionLeaf),

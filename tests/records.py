@@ -30,6 +30,7 @@ from ledger.evidence.leaf import (
 )
 from ledger.evidence.promise import PROMISE
 from ledger.evidence.receipt import RECEIPT
+from ledger.evidence.relay import RELAY_FETCH, format_relay_body, parse_relay
 from ledger.evidence.segment import SEGMENT
 from ledger.evidence.stream import format_stream_body, parse_stream
 from ledger.evidence.terms import format_terms_body, parse_terms
@@ -205,7 +206,21 @@ def _books() -> list[Sample]:
     ]
 
 
-SAMPLES = [*_evidence(), *_live(), *_leaves(), *_side_channel(), *_books()]
+def _relay() -> list[Sample]:
+    return [
+        _long(
+            "relay",
+            RecordCode.RELAY,
+            builders.relay_frame(),
+            parse_relay,
+            format_relay_body,
+            "viewer",
+        ),
+        _fixed("relay-fetch", RELAY_FETCH, builders.relay_fetch(), "seeder"),
+    ]
+
+
+SAMPLES = [*_evidence(), *_live(), *_leaves(), *_side_channel(), *_relay(), *_books()]
 BY_NAME = {sample.name: sample for sample in SAMPLES}
 SIGNED = [sample for sample in SAMPLES if sample.signers]
 TAGGED = [sample for sample in SAMPLES if sample.code is not None]

@@ -1,4 +1,4 @@
-"""The operator's HTTP API: collector, signed clock, public log, epochs.
+"""The operator's HTTP API: collector, signed clock, relay, public log, epochs.
 
 Requests parse, call one function, answer; what they call stands in `collector` and in the store.
 Answers are canonical records (`application/octet-stream`), JSON for people and programs, or the
@@ -7,7 +7,7 @@ log's static files. Not here: reports, and anything that only an auditor may rea
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -22,6 +22,7 @@ from ledger.api.answers import RefusedError, format_refusal
 from ledger.api.collector import Collector
 from ledger.api.ledger_time import LedgerTimeSource
 from ledger.api.log_files import read_log_file
+from ledger.api.relay import Relay, RelayLimits, add_relay
 from ledger.api.requests import parse_hex, read_bounded
 from ledger.audit.address import format_account, parse_account
 from ledger.books.judgement import BundleCode, ReceiptCode
@@ -62,6 +63,8 @@ class ApiParts:
     log_dir: Path
     """Where the public logs' files stand."""
 
+    relay_limits: RelayLimits = field(default_factory=RelayLimits)
+
 
 def make_app(parts: ApiParts) -> FastAPI:
     """Make the application; its clock runs from start-up to shut-down."""
@@ -74,7 +77,12 @@ def make_app(parts: ApiParts) -> FastAPI:
 
     app = FastAPI(title="swarmledger", version="1", lifespan=lifespan, docs_url=None)
     add_error_answers(app)
-    _add_collector(app, parts)
+    collector = Collector(
+        sessions=parts.sessions, ledger_time=parts.ledger_time, log_seed=parts.log_seed
+    )
+    _add_collector(app, parts, collector)
+    relay = Relay(sessions=parts.sessions, read_time=collector.read_time, limits=parts.relay_limits)
+    add_relay(app, relay)
     _add_epochs(app, parts)
     _add_health(app, parts)
     return app
@@ -106,11 +114,7 @@ def add_error_answers(app: FastAPI) -> None:
         return format_refusal(RefusedError(error.status_code, f"http_{error.status_code}"))
 
 
-def _add_collector(app: FastAPI, parts: ApiParts) -> None:
-    collector = Collector(
-        sessions=parts.sessions, ledger_time=parts.ledger_time, log_seed=parts.log_seed
-    )
-
+def _add_collector(app: FastAPI, parts: ApiParts, collector: Collector) -> None:
     @app.get("/v1/clock", response_class=Response)
     def clock(nonce: str, broadcaster: Broadcaster = None) -> Response:
         """Ledger time, signed over the asker's nonce (32 hexadecimal digits)."""

@@ -68,6 +68,10 @@ class BadSignatureError(VerificationError):
     """A signature is missing, or does not verify under the key it names."""
 
 
+class BadSealError(VerificationError):
+    """Bytes were not sealed between these two keys."""
+
+
 class InclusionError(VerificationError):
     """A leaf is not shown to be in the tree."""
 

@@ -1,12 +1,13 @@
-"""Ed25519 keys and the one rule by which a signature is valid.
+"""Ed25519 keys and the one rule by which a signature is valid; X25519 for keys that two share.
 
 The rule, the same in plugin, worker and verifier: the public key passes libsodium's
 `crypto_core_ed25519_is_valid_point` (on the curve, canonical, main subgroup, not small order), and
 libsodium's detached verification accepts (canonical S, canonical R, cofactorless equation).
 Libraries disagree on odd keys (RFC 8032 leaves room), so no other verifier may be used.
 
-This module is the only importer of PyNaCl. It holds no key files: who holds which key, and where,
-stands in SECURITY.md.
+Two keys can also seal bytes for each other (X25519 of the same keys, XSalsa20-Poly1305), against
+whoever carries them. This module is the only importer of PyNaCl. It holds no key files: who holds
+which key, and where, stands in SECURITY.md.
 """
 
 import os
@@ -14,12 +15,23 @@ from functools import lru_cache
 from hashlib import sha256
 
 from nacl.bindings import (
+    crypto_box_afternm,
+    crypto_box_beforenm,
+    crypto_box_open_afternm,
     crypto_core_ed25519_is_valid_point,
+    crypto_scalarmult,
+    crypto_scalarmult_base,
     crypto_sign,
+    crypto_sign_ed25519_pk_to_curve25519,
+    crypto_sign_ed25519_sk_to_curve25519,
     crypto_sign_open,
     crypto_sign_seed_keypair,
 )
 from nacl.exceptions import BadSignatureError as _SodiumRefusedError
+from nacl.exceptions import CryptoError as _SealBrokenError
+from nacl.exceptions import RuntimeError as _SodiumFailedError
+
+from ledger.evidence.errors import BadSealError
 
 SEED_SIZE = 32
 """Bytes of a private key's seed."""
@@ -29,6 +41,10 @@ KEY_SIZE = 32
 
 SIGNATURE_SIZE = 64
 """Bytes of a signature."""
+
+_SEAL_NONCE_SIZE = 24
+SEAL_SIZE = _SEAL_NONCE_SIZE + 16
+"""Bytes that sealing adds: nonce 24, authenticator 16."""
 
 _CACHED_KEYS = 65_536
 
@@ -89,6 +105,82 @@ def verify(public_key: bytes, message: bytes, signature: bytes) -> bool:
     except _SodiumRefusedError:
         return False
     return True
+
+
+def exchange_key_of(secret: bytes) -> bytes:
+    """Return the 32-byte X25519 public key of a secret (RFC 7748).
+
+    Args:
+        secret: 32 bytes that nobody else knows and that serve one exchange only; `generate_seed`
+            makes them.
+
+    Raises:
+        ValueError: The secret is not 32 bytes.
+    """
+    if len(secret) != SEED_SIZE:
+        raise ValueError(f"secret: got {len(secret)} bytes, want {SEED_SIZE}")
+    return bytes(crypto_scalarmult_base(secret))
+
+
+def agree_secret(secret: bytes, exchange_key: bytes) -> bytes | None:
+    """Return the 32 bytes that only the holders of two secrets can compute (RFC 7748).
+
+    Args:
+        secret: One side's secret; 32 bytes.
+        exchange_key: The other side's X25519 public key, which may come from anybody.
+
+    Returns:
+        The shared secret, or None for a key of small order or wrong length: under such a key
+        the secret would be known to everybody.
+
+    Raises:
+        ValueError: The secret is not 32 bytes.
+    """
+    if len(secret) != SEED_SIZE:
+        raise ValueError(f"secret: got {len(secret)} bytes, want {SEED_SIZE}")
+    if len(exchange_key) != KEY_SIZE:
+        return None
+    try:
+        return bytes(crypto_scalarmult(secret, exchange_key))
+    except _SodiumFailedError:
+        return None
+
+
+@lru_cache(maxsize=1024)
+def _shared_key(seed: bytes, public_key: bytes) -> bytes:
+    if not is_valid_key(public_key):
+        raise BadSealError(f"seal: got key {public_key.hex()}, want a valid one")
+    secret = crypto_sign_ed25519_sk_to_curve25519(_key_pair(seed)[1])
+    return bytes(
+        crypto_box_beforenm(crypto_sign_ed25519_pk_to_curve25519(public_key), bytes(secret))
+    )
+
+
+def seal(seed: bytes, public_key: bytes, message: bytes) -> bytes:
+    """Return the message sealed between two keys: only they can read it or could have made it.
+
+    Neither direction nor order is protected, nor the past when a seed leaks: sign what is sealed.
+
+    Raises:
+        BadSealError: The public key is not valid.
+    """
+    nonce = os.urandom(_SEAL_NONCE_SIZE)
+    return nonce + bytes(crypto_box_afternm(message, nonce, _shared_key(seed, public_key)))
+
+
+def open_seal(seed: bytes, public_key: bytes, sealed: bytes) -> bytes:
+    """Return the message that was sealed between these two keys.
+
+    Raises:
+        BadSealError: It was not, or the public key is not valid.
+    """
+    nonce, box = sealed[:_SEAL_NONCE_SIZE], sealed[_SEAL_NONCE_SIZE:]
+    if len(sealed) < SEAL_SIZE:
+        raise BadSealError(f"seal: got {len(sealed)} bytes, want at least {SEAL_SIZE}")
+    try:
+        return bytes(crypto_box_open_afternm(box, nonce, _shared_key(seed, public_key)))
+    except _SealBrokenError:
+        raise BadSealError("seal: got bytes that were not sealed between these keys") from None
 
 
 def network_id_of(passphrase: str) -> bytes:

@@ -2,8 +2,9 @@
 
 One class a table, as migration 0001 made it; `swarmledger db check` compares the two. Store
 functions translate rows to domain types and back. Triggers (in the migration) make everything but
-`broadcasters`, `epochs` and `bundles` append-only, let an epoch only go forward, and refuse any
-change of a bundle once its epoch is sealed. Tables of the settlement stand in `settlement_store`.
+`broadcasters`, `epochs`, `bundles` and `relay_frames` append-only, let an epoch only go forward,
+and refuse any change of a bundle once its epoch is sealed. Tables of the settlement stand in
+`settlement_store`.
 """
 
 from datetime import datetime
@@ -349,3 +350,25 @@ class CheckpointRow(Base):
 
     frontier: Mapped[bytes]
     """State of a `RootBuilder` over the signed tree; checked against a signed root when read."""
+
+
+class RelayFrameRow(Base):
+    """A sealed frame that waits for its recipient; deleted once it has come in, or has expired."""
+
+    __tablename__ = "relay_frames"
+    __table_args__ = (
+        check_length("digest"),
+        check_length("from_key"),
+        check_length("to_key"),
+        Index("ix_relay_frames_to_key", "to_key", "id"),
+        Index("ix_relay_frames_from_key", "from_key"),
+        Index("ix_relay_frames_stored_at", "stored_at"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    digest: Mapped[bytes] = mapped_column(unique=True)
+    from_key: Mapped[bytes]
+    to_key: Mapped[bytes]
+    raw: Mapped[bytes]
+    """The frame as its sender signed it."""
+    stored_at: Mapped[datetime] = mapped_column(server_default=func.now())
