@@ -1,10 +1,11 @@
 """What an engine and its contents are told: checked once, before anything starts."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from engine_plugin.errors import EngineError
+from engine_plugin.owner_settings import OwnerSettings
 from engine_plugin.wire import Endpoint, pack_address
 from ledger.evidence.encoding import Signed
 from ledger.evidence.entitlement import ENTITLEMENT, Entitlement
@@ -31,6 +32,8 @@ class EngineConfig:
     """Port of the side channel on the same address; 0 lets the system choose."""
     account_path: Path | None = None
     entitlement_url: str | None = None
+    owner: OwnerSettings | None = None
+    """Limits to keep to while running; None: only the two rates below."""
     upload_limit: int = 0
     """Bytes per second; 0 = unlimited."""
     download_limit: int = 0
@@ -59,6 +62,11 @@ class ContentOptions:
     uses_web_seeds: bool = True
     """Whether to fetch from the torrent's own web seeds."""
     is_sequential: bool = False
+    is_read_only: bool = False
+    """Whether files are never written: what is on the disk is served, and nothing fetched."""
+    renamed_files: Mapping[int, str] = field(default_factory=dict)
+    """Paths below `save_path` of files that lie elsewhere than the torrent says, by their place
+    in it (padding files counted)."""
     entitlement: Signed[Entitlement] | None = None
     stream_id: bytes | None = None
     """32 bytes: receipts and viewing time accrue to this id over all its torrents."""

@@ -38,10 +38,13 @@ from engine_plugin.libtorrent_door import (
     SessionOptions,
     TorrentFile,
 )
+from engine_plugin.limits import AllowedRates
 from engine_plugin.orphan import OrphanWatch
+from engine_plugin.owners_limits import OwnersLimits
 from engine_plugin.progress import ProgressTeller, describe_totals
 from engine_plugin.pump import MeterPump, StepResult
 from engine_plugin.state_dir import StateDir
+from engine_plugin.upload_volume import UploadVolume
 from engine_plugin.wire import Endpoint
 from ledger.evidence.keys import public_key_of
 
@@ -83,6 +86,7 @@ class Engine:
         self.ledger: LedgerSide | None = None
         """The accounting, or None without terms."""
         self._config = config
+        self._owner: OwnersLimits | None = None
         self._hub = EventHub(emit)
         self._pump_stops = threading.Event()
         self._thread: threading.Thread | None = None
@@ -138,6 +142,8 @@ class Engine:
             EngineError: It runs already, or cannot be started.
         """
         scope_id = options.stream_id
+        if self._owner is not None and not (options.is_complete or options.is_read_only):
+            self._owner.admit(torrent, options.save_path)
 
         def start() -> int:
             return self._session.add_torrent(
@@ -147,6 +153,8 @@ class Engine:
                 is_complete=options.is_complete,
                 is_sequential=options.is_sequential,
                 uses_web_seeds=options.uses_web_seeds,
+                is_read_only=options.is_read_only,
+                renamed_files=options.renamed_files,
             )
 
         number = await asyncio.to_thread(self._pump.add, torrent, start, scope_id=scope_id)
@@ -186,6 +194,8 @@ class Engine:
         if result.journal_error is None:
             del self.contents[content.number]
             content.note_removed()
+            if self._owner is not None:
+                self._owner.release(content.torrent.content_id)
             self._hub.tell("content", state="removed", **describe_content(content))
 
     def announce(self) -> None:
@@ -199,6 +209,12 @@ class Engine:
     def set_limits(self, *, upload_limit: int, download_limit: int) -> None:
         """Change the rates; bytes per second, 0 = unlimited."""
         self._session.set_limits(upload_limit=upload_limit, download_limit=download_limit)
+
+    def _apply_owners_limits(self, rates: AllowedRates) -> None:
+        self._session.set_limits(
+            upload_limit=rates.upload_bytes_per_s, download_limit=rates.download_bytes_per_s
+        )
+        self._session.set_serving(serves=rates.stop_reason is None)
 
     async def stop(self) -> None:
         """Stop the transfer, then settle accounts within the time there is."""
@@ -249,6 +265,14 @@ class Engine:
                 allows_local_web_seeds=config.allows_local_web_seeds,
             )
         )
+        if config.owner is not None:
+            self._owner = OwnersLimits(
+                config.owner,
+                UploadVolume(self._journal),
+                apply=self._apply_owners_limits,
+                emit=self._hub.tell,
+            )
+            self._owner.tick(time.monotonic())
         self._pump = MeterPump(self._session, self._journal, current_epoch=self._current_epoch)
         self._thread = threading.Thread(target=self._pump_until_stopped, name="meter", daemon=True)
         self._thread.start()
@@ -367,6 +391,8 @@ class Engine:
             now_s = time.monotonic()
             if self.ledger is not None:
                 self._guard("accounting", self.ledger.tick, now_s)
+            if self._owner is not None:
+                self._guard("limits", self._owner.tick, now_s)
             self._guard("progress", self._tick_progress, now_s)
             if self._orphan.is_orphan():
                 self.request_stop()

@@ -22,7 +22,7 @@ from engine_plugin.journal import MeterJournal
 from engine_plugin.journal_records import PeerKey
 from engine_plugin.lanes import ReceiptLanes, StoredReceipt
 from engine_plugin.libtorrent_door import PeerSnapshot
-from engine_plugin.libtorrent_door.session import split_endpoint
+from engine_plugin.libtorrent_door.session_options import split_endpoint
 from engine_plugin.payee import PayeeDesk
 from engine_plugin.side_channel import Channel, ChannelIdentity, Connection, Refusal, SideChannel
 from engine_plugin.wire import ACKNOWLEDGEMENT, Endpoint, ReceiptVerdict

@@ -13,8 +13,8 @@ from engine_plugin.libtorrent_door.session import (
     PeerSnapshot,
     PieceRead,
     SessionCounters,
-    SessionOptions,
 )
+from engine_plugin.libtorrent_door.session_options import SessionOptions
 from engine_plugin.libtorrent_door.torrent_file import TorrentFile, build_torrent, read_torrent
 
 __all__ = [

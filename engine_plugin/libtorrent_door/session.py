@@ -4,7 +4,6 @@ It starts and stops torrents, copies alerts into event tuples, takes snapshots o
 counters. It counts nothing itself (that is the meter) and starts no thread of its own.
 """
 
-import ipaddress
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -14,7 +13,12 @@ from typing import Any
 import libtorrent as lt
 
 from engine_plugin.errors import SessionError
-from engine_plugin.identity import PEER_ID_SIZE
+from engine_plugin.libtorrent_door.session_options import (
+    SessionOptions,
+    format_endpoint,
+    make_settings,
+    split_endpoint,
+)
 from engine_plugin.libtorrent_door.tiers import TierTable
 from engine_plugin.meter import EventKind
 
@@ -22,17 +26,6 @@ ALL_TORRENTS = -1
 UNKNOWN_TORRENT = -2
 """Of a torrent that was removed before its last alerts were drained."""
 NO_PEER = -1
-_ALERT_QUEUE_SIZE = 1_000_000
-_CATEGORY = lt.alert.category_t
-_ALERT_MASK = (
-    _CATEGORY.status_notification
-    | _CATEGORY.error_notification
-    | _CATEGORY.peer_notification
-    | _CATEGORY.connect_notification
-    | _CATEGORY.block_progress_notification
-    | _CATEGORY.piece_progress_notification
-    | _CATEGORY.upload_notification
-)
 _CHECKING_STATES = {
     int(lt.torrent_status.states.checking_files),
     int(lt.torrent_status.states.checking_resume_data),
@@ -71,48 +64,6 @@ class Notice:
     """Number of the peer, or -1."""
     text: str = ""
     """For people: the error, URL or address."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionOptions:
-    """How to set up a session.
-
-    Raises:
-        ValueError: a field is out of range.
-    """
-
-    listen: str
-    """"IP:port" ("[IP]:port" for IPv6); port 0 lets the system choose."""
-    peer_id: bytes
-    """20 bytes, from `identity.make_peer_id`."""
-    handshake_text: str
-    """From `identity.format_handshake`."""
-    upload_limit: int = 0
-    """Bytes per second to all peers together; 0 = unlimited."""
-    download_limit: int = 0
-    """Bytes per second from all peers and web seeds together; 0 = unlimited."""
-    discovers: bool = False
-    """Whether to use DHT, local discovery, port mapping and trackers."""
-    exchanges_peers: bool = True
-    """Whether to tell peers of each other (PEX)."""
-    allows_local_web_seeds: bool = False
-    """Whether web seeds may lie on loopback or private addresses."""
-    dials_utp: bool = True
-    """Whether to dial over uTP before TCP: kind to home uplinks, slower on a fast network."""
-    upload_slots: int = 64
-    """Peers served at the same time; n ≥ 1."""
-    tells_requests: bool = False
-    """Whether to tell ASKED events: of use only where write reports are lost."""
-    web_seed_request_bytes: int = 4 * 1024 * 1024
-    """Longest range asked of a web seed; n ≥ 16,384."""
-
-    def __post_init__(self) -> None:
-        if len(self.peer_id) != PEER_ID_SIZE:
-            raise ValueError(f"peer_id: got {len(self.peer_id)} bytes, want {PEER_ID_SIZE}")
-        split_endpoint(self.listen)
-        for name in ("upload_limit", "download_limit"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}: got {getattr(self, name)}, want n >= 0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,7 +137,7 @@ class EngineSession:
         # default) loses reports and, on a kill, data already reported verified; mmap loses the
         # last ones now and then, and costs a third more time of the processor.
         params.disk_io_constructor = "posix_disk_io_constructor"
-        params.settings = _settings(options)
+        params.settings = make_settings(options)
         try:
             self._session: Any = lt.session(params)
         except (RuntimeError, ValueError, KeyError) as error:
@@ -225,6 +176,8 @@ class EngineSession:
         is_complete: bool = False,
         is_sequential: bool = False,
         uses_web_seeds: bool = True,
+        is_read_only: bool = False,
+        renamed_files: Mapping[int, str] | None = None,
     ) -> int:
         """Starts a torrent.
 
@@ -235,6 +188,8 @@ class EngineSession:
             is_complete: Whether the files are known to be complete, so that no check is needed.
             is_sequential: Whether to prefer pieces in order.
             uses_web_seeds: Whether to download from the torrent's web seeds.
+            is_read_only: Whether nothing is ever downloaded, so that no file is written.
+            renamed_files: Paths below `save_path` by a file's place in the torrent.
 
         Returns:
             The torrent's number in this session.
@@ -263,6 +218,11 @@ class EngineSession:
                 params.flags |= flags.sequential_download
             if not uses_web_seeds:
                 params.url_seeds = []
+            if is_read_only:
+                # A file found damaged would otherwise be mended, in somebody else's folder.
+                params.flags |= flags.upload_mode
+            if renamed_files:
+                params.renamed_files = dict(renamed_files)
             # Before its first alert can be drained in another thread.
             self._only_torrent = None
             handle = self._session.add_torrent(params)
@@ -396,6 +356,11 @@ class EngineSession:
         self._session.apply_settings(
             {"upload_rate_limit": upload_limit, "download_rate_limit": download_limit}
         )
+
+    def set_serving(self, *, serves: bool) -> None:
+        """Serves peers, or chokes all of them; downloads are not affected."""
+        slots = self.options.upload_slots if serves else 0
+        self._session.apply_settings({"unchoke_slots_limit": slots})
 
     def flush(self) -> None:
         """Asks libtorrent to write what it holds."""
@@ -536,60 +501,3 @@ class EngineSession:
             downloaded_bytes=info.total_download,
             uploaded_bytes=info.total_upload,
         )
-
-
-def format_endpoint(address: str, port: int) -> str:
-    """Formats "IP:port", with brackets around an IPv6 address."""
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-
-
-def split_endpoint(text: str) -> tuple[str, int]:
-    """Reads what `format_endpoint` prints; port 0 to 65535.
-
-    Raises:
-        ValueError: The text is no IP address and port.
-    """
-    address, colon, port = text.rpartition(":")
-    if not colon or not port.isdecimal() or int(port) > 65535:
-        raise ValueError(f'endpoint: got {text!r}, want "IP:port"')
-    if address.startswith("[") and address.endswith("]"):
-        return str(ipaddress.IPv6Address(address[1:-1])), int(port)
-    return str(ipaddress.IPv4Address(address)), int(port)
-
-
-def _settings(options: SessionOptions) -> dict[str, object]:
-    address, _ = split_endpoint(options.listen)
-    settings: dict[str, object] = {
-        "alert_mask": _ALERT_MASK,
-        # The default of 2,000 drops alerts, and with them bytes, at a few MB/s.
-        "alert_queue_size": _ALERT_QUEUE_SIZE,
-        # Two finished peers would part before the last receipt.
-        "close_redundant_connections": False,
-        # A copied peer-id must not throw out the real peer.
-        "allow_multiple_connections_per_pid": True,
-        "peer_fingerprint": options.peer_id,
-        "handshake_client_version": options.handshake_text,
-        "user_agent": options.handshake_text.partition(" ")[0],
-        # Dialling acts on the tick; the default is 500 ms.
-        "tick_interval": 100,
-        "min_reconnect_time": 5,
-        # A killed peer says nothing over uTP; keep-alives go out at half this time.
-        "peer_timeout": 20,
-        "listen_interfaces": options.listen,
-        "enable_outgoing_utp": options.dials_utp,
-        # A port next to the one that was asked for is a port that nobody dials.
-        "max_retry_port_bind": 0,
-        "enable_dht": options.discovers,
-        "enable_lsd": options.discovers,
-        "enable_upnp": options.discovers,
-        "enable_natpmp": options.discovers,
-        "upload_rate_limit": options.upload_limit,
-        "download_rate_limit": options.download_limit,
-        "unchoke_slots_limit": options.upload_slots,
-        "urlseed_max_request_bytes": options.web_seed_request_bytes,
-        "urlseed_wait_retry": 2,
-        "ssrf_mitigation": not options.allows_local_web_seeds,
-    }
-    if not ipaddress.ip_address(address).is_unspecified:
-        settings["outgoing_interfaces"] = address
-    return settings

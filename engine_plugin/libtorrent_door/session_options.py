@@ -1,0 +1,123 @@
+"""How a libtorrent session is set up: the options, the settings pack they give, endpoints as text.
+
+Each setting that matters to exact metering says why.
+"""
+
+import ipaddress
+from dataclasses import dataclass
+
+import libtorrent as lt
+
+from engine_plugin.identity import PEER_ID_SIZE
+
+_ALERT_QUEUE_SIZE = 1_000_000
+_CATEGORY = lt.alert.category_t
+_ALERT_MASK = (
+    _CATEGORY.status_notification
+    | _CATEGORY.error_notification
+    | _CATEGORY.peer_notification
+    | _CATEGORY.connect_notification
+    | _CATEGORY.block_progress_notification
+    | _CATEGORY.piece_progress_notification
+    | _CATEGORY.upload_notification
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionOptions:
+    """How to set up a session.
+
+    Raises:
+        ValueError: a field is out of range.
+    """
+
+    listen: str
+    """"IP:port" ("[IP]:port" for IPv6); port 0 lets the system choose."""
+    peer_id: bytes
+    """20 bytes, from `identity.make_peer_id`."""
+    handshake_text: str
+    """From `identity.format_handshake`."""
+    upload_limit: int = 0
+    """Bytes per second to all peers together; 0 = unlimited."""
+    download_limit: int = 0
+    """Bytes per second from all peers and web seeds together; 0 = unlimited."""
+    discovers: bool = False
+    """Whether to use DHT, local discovery, port mapping and trackers."""
+    exchanges_peers: bool = True
+    """Whether to tell peers of each other (PEX)."""
+    allows_local_web_seeds: bool = False
+    """Whether web seeds may lie on loopback or private addresses."""
+    dials_utp: bool = True
+    """Whether to dial over uTP before TCP: kind to home uplinks, slower on a fast network."""
+    upload_slots: int = 64
+    """Peers served at the same time; n ≥ 1."""
+    tells_requests: bool = False
+    """Whether to tell ASKED events: of use only where write reports are lost."""
+    web_seed_request_bytes: int = 4 * 1024 * 1024
+    """Longest range asked of a web seed; n ≥ 16,384."""
+
+    def __post_init__(self) -> None:
+        if len(self.peer_id) != PEER_ID_SIZE:
+            raise ValueError(f"peer_id: got {len(self.peer_id)} bytes, want {PEER_ID_SIZE}")
+        split_endpoint(self.listen)
+        for name in ("upload_limit", "download_limit"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: got {getattr(self, name)}, want n >= 0")
+
+
+def format_endpoint(address: str, port: int) -> str:
+    """Formats "IP:port", with brackets around an IPv6 address."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def split_endpoint(text: str) -> tuple[str, int]:
+    """Reads what `format_endpoint` prints; port 0 to 65535.
+
+    Raises:
+        ValueError: The text is no IP address and port.
+    """
+    address, colon, port = text.rpartition(":")
+    if not colon or not port.isdecimal() or int(port) > 65535:
+        raise ValueError(f'endpoint: got {text!r}, want "IP:port"')
+    if address.startswith("[") and address.endswith("]"):
+        return str(ipaddress.IPv6Address(address[1:-1])), int(port)
+    return str(ipaddress.IPv4Address(address)), int(port)
+
+
+def make_settings(options: SessionOptions) -> dict[str, object]:
+    """Return the settings pack of a session."""
+    address, _ = split_endpoint(options.listen)
+    settings: dict[str, object] = {
+        "alert_mask": _ALERT_MASK,
+        # The default of 2,000 drops alerts, and with them bytes, at a few MB/s.
+        "alert_queue_size": _ALERT_QUEUE_SIZE,
+        # Two finished peers would part before the last receipt.
+        "close_redundant_connections": False,
+        # A copied peer-id must not throw out the real peer.
+        "allow_multiple_connections_per_pid": True,
+        "peer_fingerprint": options.peer_id,
+        "handshake_client_version": options.handshake_text,
+        "user_agent": options.handshake_text.partition(" ")[0],
+        # Dialling acts on the tick; the default is 500 ms.
+        "tick_interval": 100,
+        "min_reconnect_time": 5,
+        # A killed peer says nothing over uTP; keep-alives go out at half this time.
+        "peer_timeout": 20,
+        "listen_interfaces": options.listen,
+        "enable_outgoing_utp": options.dials_utp,
+        # A port next to the one that was asked for is a port that nobody dials.
+        "max_retry_port_bind": 0,
+        "enable_dht": options.discovers,
+        "enable_lsd": options.discovers,
+        "enable_upnp": options.discovers,
+        "enable_natpmp": options.discovers,
+        "upload_rate_limit": options.upload_limit,
+        "download_rate_limit": options.download_limit,
+        "unchoke_slots_limit": options.upload_slots,
+        "urlseed_max_request_bytes": options.web_seed_request_bytes,
+        "urlseed_wait_retry": 2,
+        "ssrf_mitigation": not options.allows_local_web_seeds,
+    }
+    if not ipaddress.ip_address(address).is_unspecified:
+        settings["outgoing_interfaces"] = address
+    return settings
