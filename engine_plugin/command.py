@@ -308,7 +308,7 @@ def _run(
 async def _run_until_stopped(
     config: EngineConfig, contents: list[tuple[TorrentFile, ContentOptions]], *, as_json: bool
 ) -> None:
-    def emit(event: str, **fields: Any) -> None:
+    def emit(event: str, /, **fields: Any) -> None:
         if as_json:
             _print({"event": event, **fields})
         elif event != "progress":

@@ -39,7 +39,7 @@ class EventHub:
         self._listeners: list[_Listener] = []
         self._is_closed = False
 
-    def tell(self, name: str, **fields: Any) -> None:
+    def tell(self, name: str, /, **fields: Any) -> None:
         """Tell an event."""
         if self._emit is not None:
             self._emit(name, **fields)

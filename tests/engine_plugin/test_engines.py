@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from engine_plugin.journal import read_peers, read_totals
+from engine_plugin.journal_reading import read_peers, read_totals
 from engine_plugin.spool import read_spool
 from ledger.evidence.bundle import BundleKind
 from ledger.evidence.keys import generate_seed, public_key_of
