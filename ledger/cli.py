@@ -37,6 +37,7 @@ COMMANDS: Final[Mapping[str, CommandLine]] = {
         summary="Serve the collector and the public log, or the issuer", extra="server"
     ),
     "audit": CommandLine(summary="Verify an audit file without trusting the operator", extra=""),
+    "bench": CommandLine(summary="Measure what the product costs on this machine", extra="engine"),
     "cdn": CommandLine(
         summary="Serve content as the content delivery network of a demo", extra="server"
     ),

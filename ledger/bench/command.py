@@ -1,0 +1,75 @@
+"""The command `swarmledger bench`: one subcommand a bench.
+
+Progress goes to standard error; standard output holds the report, a table or JSON. Exit status: 0
+measured, 1 something failed or did not add up, 2 wrong options.
+"""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from ledger.bench.engine import KINDS, EngineBench, run_engine_bench
+from ledger.bench.errors import BenchError
+from ledger.bench.report import format_json, format_table
+
+QUICK_SIZE_MIB = 96
+QUICK_PACE_S = 4.0
+MIB = 1 << 20
+
+app = typer.Typer(
+    name="swarmledger bench",
+    help="Measure what the product costs on this machine.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
+
+
+@app.callback()
+def group() -> None:
+    """Measure what the product costs on this machine."""
+
+
+@app.command()
+def engine(
+    size: Annotated[int, typer.Option(min=32, help="MiB of a transfer at full speed.")] = 512,
+    runs: Annotated[int, typer.Option(min=1, max=100, help="Of each kind; medians count.")] = 3,
+    kind: Annotated[
+        list[str] | None, typer.Option(help="v1, v2 or hybrid; repeatable; default: all.")
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="One short run: whether it works, not how fast.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Compare metered engines with plain libtorrent: rate, processor, memory, start-up.
+
+    Takes about a minute a run and kind, and twice the size in the temporary folder.
+    """
+    try:
+        bench = EngineBench(
+            size_bytes=(QUICK_SIZE_MIB if quick else size) * MIB,
+            runs=1 if quick else runs,
+            kinds=tuple(kind or KINDS),
+            pace_seconds=QUICK_PACE_S if quick else 10.0,
+        )
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    try:
+        report = run_engine_bench(bench, tell=_tell)
+    except (BenchError, OSError) as error:
+        typer.echo(f"swarmledger bench: {error}", err=True)
+        raise typer.Exit(1) from None
+    sys.stdout.write(format_json(report) if as_json else format_table(report))
+
+
+def _tell(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+def main() -> None:
+    """Entry point of `swarmledger bench`."""
+    app()
