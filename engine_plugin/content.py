@@ -18,6 +18,8 @@ from engine_plugin.meter import EventKind
 from engine_plugin.pump import MeterPump
 from engine_plugin.wire import Endpoint
 
+_FAILURES_MAX = 100
+
 _T = TypeVar("_T")
 
 
@@ -64,6 +66,8 @@ class Content:
         self._passed: set[int] = set(range(torrent.layout.piece_count)) if is_complete else set()
         self._waiting: defaultdict[int, list[asyncio.Future[None]]] = defaultdict(list)
         self._reads: defaultdict[int, list[asyncio.Future[bytes]]] = defaultdict(list)
+        self._web_seed_bytes: dict[int, int] = {}
+        self._failed_web_seeds: list[str] = []
         self._is_removed = False
 
     @property
@@ -133,7 +137,7 @@ class Content:
         The engine names the CDN behind it when the terms know its host.
         """
         self._require_here()
-        self._pump.note_web_seed(self.number, url)
+        self._pump.note_web_seed(self.number, url, is_active=True)
         self._name_cdn(url)
         self._session.add_web_seed(self.number, url)
 
@@ -141,6 +145,28 @@ class Content:
         """Stop downloads from a web seed."""
         self._require_here()
         self._session.remove_web_seed(self.number, url)
+        self._pump.note_web_seed(self.number, url, is_active=False)
+
+    def web_seed_bytes(self) -> int:
+        """Return payload bytes that web seeds have delivered, checked or not; never falls.
+
+        As of the last look at the connections, about a second ago; for decisions, not for bills.
+        """
+        for snapshot in self.peers():
+            if snapshot.is_web_seed:
+                known = self._web_seed_bytes.get(snapshot.peer, 0)
+                self._web_seed_bytes[snapshot.peer] = max(known, snapshot.downloaded_bytes)
+        return sum(self._web_seed_bytes.values())
+
+    def take_web_seed_failures(self) -> list[str]:
+        """Return the URLs of web seeds that failed since the last call."""
+        failed, self._failed_web_seeds = self._failed_web_seeds, []
+        return failed
+
+    def note_web_seed_failure(self, url: str) -> None:
+        """Take note that a web seed failed; the engine calls it."""
+        if url and len(self._failed_web_seeds) < _FAILURES_MAX:
+            self._failed_web_seeds.append(url)
 
     def connect(self, endpoint: Endpoint) -> None:
         """Dial a peer now, and again whenever it is lost."""

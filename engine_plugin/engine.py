@@ -157,7 +157,13 @@ class Engine:
                 renamed_files=options.renamed_files,
             )
 
-        number = await asyncio.to_thread(self._pump.add, torrent, start, scope_id=scope_id)
+        number = await asyncio.to_thread(
+            self._pump.add,
+            torrent,
+            start,
+            scope_id=scope_id,
+            uses_web_seeds=options.uses_web_seeds,
+        )
         content = Content(
             session=self._session,
             pump=self._pump,
@@ -357,6 +363,8 @@ class Engine:
     def _take_step(self, result: StepResult) -> None:
         if result.journal_error is not None:
             self._fail("journal", result.journal_error)
+        if result.committed and self.ledger is not None:
+            self._guard("accounting", self.ledger.note_commit, time.monotonic())
         for kind, number, piece in result.pieces:
             if content := self.contents.get(number):
                 content.take_piece_event(kind, piece)
@@ -383,6 +391,8 @@ class Engine:
             if self.ledger is not None and is_lasting and notice.peer >= 0:
                 self.ledger.flush_peer(PeerKey(*self._session.peer_key(notice.peer)), now_s)
         elif notice.kind in _FAULTS:
+            if content is not None and notice.kind is NoticeKind.WEB_SEED_FAILED:
+                content.note_web_seed_failure(notice.url)
             _log.warning("session_notice", kind=str(notice.kind), detail=notice.text)
             self._hub.tell("notice", kind=str(notice.kind), detail=notice.text)
 

@@ -60,6 +60,8 @@ class _Metered:
     touched: set[int] = field(default_factory=set)
     web_seeds: list[str] = field(default_factory=list)
     """Every web seed it was ever given."""
+    active_seeds: list[str] = field(default_factory=list)
+    """Those that it may use now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +116,12 @@ class MeterPump:
         self._next_poll = self._next_commit = self._next_gauges = clock()
 
     def add(
-        self, torrent: TorrentFile, start: Callable[[], int], *, scope_id: bytes | None = None
+        self,
+        torrent: TorrentFile,
+        start: Callable[[], int],
+        *,
+        scope_id: bytes | None = None,
+        uses_web_seeds: bool = True,
     ) -> int:
         """Starts a torrent and meters it from its first alert on.
 
@@ -122,6 +129,7 @@ class MeterPump:
             torrent: The torrent file's facts.
             start: Adds it to the session and returns its number; called with the queue at rest.
             scope_id: The stream it is part of, if it is.
+            uses_web_seeds: Whether it was started with the torrent's own web seeds.
 
         Returns:
             The torrent's number in the session.
@@ -143,14 +151,17 @@ class MeterPump:
                 journal_id=journal_id,
                 meter=TorrentMeter(torrent.layout),
                 web_seeds=list(torrent.web_seeds),
+                active_seeds=list(torrent.web_seeds) if uses_web_seeds else [],
             )
             return number
 
-    def note_web_seed(self, number: int, url: str) -> None:
-        """Takes note of a web seed that a torrent is given later; call it before it is used."""
-        web_seeds = self._torrents[number].web_seeds
-        if url not in web_seeds:
-            web_seeds.append(url)
+    def note_web_seed(self, number: int, url: str, *, is_active: bool) -> None:
+        """Takes note of a web seed that a torrent is given later, before it is used, or loses."""
+        metering = self._torrents[number]
+        if url not in metering.web_seeds:
+            metering.web_seeds.append(url)
+        others = [other for other in metering.active_seeds if other != url]
+        metering.active_seeds = [*others, url] if is_active else others
 
     def remove(self, number: int, *, deletes_files: bool = False) -> StepResult:
         """Ends a torrent: decides what is pending, makes it durable, removes it from the session.
@@ -417,7 +428,11 @@ class MeterPump:
         for url in web_seeds:
             if _endpoint_of(url) == endpoint:
                 return url
-        return web_seeds[0] if len(web_seeds) == 1 else ""
+        # A server behind a name: it is known when there is no other.
+        for urls in (web_seeds, metering.active_seeds if metering else []):
+            if len(urls) == 1:
+                return urls[0]
+        return ""
 
 
 _PIECE_KINDS = frozenset(

@@ -64,6 +64,8 @@ class Notice:
     """Number of the peer, or -1."""
     text: str = ""
     """For people: the error, URL or address."""
+    url: str = ""
+    """Of a web seed that failed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -411,8 +413,9 @@ class EngineSession:
                 if kind in _CONNECTION_KINDS:
                     # Another peer may be met at this endpoint from here on.
                     self._connected.pop((torrent, alert.ep), None)
+            url = alert.server_url() if isinstance(alert, lt.url_seed_alert) else ""
             drained.notices.append(
-                Notice(kind=kind, torrent=torrent, peer=peer, text=alert.message())
+                Notice(kind=kind, torrent=torrent, peer=peer, text=alert.message(), url=url)
             )
 
         return copy_notice

@@ -1,0 +1,202 @@
+"""Peers first, a CDN when a deadline is at risk: when a content may use which web seed.
+
+A policy says from two figures (how long until the next missing piece is needed, and how long the
+CDN has been of no use) whether the CDN is wanted; a roster says which of several CDNs, resting
+those that fail, stall or lie for ever longer times. The driver carries both out on one content.
+
+libtorrent does the fetching and checks every hash, so a CDN can waste time and never spoil the
+picture. Not here: deadlines (`piece_desk`), what a CDN's bytes cost.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+REST_FIRST_S: Final = 5.0
+REST_MOST_S: Final = 300.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HybridPolicy:
+    """When the CDN helps out.
+
+    Raises:
+        ValueError: A field is out of range.
+    """
+
+    risk_s: float = 4.0
+    """The CDN is wanted when the next missing piece is needed within this time."""
+    safe_s: float = 10.0
+    """It is no longer wanted when nothing is missing for this time ahead."""
+    patience_s: float = 0.7
+    """How long peers alone are waited for at a start or after a seek."""
+    stall_s: float = 3.0
+    """A CDN that delivers nothing for so long, while it is wanted, has failed."""
+
+    def __post_init__(self) -> None:
+        for name in ("patience_s", "risk_s", "stall_s"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: got {getattr(self, name)}, want n >= 0")
+        if self.safe_s <= self.risk_s:
+            raise ValueError(f"safe_s: got {self.safe_s}, want more than risk_s {self.risk_s}")
+
+    def is_cdn_wanted(self, *, slack_s: float | None, waited_s: float, is_on: bool) -> bool:
+        """Decide whether the CDN should deliver now.
+
+        Args:
+            slack_s: Seconds until the next missing piece is needed, ≤ 0 if it is late; None:
+                nothing that a player asked for is missing.
+            waited_s: Seconds for which something has been missing without a break.
+            is_on: Whether the CDN delivers at present.
+        """
+        if slack_s is None:
+            return False
+        if slack_s >= self.safe_s:
+            return False
+        if is_on:
+            return True
+        return slack_s < self.risk_s and waited_s >= self.patience_s
+
+
+@dataclass(slots=True)
+class _Record:
+    """What is remembered of one CDN."""
+
+    failures: int = 0
+    rests_until_s: float = 0.0
+
+
+class CdnRoster:
+    """Which of several CDNs is used: the first in the given order that does not rest."""
+
+    def __init__(self, urls: Sequence[str]) -> None:
+        """Bind a roster.
+
+        Args:
+            urls: Web seeds, the preferred first.
+        """
+        self._records = {url: _Record() for url in urls}
+
+    def choose(self, now_s: float) -> str | None:
+        """Return the URL to use now, or None while all rest."""
+        for url, record in self._records.items():
+            if now_s >= record.rests_until_s:
+                return url
+        return None
+
+    def note_failure(self, url: str, now_s: float) -> None:
+        """Let a CDN rest, twice as long as the last time."""
+        if record := self._records.get(url):
+            rest_s = min(REST_FIRST_S * 2**record.failures, REST_MOST_S)
+            record.failures = min(record.failures + 1, 16)
+            record.rests_until_s = now_s + rest_s
+
+    def note_success(self, url: str) -> None:
+        """Forget a CDN's failures: it delivered good bytes."""
+        if record := self._records.get(url):
+            record.failures = 0
+
+    def describe(self, now_s: float) -> list[dict[str, object]]:
+        """Return each CDN's URL, failures and remaining rest, for people."""
+        return [
+            {
+                "url": url,
+                "failures": record.failures,
+                "rests_s": max(0.0, round(record.rests_until_s - now_s, 1)),
+            }
+            for url, record in self._records.items()
+        ]
+
+
+class HybridContent(Protocol):
+    """What the driver asks of a content; `engine_plugin.content.Content` is one."""
+
+    def add_web_seed(self, url: str) -> None:
+        """Let the content come from a web seed as well."""
+
+    def remove_web_seed(self, url: str) -> None:
+        """Stop downloads from a web seed."""
+
+    def web_seed_bytes(self) -> int:
+        """Return payload bytes that web seeds have delivered, checked or not; never falls."""
+
+    def take_web_seed_failures(self) -> list[str]:
+        """Return the URLs of web seeds that failed since the last call."""
+
+
+class HybridDriver:
+    """Turns a content's web seeds on and off; `tick` it a few times a second."""
+
+    def __init__(
+        self,
+        content: HybridContent,
+        urls: Sequence[str],
+        *,
+        policy: HybridPolicy,
+        next_due_s: Callable[[], float | None],
+    ) -> None:
+        """Bind a driver; no CDN is used yet.
+
+        Args:
+            content: Added to its engine without web seeds of its own.
+            urls: Web seeds, the preferred first.
+            policy: When to use them.
+            next_due_s: Monotonic seconds at which the next missing piece is needed, None if
+                nothing that a player asked for is missing.
+        """
+        self.roster = CdnRoster(urls)
+        self.active: str | None = None
+        """The web seed in use."""
+        self._content = content
+        self._policy = policy
+        self._next_due_s = next_due_s
+        self._missing_since_s: float | None = None
+        self._seen_bytes = 0
+        self._progress_s = 0.0
+
+    def tick(self, now_s: float) -> None:
+        """Decide and act.
+
+        Raises:
+            ContentError: The content was removed.
+        """
+        self._judge(now_s)
+        due_s = self._next_due_s()
+        if due_s is None:
+            self._missing_since_s = None
+        elif self._missing_since_s is None:
+            self._missing_since_s = now_s
+        waited_s = 0.0 if self._missing_since_s is None else now_s - self._missing_since_s
+        is_wanted = self._policy.is_cdn_wanted(
+            slack_s=None if due_s is None else due_s - now_s,
+            waited_s=waited_s,
+            is_on=self.active is not None,
+        )
+        wanted = self.roster.choose(now_s) if is_wanted else None
+        if wanted != self.active:
+            self._switch(wanted, now_s)
+
+    def stop(self) -> None:
+        """Use no CDN any more."""
+        if self.active is not None:
+            self._content.remove_web_seed(self.active)
+            self.active = None
+
+    def _judge(self, now_s: float) -> None:
+        for url in self._content.take_web_seed_failures():
+            self.roster.note_failure(url, now_s)
+        if self.active is None:
+            return
+        delivered = self._content.web_seed_bytes()
+        if delivered > self._seen_bytes:
+            self._seen_bytes, self._progress_s = delivered, now_s
+            self.roster.note_success(self.active)
+        elif now_s - self._progress_s >= self._policy.stall_s and self._next_due_s() is not None:
+            self.roster.note_failure(self.active, now_s)
+
+    def _switch(self, wanted: str | None, now_s: float) -> None:
+        self.stop()
+        if wanted is not None:
+            self._seen_bytes, self._progress_s = self._content.web_seed_bytes(), now_s
+            self._content.add_web_seed(wanted)
+            self.active = wanted
