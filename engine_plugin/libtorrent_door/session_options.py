@@ -95,6 +95,8 @@ def make_settings(options: SessionOptions) -> dict[str, object]:
         "close_redundant_connections": False,
         # A copied peer-id must not throw out the real peer.
         "allow_multiple_connections_per_pid": True,
+        # Two viewers behind one address are two peers; by default the second is turned away.
+        "allow_multiple_connections_per_ip": True,
         "peer_fingerprint": options.peer_id,
         "handshake_client_version": options.handshake_text,
         "user_agent": options.handshake_text.partition(" ")[0],
