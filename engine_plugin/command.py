@@ -6,11 +6,13 @@ status: 0 after a clean stop, 1 when the engine could not start or lost somethin
 """
 
 import asyncio
+import functools
 import json
 import logging
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,6 +29,7 @@ from engine_plugin.config import (
 from engine_plugin.engine import Engine
 from engine_plugin.errors import ContentError, EngineError
 from engine_plugin.key_files import read_seed
+from engine_plugin.live.command import broadcast, watch
 from engine_plugin.state_report import describe_spool, describe_state
 from engine_plugin.torrents import TorrentFile, make_torrent, read_torrent
 from ledger.evidence.keys import public_key_of
@@ -276,7 +279,18 @@ def spool(state: State, as_json: Json = False) -> None:
 
 def main() -> None:
     """Run the command; the dispatcher's entry point."""
+    for live in (broadcast, watch):
+        app.command()(_failing(live))
     app()
+
+
+def _failing(command: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(command)
+    def run(*arguments: Any, **options: Any) -> None:
+        with _Failures():
+            command(*arguments, **options)
+
+    return run
 
 
 class _Failures:

@@ -1,0 +1,144 @@
+"""Reads a stream's index over HTTP, from whichever of its URLs answers.
+
+Bytes that do not parse count as no answer. Signatures and links are the chain's to judge.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import httpx
+
+from engine_plugin.config import ConfigError, parse_endpoint
+from engine_plugin.errors import EngineError
+from engine_plugin.live.gossip import IndexEntry, parse_entries
+from engine_plugin.wire import Endpoint
+from ledger.evidence.encoding import Signed
+from ledger.evidence.errors import EvidenceError
+from ledger.evidence.stream import Stream, parse_stream, require_valid_stream
+
+_WAIT_MS = 15_000
+_TIMEOUT_S = 20.0
+_CONNECT_S = 3.0
+_ENTRIES_MOST = 64
+_ANSWER_MOST = 4 << 20
+
+
+class IndexUnreachableError(EngineError):
+    """No URL of the index answered as it should; it is tried again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """Whom to dial."""
+
+    sources: tuple[Endpoint, ...]
+    """The broadcaster's own nodes."""
+    peers: tuple[Endpoint, ...]
+    """Other viewers."""
+
+
+class IndexClient:
+    """A client of one stream's index."""
+
+    def __init__(self, urls: Sequence[str]) -> None:
+        """Bind a client.
+
+        Args:
+            urls: Base URLs, tried in order; the last that answered is tried first.
+        """
+        self._urls = [url.rstrip("/") for url in urls]
+        self._at = 0
+        self._http = httpx.AsyncClient(
+            timeout=httpx.Timeout(_TIMEOUT_S, connect=_CONNECT_S), follow_redirects=True
+        )
+
+    async def close(self) -> None:
+        """Close its connections."""
+        await self._http.aclose()
+
+    async def wait_entries(self, number: int) -> list[IndexEntry]:
+        """Return entries from a number on; waits some seconds for the first.
+
+        Raises:
+            IndexUnreachableError: Nobody answered as it should.
+        """
+        return await self._entries(f"from={number}&wait_ms={_WAIT_MS}")
+
+    async def newest(self, count: int) -> list[IndexEntry]:
+        """Return the newest entries.
+
+        Raises:
+            IndexUnreachableError: Nobody answered as it should.
+        """
+        return await self._entries(f"newest={count}")
+
+    async def announce(self, listen: Endpoint, *, is_leaving: bool = False) -> Found:
+        """Say where we listen, and learn whom to dial.
+
+        Raises:
+            IndexUnreachableError: Nobody answered as it should.
+        """
+        body = {"listen": str(listen), "leaving": is_leaving}
+        raw = await self._ask("POST", "/peers", json.dumps(body).encode())
+        try:
+            answer = json.loads(raw)
+            lists = [
+                tuple(parse_endpoint(str(text), name) for text in answer.get(name, ())[:64])
+                for name in ("sources", "peers")
+            ]
+        except (ValueError, TypeError, AttributeError, KeyError, ConfigError):
+            raise IndexUnreachableError("index: peers: got an answer that does not parse") from None
+        return Found(sources=lists[0], peers=lists[1])
+
+    async def _entries(self, query: str) -> list[IndexEntry]:
+        raw = await self._ask("GET", f"/entries?{query}")
+        try:
+            return parse_entries(raw, most=_ENTRIES_MOST)
+        except EvidenceError as error:
+            raise IndexUnreachableError(f"index: {error}") from None
+
+    async def _ask(self, method: str, path: str, body: bytes = b"") -> bytes:
+        reasons: list[str] = []
+        for _ in self._urls:
+            url = self._urls[self._at]
+            try:
+                answer = await self._http.request(method, url + path, content=body)
+                answer.raise_for_status()
+                if len(answer.content) <= _ANSWER_MOST:
+                    return answer.content
+                reasons.append(f"{url}: got {len(answer.content)} bytes")
+            except httpx.HTTPError as error:
+                reasons.append(f"{url}: {type(error).__name__} {error}")
+            self._at = (self._at + 1) % len(self._urls)
+        raise IndexUnreachableError("index: " + ("; ".join(reasons) or "no URL"))
+
+
+async def fetch_descriptor(url: str) -> Signed[Stream]:
+    """Return the descriptor at an index's base URL, or at a URL of its own.
+
+    Raises:
+        IndexUnreachableError: It cannot be had, or is not signed by the key it names.
+    """
+    whole = url if url.endswith(("/descriptor", ".stream")) else url.rstrip("/") + "/descriptor"
+    try:
+        async with httpx.AsyncClient(timeout=_TIMEOUT_S, follow_redirects=True) as http:
+            answer = await http.get(whole)
+            answer.raise_for_status()
+            return read_descriptor(answer.content)
+    except httpx.HTTPError as error:
+        raise IndexUnreachableError(f"{whole}: {type(error).__name__} {error}") from None
+
+
+def read_descriptor(raw: bytes) -> Signed[Stream]:
+    """Return a descriptor whose signature is good.
+
+    Raises:
+        IndexUnreachableError: It is malformed or not signed by the key it names.
+    """
+    try:
+        signed = parse_stream(raw)
+        require_valid_stream(signed)
+    except EvidenceError as error:
+        raise IndexUnreachableError(f"stream: {error}") from None
+    return signed
