@@ -9,7 +9,7 @@ Not here: whether a receipt is good (`payee`), HTTP (`uploader`).
 """
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -18,9 +18,11 @@ from typing import Any
 from urllib.parse import quote
 
 from engine_plugin.errors import EngineError
+from engine_plugin.viewing import heartbeat_rows
 from ledger.evidence.bundle import BundleKind
 from ledger.evidence.encoding import Signed
 from ledger.evidence.entitlement import ENTITLEMENT, Entitlement
+from ledger.evidence.heartbeat import HEARTBEAT, Heartbeat
 from ledger.evidence.receipt import RECEIPT, Receipt
 
 _BUSY_S = 5
@@ -138,6 +140,7 @@ class Spool:
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = FULL")
             self._connection.executescript(_SCHEMA)
+            self._connection.executescript(heartbeat_rows.SCHEMA)
         except sqlite3.Error as error:
             raise SpoolError(f"{path}: {error}") from error
 
@@ -148,7 +151,7 @@ class Spool:
     def add_entitlement(self, signed: Signed[Entitlement]) -> None:
         """Keep an entitlement; keeping it twice is the same as once."""
         entitlement = signed.value
-        with self._transaction() as tx:
+        with self.transaction() as tx:
             tx.execute(
                 "INSERT INTO entitlement VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
                 (
@@ -183,7 +186,7 @@ class Spool:
     def put_receipt(self, signed: Signed[Receipt], *, kind: BundleKind, session_key: bytes) -> None:
         """Keep a receipt as the newest of its lane; an older one never replaces it."""
         receipt = signed.value
-        with self._transaction() as tx:
+        with self.transaction() as tx:
             tx.execute(
                 "INSERT INTO receipt (lane_digest, epoch, kind, session_key, sequence, bytes_total,"
                 " digest, raw) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
@@ -204,7 +207,7 @@ class Spool:
 
     def put_equivocation(self, first: Signed[Receipt], second: Signed[Receipt]) -> None:
         """Keep two contradicting receipts of one lane as evidence; the first pair stays."""
-        with self._transaction() as tx:
+        with self.transaction() as tx:
             tx.execute(
                 "INSERT INTO equivocation VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
                 (first.value.lane_digest, first.raw, second.raw),
@@ -229,13 +232,19 @@ class Spool:
         return int(rows[0][0])
 
     def list_unbundled_epochs(self, kind: BundleKind) -> list[int]:
-        """Return the epochs with receipts that no bundle has in their newest state."""
+        """Return the epochs with receipts in a state, or heartbeats, that no bundle has."""
         rows = self._read(
-            "SELECT DISTINCT epoch FROM receipt WHERE kind = ? AND sequence > bundled_sequence"
-            " ORDER BY epoch",
+            "SELECT DISTINCT epoch FROM receipt WHERE kind = ? AND sequence > bundled_sequence",
             (kind,),
         )
-        return [row[0] for row in rows]
+        if kind is BundleKind.VIEWER:
+            rows += self._read(heartbeat_rows.SELECT_UNBUNDLED_EPOCHS)
+        return sorted({row[0] for row in rows})
+
+    def list_unbundled_heartbeats(self, epoch: int, limit: int) -> list[Signed[Heartbeat]]:
+        """Return heartbeats of an epoch, and those beside its borders, that no bundle has."""
+        rows = self._read(heartbeat_rows.SELECT_UNBUNDLED, (epoch, limit))
+        return [HEARTBEAT.parse(row[0]) for row in rows]
 
     def list_unbundled(self, epoch: int, kind: BundleKind, limit: int) -> list[Signed[Receipt]]:
         """Return receipts of an epoch that no bundle has in their newest state."""
@@ -254,13 +263,18 @@ class Spool:
         )
         return int(rows[0][0])
 
-    def put_bundle(self, bundle: SpooledBundle, receipts: list[Signed[Receipt]]) -> None:
-        """Keep a new bundle and mark its receipts as bundled, in one step.
+    def put_bundle(
+        self,
+        bundle: SpooledBundle,
+        receipts: list[Signed[Receipt]],
+        heartbeats: Sequence[Signed[Heartbeat]] = (),
+    ) -> None:
+        """Keep a new bundle and mark its receipts and heartbeats as bundled, in one step.
 
         Raises:
             SpoolError: A bundle of this number exists, or SQLite refused; nothing is changed.
         """
-        with self._transaction() as tx:
+        with self.transaction() as tx:
             tx.execute(
                 "INSERT INTO bundle (epoch, kind, number, digest, raw, receipt_count, bytes_total,"
                 " state) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -279,6 +293,7 @@ class Spool:
                 "UPDATE receipt SET bundled_sequence = ? WHERE lane_digest = ?",
                 [(signed.value.sequence, signed.value.lane_digest) for signed in receipts],
             )
+            heartbeat_rows.mark_bundled(tx, bundle.epoch, heartbeats)
 
     def list_bundles(self, state: BundleState | None = None) -> list[SpooledBundle]:
         """Return bundles, oldest epoch first."""
@@ -290,14 +305,14 @@ class Spool:
 
     def store_promise(self, digest: bytes, promise: bytes) -> None:
         """Keep the collector's promise for a bundle; it is not sent again."""
-        with self._transaction() as tx:
+        with self.transaction() as tx:
             tx.execute(
                 "UPDATE bundle SET state = 'sent', promise = ? WHERE digest = ?", (promise, digest)
             )
 
     def store_refusal(self, digest: bytes, *, code: str, detail: str) -> None:
         """Keep why the collector refused a bundle whole."""
-        with self._transaction() as tx:
+        with self.transaction() as tx:
             tx.execute(
                 "UPDATE bundle SET state = 'refused', code = ?, detail = ? WHERE digest = ?",
                 (code, detail, digest),
@@ -305,7 +320,7 @@ class Spool:
 
     def archive(self, digest: bytes, *, code: str, detail: str) -> None:
         """Keep the collector's judgement of a promised bundle."""
-        with self._transaction() as tx:
+        with self.transaction() as tx:
             tx.execute(
                 "UPDATE bundle SET state = 'archived', code = ?, detail = ? WHERE digest = ?",
                 (code, detail, digest),
@@ -319,7 +334,12 @@ class Spool:
             raise SpoolError(f"{self.path}: {error}") from error
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Make one durable step.
+
+        Raises:
+            SpoolError: SQLite refused; nothing is changed.
+        """
         try:
             self._connection.execute("BEGIN IMMEDIATE")
             yield self._connection

@@ -20,12 +20,14 @@ import records
 
 from engine_plugin.live.gossip import PEERS, Peers
 from engine_plugin.wire import (
-    ACKNOWLEDGEMENT,
+    ACKNOWLEDGEMENT_STEP,
     HELLO,
     PROOF_OF_KEY,
-    Acknowledgement,
+    RECEIPT_STEP,
+    AcknowledgementStep,
     Hello,
     ProofOfKey,
+    ReceiptStep,
     ReceiptVerdict,
 )
 from ledger.audit.file import AUDIT_LAYOUTS, Section
@@ -76,7 +78,10 @@ CODE_NOTES: dict[str, dict[str, str]] = {
         "CLOCK": "*Clock*",
         "HELLO": "*Side channel*",
         "PROOF_OF_KEY": "*Side channel*",
-        "ACKNOWLEDGEMENT": "*Side channel*",
+        "ACKNOWLEDGEMENT": "Not used any more",
+        "RECEIPT_STEP": "*Side channel*",
+        "ACKNOWLEDGEMENT_STEP": "*Side channel*",
+        "CONNECTIONS": "*Side channel*",
         "STREAM": "*Live stream*",
         "SEGMENT": "*Live stream*",
         "PEERS": "*Live stream*",
@@ -308,8 +313,9 @@ TABLES: dict[str, Table] = {
     "segment": of_record(SEGMENT, Segment, "the index key", flags="bit 0: discontinuity"),
     "peers": of_record(PEERS, Peers),
     "hello": of_record(HELLO, Hello),
-    "proof-of-key": of_record(PROOF_OF_KEY, ProofOfKey, "the session key `own_key`"),
-    "acknowledgement": of_record(ACKNOWLEDGEMENT, Acknowledgement, "the payee's session key"),
+    "proof-of-key": of_record(PROOF_OF_KEY, ProofOfKey, "the session key of its hello"),
+    "receipt-step": Table(RECEIPT_STEP, ReceiptStep),
+    "acknowledgement-step": Table(ACKNOWLEDGEMENT_STEP, AcknowledgementStep),
     "relay": Table(
         RELAY_HEAD,
         RelayFrame,

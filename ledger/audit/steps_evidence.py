@@ -5,6 +5,7 @@ it raises when the statement does not hold. Sources: FORMATS.md; RFC 6962 §2.1;
 c2sp.org/tlog-checkpoint, c2sp.org/signed-note.
 """
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 from contracts.registry import rule_from_source
@@ -15,6 +16,7 @@ from ledger.audit.errors import require, require_same
 from ledger.audit.file import ProvenLeaf
 from ledger.audit.stellar_xdr import read_transaction
 from ledger.books.epoch import bundle_order
+from ledger.books.heartbeats import judge_heartbeats
 from ledger.books.judgement import (
     BundleCheck,
     BundleCode,
@@ -266,7 +268,18 @@ def prove_bundles(case: Case) -> str:
     return (
         f"{len(checks):,} bundles, {len(codes):,} receipts checked, {refused:,} refused; "
         f"{poisoned:,} bundles set aside by the operator, with {passed_and_set_aside:,} receipts "
-        "that pass"
+        f"that pass{_describe_heartbeats(checks, case)}"
+    )
+
+
+def _describe_heartbeats(checks: Sequence[BundleCheck], case: Case) -> str:
+    """Say how many heartbeats hold; they carry no money, so a bad one disproves nothing."""
+    judged = judge_heartbeats(checks, proven(case.terms))
+    if not (judged.verified or judged.refused):
+        return ""
+    return (
+        f"; {judged.verified:,} heartbeats of {len(judged.by_viewer):,} viewers verified, "
+        f"{judged.refused:,} refused"
     )
 
 

@@ -213,7 +213,7 @@ def check_bundle(raw: bytes, terms: Signed[Terms], sealing_epoch: int) -> Bundle
     if not is_signed_by_submitter(signed):
         return _refused(raw, signed, BundleCode.BAD_SIGNATURE)
     account = _bound_account(bundle, bundle.bindings)
-    context = _BundleContext(bundle, terms, account, _entitlement_codes(bundle, terms))
+    context = _BundleContext(bundle, terms, account, entitlement_codes(bundle, terms))
     codes = tuple(_check_receipt(receipt, context) for receipt in bundle.receipts)
     return BundleCheck(
         raw=raw,
@@ -272,9 +272,18 @@ def _bound_account(bundle: Bundle, bindings: Iterable[Signed[Binding]]) -> bytes
     return newest.account
 
 
-def _entitlement_codes(
+def entitlement_codes(
     bundle: Bundle, terms: Signed[Terms]
 ) -> dict[bytes, tuple[Entitlement, ReceiptCode]]:
+    """Return a bundle's entitlements with their verdicts, by digest.
+
+    Args:
+        bundle: Of the broadcaster of the terms.
+        terms: Valid terms.
+
+    Returns:
+        The code is `COUNTED`, `BAD_ENTITLEMENT` or `ENTITLEMENT_NOT_VALID` for the bundle's epoch.
+    """
     start_s = terms.value.epoch_start_s(bundle.epoch)
     end_s = terms.value.epoch_end_s(bundle.epoch)
     verdicts: dict[bytes, tuple[Entitlement, ReceiptCode]] = {}

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from ledger.evidence.encoding import RecordCode, RecordType
 from ledger.evidence.errors import MalformedRecordError
 
+FLAG_ESTIMATED = 1
+"""Nothing was reported: playback is estimated from the pace at which the player read."""
+
 STATES = "spkrawefqd"
 """CMCD v2 `sta`: starting, playing, seeking, rebuffering, paused, waiting, ended, fatal, quit,
 preloading."""
@@ -37,7 +40,8 @@ class Heartbeat:
     """CMCD sta, one letter of `STATES`: the state from this heartbeat on."""
 
     media_ms_total: int
-    """Media played so far in the session."""
+    """Media played so far in the session, each stretch divided by its playback rate: never above
+    the wall clock since the session began."""
 
     bytes_p2p_total: int
     """Payload received from peers so far in the session."""
@@ -47,6 +51,9 @@ class Heartbeat:
 
     previous_digest: bytes
     """Digest of the heartbeat before; zeros for the first; 32 bytes."""
+
+    flags: int = 0
+    """`FLAG_ESTIMATED` or 0."""
 
     def __post_init__(self) -> None:
         if len(self.state) != 1 or self.state not in STATES:
@@ -67,5 +74,6 @@ HEARTBEAT = RecordType(
         ("bytes_cdn_total", "u64"),
         ("previous_digest", "bytes32"),
     ],
+    flags=FLAG_ESTIMATED,
 )
 """Signed by the session key of the entitlement."""
