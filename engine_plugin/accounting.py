@@ -12,11 +12,12 @@ from collections.abc import Callable
 import structlog
 
 from engine_plugin.bundler import Bundler
+from engine_plugin.cadence import Cadence
 from engine_plugin.entitlements import OwnEntitlements
 from engine_plugin.exchange import Exchange
 from engine_plugin.journal import MeterJournal
 from engine_plugin.journal_records import Claim, Source
-from engine_plugin.lanes import Cadence, ReceiptLanes
+from engine_plugin.lanes import ReceiptLanes
 from engine_plugin.ledger_clock import LedgerClock
 from engine_plugin.spool import Spool, SpooledBundle
 from engine_plugin.uploader import Uploader
@@ -58,6 +59,7 @@ class Accounting:
         spool: Spool,
         clock: LedgerClock,
         lanes: ReceiptLanes,
+        cadence: Cadence,
         entitlements: OwnEntitlements,
         exchange: Exchange,
         bundler: Bundler,
@@ -75,7 +77,7 @@ class Accounting:
         self._uploader = uploader
         self._key = session_key
         self._emit = emit
-        self._cadence = Cadence()
+        self._cadence = cadence
         self._epoch: int | None = None
         self._next_stamp_s = 0.0
         self._flush_all_at_s: float | None = None
@@ -98,9 +100,17 @@ class Accounting:
             JournalError: The journal refused; the next tick tries again.
             SpoolError: The spool refused; the next tick tries again.
         """
+        self.sign_due(now_s)
+        self._bundle_due(now_s)
+
+    def sign_due(self, now_s: float) -> None:
+        """Sign what is due; called too when new credits have become durable.
+
+        Raises:
+            JournalError: The journal refused; the next call tries again.
+        """
         self._look_at_clock(now_s)
         self._sign_due(now_s)
-        self._bundle_due(now_s)
 
     def sign_all(self) -> None:
         """Sign every creditable byte now.
@@ -109,7 +119,7 @@ class Accounting:
             JournalError: The journal refused.
         """
         for claim in self._journal.list_claims():
-            self._sign(claim, 0.0)
+            self._sign(claim)
 
     def bundle_all(self) -> None:
         """Bundle every receipt that stands in no bundle, of the current epoch too.
@@ -131,7 +141,6 @@ class Accounting:
             self._journal.stamp_epoch(epoch)
         if epoch != self._epoch:
             self._emit("epoch", epoch=epoch, previous=self._epoch)
-            self._cadence.forget_before(epoch)
             self._epoch = epoch
 
     def _sign_due(self, now_s: float) -> None:
@@ -141,13 +150,15 @@ class Accounting:
         flushed = {key for key, at_s in self._flush_at_s.items() if now_s >= at_s}
         for key in flushed:
             del self._flush_at_s[key]
-        for claim in self._journal.list_claims():
-            is_known = claim.source is Source.CDN or self._lanes.is_known(claim.payee_key)
-            is_due = self._cadence.is_due(claim, is_known=is_known, epoch=self._epoch, now_s=now_s)
-            if is_due or flush_all or claim.payee_key in flushed:
-                self._sign(claim, now_s)
+        claims = self._journal.list_claims()
+        due = self._cadence.list_due(
+            claims, is_known=self._lanes.is_known, epoch=self._epoch, now_s=now_s
+        )
+        for claim in claims:
+            if claim in due or flush_all or claim.payee_key in flushed:
+                self._sign(claim)
 
-    def _sign(self, claim: Claim, now_s: float) -> None:
+    def _sign(self, claim: Claim) -> None:
         if claim.session_key != self._key:
             self._complain(claim, "session_key: got another key's credits; its seed is gone")
             return
@@ -158,9 +169,9 @@ class Accounting:
         signed = self._lanes.sign_claim(claim, entitlement)
         if signed is None:
             return
-        self._cadence.note_signed(claim, claim.byte_count, now_s)
+        self._cadence.note_signed(claim, is_known=self._lanes.is_known(claim.payee_key))
         receipt = signed.value
-        is_sent = not receipt.is_cdn and self._exchange.send_receipt(claim.payee_key, signed.raw)
+        is_sent = not receipt.is_cdn and self._exchange.send_receipt(claim.payee_key, signed)
         self._emit(
             "receipt",
             direction="cdn" if receipt.is_cdn else "out",

@@ -1,20 +1,25 @@
-"""The talk with other plugins: whom to dial, what to prove, what to do with what they say.
+"""The talk with other plugins: whom to dial, what to claim, what to do with what they say.
 
-It owns the side channel and looks at the meter's table of connections. A peer's bytes become
-attested when its key has proved their connection; receipts go to whoever they are for, entitlement
-first; receipts that pay us are judged, stored and answered.
+It owns the side channel and looks at the meter's table of connections, of however many torrents. A
+peer's bytes become attested when its key has proved their connection; receipts go to whoever they
+are for, entitlement first; receipts that pay us are judged, stored and answered.
 
-Whatever a peer does ends at worst its channel. Not here: signing (`accounting`), libtorrent.
+Whatever a peer does ends at worst its channel. Not here: signing (`accounting`), libtorrent, which
+connection belongs to whom (`attestation`).
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import structlog
 
+from engine_plugin.attestation import Attestor, ChannelEnds, Connection, ConnectionBook
+from engine_plugin.cadence import Cadence
+from engine_plugin.channel_table import Refusal
 from engine_plugin.entitlements import OwnEntitlements
 from engine_plugin.errors import EngineError, JournalError
 from engine_plugin.identity import parse_handshake
@@ -23,28 +28,52 @@ from engine_plugin.journal_records import PeerKey
 from engine_plugin.lanes import ReceiptLanes, StoredReceipt
 from engine_plugin.libtorrent_door import PeerSnapshot
 from engine_plugin.libtorrent_door.session_options import split_endpoint
-from engine_plugin.payee import PayeeDesk
-from engine_plugin.side_channel import Channel, ChannelIdentity, Connection, Refusal, SideChannel
-from engine_plugin.wire import ACKNOWLEDGEMENT, Endpoint, ReceiptVerdict
+from engine_plugin.payee import Exposure, PayeeDesk
+from engine_plugin.side_channel import Channel, ChannelIdentity, SideChannel
+from engine_plugin.wire import (
+    ACKNOWLEDGEMENT_STEP,
+    BLOCK_SIZE,
+    RECEIPT_NAME_SIZE,
+    AcknowledgementStep,
+    Endpoint,
+    ReceiptVerdict,
+    format_acknowledgement,
+)
 from ledger.evidence.binding import BINDING
-from ledger.evidence.encoding import RecordCode
+from ledger.evidence.encoding import RecordCode, Signed
 from ledger.evidence.errors import BadSignatureError
+from ledger.evidence.receipt import RECEIPT, Receipt
 
 ANSWERER_DIALS_AFTER_S = 3.0
 """Whom the BitTorrent initiator has not dialled by then, we dial."""
 
 REDIAL_FIRST_S = 1.0
 REDIAL_MOST_S = 30.0
-RESEND_AFTER_S = 3.0
-"""A receipt without an answer is sent again after this."""
+RESEND_FIRST_S = 3.0
+RESEND_MOST_S = 60.0
+"""A receipt that was refused, but not for good, is sent again after these; longer each time."""
 
-ENTITLEMENTS_SENT_MAX = 8
+ANSWER_MOST_S = 30.0
+"""After so long without an answer a receipt is sent again over the same channel."""
+
+IDLE_CLOSE_S = 120.0
+"""A channel of a peer that left the swarm is closed after so much silence."""
+
+RECEIPTS_AT_ONCE_MAX = 128
+"""Most old receipts that are sent when a channel opens; the rest follows their answers."""
+
+_DEBTORS_EVERY_S = 3.0
 _FORGET_DIAL_S = 600.0
-_PEER_IDS_MAX = 10_000
+_UNANSWERED_MAX = 512
+_LOGGED_MAX = 10_000
+_ADDRESSES_MAX = 10_000
 
 Emit = Callable[..., None]
+Handler = Callable[[Channel, bytes], None]
+"""Takes a record of a proved peer; an `EvidenceError` closes the channel."""
 
 _log = structlog.get_logger(__name__)
+_parse_handshake = lru_cache(maxsize=4096)(parse_handshake)
 
 
 @dataclass(slots=True)
@@ -58,6 +87,20 @@ class _Dialling:
     task: asyncio.Task[None] | None = None
 
 
+@dataclass(slots=True)
+class _Talk:
+    """What is remembered of one proved channel."""
+
+    attestor: Attestor
+    unanswered: dict[bytes, tuple[bytes, int]] = field(default_factory=dict)
+    """Lane and sequence of the receipts sent, by their short name; bounded."""
+    presented: set[bytes] = field(default_factory=set)
+    """Digests of the entitlements it was shown."""
+    sent_s: float = 0.0
+    """Monotonic seconds of the last receipt to it."""
+    retries: int = 0
+
+
 @dataclass(slots=True, kw_only=True)
 class ExchangeTotals:
     """For people."""
@@ -65,6 +108,11 @@ class ExchangeTotals:
     last_receipt_s: dict[int, float] = field(default_factory=dict)
     """Monotonic seconds of the last receipt that came in, by the receipt's epoch."""
     refusals: dict[str, int] = field(default_factory=dict)
+    """Channels that we closed, and records that were refused, by reason."""
+    wire_sent_bytes: int = 0
+    """Bytes written to channels that have ended."""
+    wire_received_bytes: int = 0
+    """Bytes read from channels that have ended."""
 
 
 class Exchange:
@@ -75,6 +123,7 @@ class Exchange:
         *,
         journal: MeterJournal,
         lanes: ReceiptLanes,
+        cadence: Cadence,
         desk: PayeeDesk,
         entitlements: OwnEntitlements,
         snapshots: Callable[[], tuple[PeerSnapshot, ...]],
@@ -83,34 +132,42 @@ class Exchange:
     ) -> None:
         self.side = SideChannel(self)
         self.totals = ExchangeTotals()
+        self.handlers: dict[RecordCode, Handler] = {}
+        """Who takes records that are not about receipts."""
+        self.on_channel: list[Callable[[Channel], None]] = []
+        """Who is told of every proved channel."""
         self._journal = journal
         self._lanes = lanes
+        self._cadence = cadence
         self._desk = desk
         self._entitlements = entitlements
         self._snapshots = snapshots
+        self._seen: tuple[PeerSnapshot, ...] = ()
         self._epoch = epoch
         self._emit = emit
         self._own_key = b""
+        self._listen_port = 0
         self._next_debtors_s = 0.0
+        self._book = ConnectionBook()
         self._key_by_peer: dict[PeerKey, bytes] = {}
+        self._peers_by_key: dict[bytes, dict[PeerKey, None]] = {}
         self._dialling: dict[tuple[bytes, bytes], _Dialling] = {}
         self._addresses: dict[bytes, Endpoint] = {}
-        self._connections: dict[bytes, dict[Connection, None]] = {}
-        self._sent_at_s: dict[bytes, float] = {}
-        self._logged: set[tuple[str, Refusal]] = set()
+        self._talks: dict[Channel, _Talk] = {}
+        self._logged: set[tuple[str, str]] = set()
 
     def start(self, identity: ChannelIdentity) -> None:
         """Begin to answer and to dial."""
         self._own_key = identity.session_key
+        self._listen_port = identity.listen.port
         self.side.start(identity)
 
     def tick(self, now_s: float) -> None:
-        """Dial, prove new connections and send again what got no answer."""
-        for snapshot in self._snapshots():
-            if snapshot.handshake_done and not snapshot.is_web_seed:
-                self._look_at(snapshot, now_s)
-        for key, channel in list(self.side.table.proved.items()):
-            self._resend(key, channel, now_s)
+        """Dial, claim new connections and send again what got no answer."""
+        self._look_at_connections(now_s)
+        for channel, talk in list(self._talks.items()):
+            self._resend(channel, talk, now_s)
+            self._close_idle(channel, now_s)
         self.dial_debtors(now_s)
         self._dialling = {
             peer: state
@@ -118,13 +175,13 @@ class Exchange:
             if now_s - state.next_s < _FORGET_DIAL_S
         }
 
-    def send_receipt(self, payee_key: bytes, raw: bytes) -> bool:
+    def send_receipt(self, payee_key: bytes, signed: Signed[Receipt]) -> bool:
         """Send a receipt to its payee, if there is a channel; else it waits in the journal."""
         channel = self.side.table.proved.get(payee_key)
-        if channel is None:
+        talk = None if channel is None else self._talks.get(channel)
+        if channel is None or talk is None:
             return False
-        self._sent_at_s[payee_key] = time.monotonic()
-        channel.send(RecordCode.RECEIPT, raw)
+        self._send(channel, talk, signed)
         return True
 
     @property
@@ -138,7 +195,7 @@ class Exchange:
         """Dial those whom we owe a receipt and who left the swarm; all at once when it is last."""
         if not is_last and now_s < self._next_debtors_s:
             return
-        self._next_debtors_s = now_s + RESEND_AFTER_S
+        self._next_debtors_s = now_s + _DEBTORS_EVERY_S
         for key in {receipt.payee_key for receipt in self._lanes.list_unacknowledged()}:
             address = self._addresses.get(key)
             if address is not None and not self.is_connected(key):
@@ -157,48 +214,61 @@ class Exchange:
 
     def peers_of(self, key: bytes) -> list[PeerKey]:
         """Return the connections of this run that a key proved."""
-        return [peer for peer, proved in self._key_by_peer.items() if proved == key]
+        return list(self._peers_by_key.get(key, ()))
+
+    def exposures(self) -> dict[bytes, Exposure]:
+        """Return what every key that proved a connection in this run took and receipted.
+
+        Raises:
+            SpoolError: The spool could not be read.
+        """
+        return {key: self._desk.exposure_to(key) for key in self._peers_by_key}
+
+    def wire_bytes(self) -> tuple[int, int]:
+        """Return the bytes written to, and read from, all side channels of this run."""
+        channels = self.side.table.all
+        return (
+            self.totals.wire_sent_bytes + sum(channel.bytes_sent for channel in channels),
+            self.totals.wire_received_bytes + sum(channel.bytes_received for channel in channels),
+        )
 
     def announce_entitlements(self) -> None:
         """Present a new entitlement to everybody who is connected."""
-        for channel in self.side.table.proved.values():
-            self._present(channel)
-
-    def connections_of(self, peer_id: bytes) -> Iterable[Connection]:
-        """Return the BitTorrent connections of a peer-id in this run, ended ones included."""
-        for snapshot in self._snapshots():
-            if snapshot.peer_id == peer_id and snapshot.handshake_done:
-                self._remember_connection(snapshot)
-        return tuple(self._connections.get(peer_id, ()))
+        for channel, talk in self._talks.items():
+            self._present(channel, talk)
 
     def on_open(self, channel: Channel) -> None:
         """Present our entitlements and whatever the peer has not acknowledged."""
+        if channel.peer is None:
+            return
         for peer in [peer for peer in self._dialling if peer[0] == channel.peer_key]:
             del self._dialling[peer]
-        self._present(channel)
+        ends = ChannelEnds(
+            own_ip=channel.own_address.ip,
+            peer_ip=channel.address.ip,
+            peer_listen=channel.peer.listen_endpoint,
+            own_listen_port=self._listen_port,
+            is_peer_translated=channel.is_translated,
+            is_own_translated=channel.is_own_translated,
+        )
+        talk = self._talks[channel] = _Talk(Attestor(ends))
+        self._note_connections(self._snapshots())
+        self._look_at_channel(channel, talk)
+        self._present(channel, talk)
         try:
             waiting = self._lanes.list_unacknowledged(channel.peer_key)
         except JournalError as error:
             self._fail("journal", error)
             return
-        for receipt in waiting:
-            channel.send(RecordCode.RECEIPT, receipt.raw)
-        self._sent_at_s[channel.peer_key] = time.monotonic()
+        for receipt in waiting[:RECEIPTS_AT_ONCE_MAX]:
+            self._send(channel, talk, RECEIPT.parse(receipt.raw))
+        for tell in self.on_channel:
+            tell(channel)
 
-    def on_attested(self, channel: Channel, endpoint: Endpoint) -> None:
-        """Attribute the connection from this endpoint to the channel's key."""
-        if channel.peer is None or not endpoint.port:
-            return
-        peer = PeerKey(channel.peer.peer_id, str(endpoint))
-        if peer in self._key_by_peer:
-            return
-        try:
-            self._journal.prove_peer(peer, channel.peer_key, epoch=self._epoch())
-        except JournalError as error:
-            self._fail("journal", error)
-            return
-        self._key_by_peer[peer] = channel.peer_key
-        self._emit("peer", endpoint=str(endpoint), key=channel.peer_key.hex(), attested=True)
+    def on_claimed(self, channel: Channel) -> None:
+        """See which connections the peer's new claims fit."""
+        self._note_connections(self._snapshots())
+        self._attest(channel, self._talks[channel])
 
     def on_record(self, channel: Channel, code: RecordCode, raw: bytes) -> None:
         """Take one record of a proved peer.
@@ -209,7 +279,7 @@ class Exchange:
         try:
             if code is RecordCode.RECEIPT:
                 self._take_receipt(channel, raw)
-            elif code is RecordCode.ACKNOWLEDGEMENT:
+            elif code is RecordCode.ACKNOWLEDGEMENT_STEP:
                 self._take_acknowledgement(channel, raw)
             elif code is RecordCode.ENTITLEMENT:
                 verdict = self._desk.take_entitlement(raw, channel.peer_key)
@@ -217,50 +287,90 @@ class Exchange:
                     self._refuse("entitlement", channel, verdict)
             elif code is RecordCode.BINDING:
                 BINDING.parse(raw)
+            elif handler := self.handlers.get(code):
+                handler(channel, raw)
         except EngineError as error:
             self._fail("exchange", error)
 
     def on_closed(self, channel: Channel, refusal: Refusal, detail: str) -> None:
         """Count why a channel ended; log each reason once per address."""
+        self._talks.pop(channel, None)
+        self.totals.wire_sent_bytes += channel.bytes_sent
+        self.totals.wire_received_bytes += channel.bytes_received
         if refusal in {Refusal.CLOSED, Refusal.REPLACED}:
             return
-        counts = self.totals.refusals
-        counts[refusal] = counts.get(refusal, 0) + 1
-        if (channel.address.ip, refusal) not in self._logged and len(self._logged) < 10_000:
-            self._logged.add((channel.address.ip, refusal))
+        self._count(refusal)
+        if self._is_news(channel.address.ip, refusal):
             _log.warning("channel_refused", peer=str(channel.address), reason=detail)
             self._emit("refused", what="channel", peer=str(channel.address), code=str(refusal))
 
-    def _remember_connection(self, snapshot: PeerSnapshot) -> None:
-        if not snapshot.local_endpoint:
-            return
-        if len(self._connections) >= _PEER_IDS_MAX:
-            self._connections.pop(next(iter(self._connections)))
-        connection = Connection(
-            Endpoint(*split_endpoint(snapshot.local_endpoint)),
-            Endpoint(*split_endpoint(snapshot.endpoint)),
-        )
-        self._connections.setdefault(snapshot.peer_id, {})[connection] = None
+    def _look_at_connections(self, now_s: float) -> None:
+        snapshots = self._snapshots()
+        if snapshots is not self._seen:
+            self._seen = snapshots
+            self._note_connections(snapshots)
+            for channel, talk in self._talks.items():
+                self._look_at_channel(channel, talk)
+            self._prove_again(snapshots)
+        wanted: dict[tuple[bytes, bytes], PeerSnapshot] = {}
+        for snapshot in snapshots:
+            hint = _parse_handshake(snapshot.client) if snapshot.handshake_done else None
+            if hint is not None and not snapshot.is_web_seed and hint.public_key != self._own_key:
+                wanted.setdefault((hint.public_key, snapshot.peer_id), snapshot)
+        proved = self.side.table.proved
+        for (key, peer_id), snapshot in wanted.items():
+            if key not in proved or proved[key].peer_id != peer_id:
+                self._dial_peer(key, snapshot, now_s)
 
-    def _look_at(self, snapshot: PeerSnapshot, now_s: float) -> None:
-        hint = parse_handshake(snapshot.client)
-        if hint is None or hint.public_key == self._own_key:
+    def _note_connections(self, snapshots: tuple[PeerSnapshot, ...]) -> None:
+        for snapshot in snapshots:
+            if snapshot.handshake_done and not snapshot.is_web_seed and snapshot.local_endpoint:
+                self._book.note(snapshot.peer_id, _connection_of(snapshot))
+
+    def _look_at_channel(self, channel: Channel, talk: _Talk) -> None:
+        connections = self._book.of(channel.peer_id, channel.address.ip)
+        channel.claim_connections(talk.attestor.list_claimable(connections))
+        self._attest(channel, talk)
+
+    def _attest(self, channel: Channel, talk: _Talk) -> None:
+        connections = self._book.of(channel.peer_id, channel.address.ip)
+        for connection in talk.attestor.attest(connections, channel.claims):
+            self._prove(PeerKey(channel.peer_id, str(connection.peer)), channel.peer_key)
+
+    def _prove(self, peer: PeerKey, key: bytes) -> None:
+        """Attribute a connection to a key."""
+        if self._key_by_peer.get(peer) == key and self._journal.proved_key(peer) == key:
             return
-        self._remember_connection(snapshot)
-        channel = self.side.table.proved.get(hint.public_key)
-        if channel is not None and channel.peer_id == snapshot.peer_id:
-            channel.prove_connections(self.connections_of(snapshot.peer_id))
+        try:
+            self._journal.prove_peer(peer, key, epoch=self._epoch())
+        except JournalError as error:
+            self._fail("journal", error)
             return
-        if not hint.receipt_port:
+        is_new = peer not in self._key_by_peer
+        self._key_by_peer[peer] = key
+        self._peers_by_key.setdefault(key, {})[peer] = None
+        if is_new:
+            self._emit("peer", endpoint=peer.endpoint, key=key.hex(), attested=True)
+
+    def _prove_again(self, snapshots: tuple[PeerSnapshot, ...]) -> None:
+        # The journal forgets a connection with its torrent; the same ends may carry another one.
+        for peer in {PeerKey(snapshot.peer_id, snapshot.endpoint) for snapshot in snapshots}:
+            if key := self._key_by_peer.get(peer):
+                self._prove(peer, key)
+
+    def _dial_peer(self, key: bytes, snapshot: PeerSnapshot, now_s: float) -> None:
+        hint = _parse_handshake(snapshot.client)
+        if hint is None or not hint.receipt_port:
             return
         address = Endpoint(split_endpoint(snapshot.endpoint)[0], hint.receipt_port)
-        self._addresses[hint.public_key] = address
+        self._addresses.pop(key, None)
+        self._addresses[key] = address
+        if len(self._addresses) > _ADDRESSES_MAX:
+            del self._addresses[next(iter(self._addresses))]
         # Whoever comes back comes with another peer-id, and is dialled without the old delays.
         wait_s = 0.0 if snapshot.is_outgoing else ANSWERER_DIALS_AFTER_S
-        state = self._dialling.setdefault(
-            (hint.public_key, snapshot.peer_id), _Dialling(now_s + wait_s)
-        )
-        self._dial_when_due(state, address, hint.public_key, now_s)
+        state = self._dialling.setdefault((key, snapshot.peer_id), _Dialling(now_s + wait_s))
+        self._dial_when_due(state, address, key, now_s)
 
     def _dial_when_due(self, state: _Dialling, address: Endpoint, key: bytes, now_s: float) -> None:
         if now_s >= state.next_s and (state.task is None or state.task.done()):
@@ -272,43 +382,78 @@ class Exchange:
         if not await self.side.dial(address, expected_key=key):
             _log.info("dial_failed", peer=str(address))
 
-    def _present(self, channel: Channel) -> None:
-        for signed in self._entitlements.all[:ENTITLEMENTS_SENT_MAX]:
-            channel.send(RecordCode.ENTITLEMENT, signed.raw)
+    def _present(self, channel: Channel, talk: _Talk) -> None:
+        for signed in self._entitlements.all:
+            self._present_one(channel, talk, signed.digest, signed.raw)
 
-    def _resend(self, key: bytes, channel: Channel, now_s: float) -> None:
-        if now_s - self._sent_at_s.get(key, 0.0) < RESEND_AFTER_S:
+    def _present_one(self, channel: Channel, talk: _Talk, digest: bytes, raw: bytes) -> None:
+        if digest not in talk.presented:
+            talk.presented.add(digest)
+            channel.send(RecordCode.ENTITLEMENT, raw)
+
+    def _send(self, channel: Channel, talk: _Talk, signed: Signed[Receipt]) -> None:
+        talk.sent_s = time.monotonic()
+        receipt = signed.value
+        talk.unanswered[signed.digest[:RECEIPT_NAME_SIZE]] = receipt.lane_digest, receipt.sequence
+        if len(talk.unanswered) > _UNANSWERED_MAX:
+            del talk.unanswered[next(iter(talk.unanswered))]
+        channel.send_receipt(signed)
+
+    def _resend(self, channel: Channel, talk: _Talk, now_s: float) -> None:
+        wait_s = min(RESEND_FIRST_S * 2**talk.retries, RESEND_MOST_S)
+        if now_s - talk.sent_s < wait_s:
             return
-        self._sent_at_s[key] = now_s
-        for receipt in self._lanes.list_unacknowledged(key):
-            if _is_worth_resending(receipt):
-                channel.send(RecordCode.RECEIPT, receipt.raw)
+        waiting = [
+            receipt
+            for receipt in self._lanes.list_unacknowledged(channel.peer_key)
+            if _is_worth_resending(receipt)
+            and (receipt.verdict or now_s - talk.sent_s >= ANSWER_MOST_S)
+        ]
+        if not waiting:
+            return
+        talk.retries = min(talk.retries + 1, 10)
+        for receipt in waiting[:RECEIPTS_AT_ONCE_MAX]:
+            self._send(channel, talk, RECEIPT.parse(receipt.raw))
+
+    def _close_idle(self, channel: Channel, now_s: float) -> None:
+        if now_s - channel.heard_s < IDLE_CLOSE_S:
+            return
+        if all(snapshot.peer_id != channel.peer_id for snapshot in self._seen):
+            channel.close()
 
     def _take_receipt(self, channel: Channel, raw: bytes) -> None:
-        signed, acknowledgement, verdict = self._desk.take_receipt(raw, channel.peer_key)
+        signed, verdict = self._desk.take_receipt(raw, channel.peer_key)
+        exposure = self._desk.exposure_to(channel.peer_key)
         # The receipt is durable; only now does its signer hear so.
-        channel.send(RecordCode.ACKNOWLEDGEMENT, acknowledgement)
-        if verdict == ReceiptVerdict.ACCEPTED:
+        channel.send(
+            RecordCode.ACKNOWLEDGEMENT_STEP,
+            format_acknowledgement(signed.digest, verdict, exposure.unacknowledged_bytes),
+        )
+        if verdict is ReceiptVerdict.ACCEPTED:
             self.totals.last_receipt_s[signed.value.epoch] = time.monotonic()
             self._emit("receipt", direction="in", **describe_receipt(signed.value, channel))
             return
-        self._refuse("receipt", channel, ReceiptVerdict(verdict))
-        if verdict == ReceiptVerdict.BAD_SIGNATURE:
+        self._refuse("receipt", channel, verdict)
+        if verdict is ReceiptVerdict.BAD_SIGNATURE:
             raise BadSignatureError("receipt: signature not valid under the channel's key")
 
     def _take_acknowledgement(self, channel: Channel, raw: bytes) -> None:
-        signed = ACKNOWLEDGEMENT.parse(raw)
-        ACKNOWLEDGEMENT.require_signed_by(signed, channel.peer_key)
-        answer = signed.value
-        receipt = self._lanes.take_acknowledgement(
-            channel.peer_key, answer.receipt_digest, answer.verdict, raw
-        )
+        answer = AcknowledgementStep(**ACKNOWLEDGEMENT_STEP.unpack(raw))
+        talk = self._talks[channel]
+        named = talk.unanswered.pop(answer.receipt, None)
+        if named is None:
+            return  # an answer to nothing changes nothing
+        key = channel.peer_key
+        receipt = self._lanes.take_answer(key, *named, answer.verdict)
+        self._cadence.note_answer(key, answer.unacknowledged_blocks * BLOCK_SIZE)
         if answer.verdict != ReceiptVerdict.ACCEPTED:
             self._refuse("own_receipt", channel, answer.verdict)
-        elif receipt is not None:
+            return
+        talk.retries = 0
+        if receipt is not None and receipt.sequence == named[1]:
             self._emit(
                 "acknowledged",
-                peer=channel.peer_key.hex(),
+                peer=key.hex(),
                 epoch=receipt.epoch,
                 sequence=receipt.sequence,
                 bytes_total=receipt.bytes_total,
@@ -317,8 +462,20 @@ class Exchange:
     def _refuse(self, what: str, channel: Channel, verdict: int) -> None:
         known = verdict in set(ReceiptVerdict)
         code = ReceiptVerdict(verdict).name.lower() if known else str(verdict)
-        _log.warning("refused", what=what, peer=channel.peer_key.hex()[:16], code=code)
-        self._emit("refused", what=what, peer=channel.peer_key.hex(), code=code)
+        self._count(f"{what}:{code}")
+        if self._is_news(channel.peer_key.hex(), f"{what}:{code}"):
+            _log.warning("refused", what=what, peer=channel.peer_key.hex()[:16], code=code)
+            self._emit("refused", what=what, peer=channel.peer_key.hex(), code=code)
+
+    def _count(self, reason: str) -> None:
+        counts = self.totals.refusals
+        counts[reason] = counts.get(reason, 0) + 1
+
+    def _is_news(self, peer: str, reason: str) -> bool:
+        if (peer, reason) in self._logged or len(self._logged) >= _LOGGED_MAX:
+            return False
+        self._logged.add((peer, reason))
+        return True
 
     def _fail(self, where: str, error: EngineError) -> None:
         _log.error("accounting_failed", where=where, error=str(error))
@@ -334,6 +491,14 @@ def describe_receipt(receipt: Any, channel: Channel) -> dict[str, Any]:
         "bytes_total": receipt.bytes_total,
         "lane": receipt.lane_digest.hex(),
     }
+
+
+def _connection_of(snapshot: PeerSnapshot) -> Connection:
+    return Connection(
+        Endpoint(*split_endpoint(snapshot.local_endpoint)),
+        Endpoint(*split_endpoint(snapshot.endpoint)),
+        snapshot.is_outgoing,
+    )
 
 
 def _is_worth_resending(receipt: StoredReceipt) -> bool:

@@ -265,6 +265,10 @@ class MeterJournal:
             if epoch is not None:
                 self._stamp(tx, epoch)
 
+    def proved_key(self, peer: PeerKey) -> bytes | None:
+        """Returns the key that the rows of a connection of this run go under, if one is proved."""
+        return self._keys.get(peer)
+
     def prove_cdn(self, url: str, public_key: bytes, *, epoch: int | None) -> None:
         """Names the CDN's key behind a web seed's URL, from the broadcaster's terms.
 

@@ -5,8 +5,8 @@ and is stored signed, all in one transaction and before anybody sees it. So a cr
 receipt or leaves credits for the next one, and never loses, repeats or lowers a byte.
 
 The session key persists with the journal, so a lane goes on after a restart where it stopped.
-Not here: sockets (`side_channel`), the clock (`ledger_clock`), what the payee thinks of a receipt
-(`payee`).
+Not here: when a receipt is due (`cadence`), sockets (`side_channel`), the clock (`ledger_clock`),
+what the payee thinks of a receipt (`payee`).
 """
 
 import sqlite3
@@ -21,16 +21,6 @@ from ledger.evidence.encoding import Signed
 from ledger.evidence.entitlement import Entitlement
 from ledger.evidence.merkle import RootBuilder
 from ledger.evidence.receipt import FLAG_CDN, RECEIPT, Receipt, format_credit
-
-UNKNOWN_KEY_BYTES = 256 << 10
-"""Unsigned bytes at which a receipt is due to a payee that never acknowledged one."""
-
-KNOWN_KEY_BYTES = 4 << 20
-"""The same for a payee that has."""
-
-INTERVAL_LEAST_S = 1.0
-INTERVAL_MOST_S = 10.0
-"""Bounds of the time after which any unsigned byte is receipted."""
 
 _LANE_NONCE = 0
 _SCHEMA = """
@@ -80,54 +70,6 @@ class ReceiptedBytes:
     cdn_bytes: int
     unacknowledged_lanes: int
     """Peers' lanes whose newest receipt has no acknowledgement yet."""
-
-
-@dataclass(slots=True)
-class _Pace:
-    """How fast a claim grows; decides when its next receipt is due."""
-
-    since_s: float
-    rate_bytes: float = 0.0
-    """Bytes per second over the last receipt's interval."""
-
-
-class Cadence:
-    """When a receipt is due: by bytes at risk, by time, and at once for a past epoch."""
-
-    def __init__(self) -> None:
-        self._paces: dict[tuple[bytes, bytes, int], _Pace] = {}
-
-    def is_due(self, claim: Claim, *, is_known: bool, epoch: int | None, now_s: float) -> bool:
-        """Tell whether a receipt over this claim should be signed now.
-
-        Args:
-            claim: Unsigned bytes of one lane.
-            is_known: Whether the payee ever acknowledged a receipt.
-            epoch: The current epoch, or None while the ledger's clock is unknown.
-            now_s: Monotonic seconds.
-        """
-        if epoch is not None and claim.epoch < epoch:
-            return True
-        pace = self._paces.setdefault(_pace_key(claim), _Pace(now_s))
-        limit = KNOWN_KEY_BYTES if is_known else UNKNOWN_KEY_BYTES
-        # A slow lane waits longer, so that receipts stay a small share of what it carries.
-        wait_s = KNOWN_KEY_BYTES / pace.rate_bytes if pace.rate_bytes else INTERVAL_LEAST_S
-        wait_s = min(max(wait_s, INTERVAL_LEAST_S), INTERVAL_MOST_S)
-        return claim.byte_count >= limit or now_s - pace.since_s >= wait_s
-
-    def note_signed(self, claim: Claim, byte_count: int, now_s: float) -> None:
-        """Take note that a claim was signed."""
-        pace = self._paces.setdefault(_pace_key(claim), _Pace(now_s))
-        pace.rate_bytes = byte_count / max(now_s - pace.since_s, 0.001)
-        pace.since_s = now_s
-
-    def forget_before(self, epoch: int) -> None:
-        """Drop what was remembered of past epochs."""
-        self._paces = {key: pace for key, pace in self._paces.items() if key[2] >= epoch}
-
-
-def _pace_key(claim: Claim) -> tuple[bytes, bytes, int]:
-    return claim.scope_id, claim.payee_key, claim.epoch
 
 
 class ReceiptLanes:
@@ -197,28 +139,40 @@ class ReceiptLanes:
         # Durable from here: total, root and signed receipt together.
         return signed
 
-    def take_acknowledgement(
-        self, payee_key: bytes, receipt_digest: bytes, verdict: int, raw: bytes
+    def take_answer(
+        self, payee_key: bytes, lane_digest: bytes, sequence: int, verdict: int
     ) -> StoredReceipt | None:
-        """Store a payee's answer to its newest receipt.
+        """Store a payee's answer to a receipt of one of its lanes.
+
+        An answer to a receipt that a newer one has replaced says that the payee holds what the
+        older one said, and leaves the newer one open.
 
         Returns:
-            The receipt answered, or None: it is another payee's, or was replaced meanwhile.
+            The lane's newest receipt, or None: the payee has no such lane.
+
+        Raises:
+            JournalError: SQLite refused; the receipt stays unanswered.
         """
+        is_stored = verdict == ReceiptVerdict.ACCEPTED
         with self._journal.transaction() as tx:
             row = tx.execute(
-                f"{_SELECT} WHERE digest = ? AND payee_key = ?", (receipt_digest, payee_key)
+                f"{_SELECT} WHERE lane_digest = ? AND payee_key = ? AND sequence >= ?",
+                (lane_digest, payee_key, sequence),
             ).fetchone()
             if row is None:
                 return None
             receipt = _receipt_of(row)
-            # An older receipt again: the payee holds a newer one, and may say so.
-            is_stored = verdict == ReceiptVerdict.ACCEPTED
-            tx.execute(
-                "UPDATE lane_receipt SET verdict = ?, acknowledgement = ?,"
-                " acknowledged_sequence = max(acknowledged_sequence, ?) WHERE digest = ?",
-                (verdict, raw, receipt.sequence if is_stored else 0, receipt_digest),
-            )
+            if is_stored:
+                tx.execute(
+                    "UPDATE lane_receipt SET acknowledged_sequence"
+                    " = max(acknowledged_sequence, ?) WHERE lane_digest = ?",
+                    (sequence, lane_digest),
+                )
+            if sequence == receipt.sequence:
+                tx.execute(
+                    "UPDATE lane_receipt SET verdict = ? WHERE lane_digest = ?",
+                    (verdict, lane_digest),
+                )
         if is_stored:
             self._known.add(payee_key)
         return receipt

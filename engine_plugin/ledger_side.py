@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from engine_plugin.accounting import Accounting
 from engine_plugin.bundler import Bundler
+from engine_plugin.cadence import Cadence
 from engine_plugin.collector import Collector
 from engine_plugin.config import EngineConfig
 from engine_plugin.entitlements import OwnEntitlements
@@ -102,15 +103,16 @@ class LedgerSide:
         desk = PayeeDesk(
             terms=terms,
             spool=self.spool,
-            session_seed=seeds.session,
             session_key=self._key,
             content_ids=self._scopes,
             ledger_ms=self.clock.now_ms,
             sent_bytes=self.sent_bytes,
         )
+        cadence = Cadence()
         self.exchange = Exchange(
             journal=journal,
             lanes=self.lanes,
+            cadence=cadence,
             desk=desk,
             entitlements=self.entitlements,
             snapshots=snapshots,
@@ -141,6 +143,7 @@ class LedgerSide:
             spool=self.spool,
             clock=self.clock,
             lanes=self.lanes,
+            cadence=cadence,
             entitlements=self.entitlements,
             exchange=self.exchange,
             bundler=bundler,
@@ -212,6 +215,14 @@ class LedgerSide:
         """
         self.exchange.tick(now_s)
         self.accounting.tick(now_s)
+
+    def note_commit(self, now_s: float) -> None:
+        """Sign what the credits that have just become durable make due.
+
+        Raises:
+            EngineError: The journal refused; the next tick tries again.
+        """
+        self.accounting.sign_due(now_s)
 
     def flush_peer(self, peer: PeerKey, now_s: float) -> None:
         """Make the last receipt to a connection's key due shortly: it left."""

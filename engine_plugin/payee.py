@@ -9,10 +9,11 @@ Not here: rates and cut-offs, bundles (`bundler`), the payable rule (a contract'
 
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 
 from engine_plugin.entitlements import covers_epoch, judge_entitlement
 from engine_plugin.spool import Spool, SpoolError
-from engine_plugin.wire import ACKNOWLEDGEMENT, Acknowledgement, ReceiptVerdict
+from engine_plugin.wire import ReceiptVerdict
 from ledger.evidence.bundle import BundleKind
 from ledger.evidence.encoding import Signed
 from ledger.evidence.entitlement import ENTITLEMENT, Entitlement
@@ -29,6 +30,22 @@ CLOCK_SKEW_S = 60
 _EPOCHS_AHEAD_MAX = 1
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exposure:
+    """What stands out with one session key; content bytes of all runs."""
+
+    session_key: bytes
+    sent_bytes: int
+    """Handed to its connections; duplicates, and pieces that failed over there, included."""
+    receipted_bytes: int
+    """Sum of the newest totals of its lanes here."""
+
+    @property
+    def unacknowledged_bytes(self) -> int:
+        """What was sent and stands in no receipt; n ≥ 0."""
+        return max(0, self.sent_bytes - self.receipted_bytes)
+
+
 class PayeeDesk:
     """Judges receipts for one payee key under one broadcaster's terms."""
 
@@ -37,7 +54,6 @@ class PayeeDesk:
         *,
         terms: Signed[Terms],
         spool: Spool,
-        session_seed: bytes,
         session_key: bytes,
         content_ids: AbstractSet[bytes],
         ledger_ms: Callable[[], int | None],
@@ -48,7 +64,6 @@ class PayeeDesk:
         Args:
             terms: What we serve under.
             spool: Where receipts become durable.
-            session_seed: Our private seed; signs acknowledgements.
             session_key: Our key: the payee.
             content_ids: Ids of the contents and streams we serve; may grow.
             ledger_ms: Ledger time in milliseconds, None while unknown.
@@ -56,7 +71,6 @@ class PayeeDesk:
         """
         self._terms = terms
         self._spool = spool
-        self._seed = session_seed
         self._key = session_key
         self._content_ids = content_ids
         self._ledger_ms = ledger_ms
@@ -75,12 +89,13 @@ class PayeeDesk:
             self._spool.add_entitlement(signed)
         return verdict
 
-    def take_receipt(self, raw: bytes, session_key: bytes) -> tuple[Signed[Receipt], bytes, int]:
+    def take_receipt(
+        self, raw: bytes, session_key: bytes
+    ) -> tuple[Signed[Receipt], ReceiptVerdict]:
         """Judge a receipt of a proved peer and keep it if it is good.
 
         Returns:
-            The receipt, the signed acknowledgement to send, and its verdict. An accepted receipt
-            is durable by then.
+            The receipt and the verdict on it. An accepted receipt is durable by then.
 
         Raises:
             MalformedRecordError: The bytes are no receipt.
@@ -92,12 +107,19 @@ class PayeeDesk:
                 self._spool.put_receipt(signed, kind=BundleKind.PAYEE, session_key=session_key)
             except SpoolError:
                 verdict = ReceiptVerdict.NOT_STORED
-        acknowledgement = Acknowledgement(
-            network_id=self._terms.value.network_id,
-            receipt_digest=signed.digest,
-            verdict=verdict,
+        return signed, verdict
+
+    def exposure_to(self, session_key: bytes) -> Exposure:
+        """Return what a session key took from us, and what it receipted.
+
+        Raises:
+            SpoolError: The spool could not be read.
+        """
+        return Exposure(
+            session_key=session_key,
+            sent_bytes=self._sent_bytes(session_key),
+            receipted_bytes=sum(self._spool.receipted_bytes(session_key).values()),
         )
-        return signed, ACKNOWLEDGEMENT.sign(acknowledgement, self._seed).raw, verdict
 
     def _judge(self, signed: Signed[Receipt], session_key: bytes) -> ReceiptVerdict:
         receipt = signed.value

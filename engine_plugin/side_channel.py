@@ -1,92 +1,78 @@
 """The authenticated side channel: who may say what for which BitTorrent connection.
 
-One TCP connection between two plugins, dialled from either side. Both say hello, both prove their
-key over the other's nonce, both keys, both peer-ids and the two ends of a BitTorrent connection.
-Only then are records handed on. A further BitTorrent connection of the same pair is proved by a
-further proof on the same channel; a connection that nobody proved stays unattested, whatever its
-peer-id says.
+One TCP connection between two plugins, dialled from either side. Both say hello, both sign both
+hellos and the addresses they see; the exchange keys in the hellos give keys for seals. Only then
+are records handed on. BitTorrent connections of the pair are claimed by their ports, in sealed
+records; whether a claim fits a connection is the owner's to say (`attestation`).
 
-Bounded: the time to prove, the size and rate of frames, the number of channels and of strangers
-per address. Every fault of the other side closes its channel and nothing else.
+Bounded: the time to prove and to finish a frame, the size and rate of frames, the number of
+channels, of strangers and of claims. Every fault of the other side closes its channel and nothing
+else.
 
 Not here: what a receipt must satisfy (`payee`), when one is due (`lanes`).
 Source: FORMATS.md, "Side channel".
 """
 
 import asyncio
-import os
+import ipaddress
 import time
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Protocol
 
-from engine_plugin.errors import EngineError
+from engine_plugin.channel_keys import SEAL_SIZE, ChannelSealers, derive_sealers
+from engine_plugin.channel_table import ChannelRefusedError, ChannelTable, Refusal
 from engine_plugin.identity import peer_id_commits
+from engine_plugin.receipt_steps import ReceiptBases
 from engine_plugin.wire import (
+    CONNECTIONS_MAX,
+    FRAMES,
     HELLO,
-    NONCE_SIZE,
     PROOF_OF_KEY,
     ChannelRole,
+    ConnectionPorts,
     Endpoint,
     Hello,
     ProofOfKey,
+    format_connections,
     format_frame,
     pack_address,
-    read_frame,
+    parse_connections,
+    read_code,
+    read_record,
     unpack_address,
 )
 from ledger.evidence.encoding import RecordCode, Signed
 from ledger.evidence.errors import EvidenceError
+from ledger.evidence.keys import agree_secret, exchange_key_of, generate_seed
+from ledger.evidence.receipt import RECEIPT, Receipt
 
 PROVE_TIMEOUT_S = 10
-"""Seconds from the connection to the first valid proof."""
+"""Seconds from the connection to the valid proof."""
+
+FRAME_TIMEOUT_S = 20
+"""Seconds from the first byte of a frame to its last."""
 
 DIAL_TIMEOUT_S = 5
-CHANNELS_MAX = 512
-"""Most channels at once, unproved ones included."""
 
-STRANGERS_PER_ADDRESS_MAX = 16
-"""Most unproved channels from one address."""
-
-ENDPOINTS_MAX = 64
-"""Most BitTorrent connections that one channel may claim."""
+CLAIMS_MAX = 4096
+"""Most claims of connections that are remembered of one channel; the oldest go first."""
 
 UNSENT_BYTES_MAX = 1 << 20
 """A peer that lets so much pile up is not reading."""
 
-_EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared, not bound
+READ_AHEAD_BYTES = 8 << 10
+"""About how much is read of a stream before somebody asks for it."""
+
 FRAMES_PER_SECOND = 50
 FRAMES_BURST = 500
 
-
-class Refusal(StrEnum):
-    """Why a channel was closed by us."""
-
-    WRONG_NETWORK = "wrong_network"
-    WRONG_BROADCASTER = "wrong_broadcaster"
-    WRONG_ROLE = "wrong_role"
-    WRONG_KEY = "wrong_key"
-    OWN_KEY = "own_key"
-    PEER_ID_MISMATCH = "peer_id_mismatch"
-    BAD_PROOF = "bad_proof"
-    FOREIGN_ADDRESS = "foreign_address"
-    MALFORMED = "malformed"
-    OUT_OF_TURN = "out_of_turn"
-    TOO_MANY = "too_many"
-    TOO_FAST = "too_fast"
-    TOO_SLOW = "too_slow"
-    REPLACED = "replaced"
-    CLOSED = "closed"
-
-
-class ChannelRefusedError(EngineError):
-    """The other side broke a rule of the channel; `refusal` says which."""
-
-    def __init__(self, refusal: Refusal, detail: str = "") -> None:
-        super().__init__(f"side channel: {refusal}{': ' if detail else ''}{detail}")
-        self.refusal = refusal
+_EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared, not bound
+_TRANSLATABLE = tuple(
+    ipaddress.ip_network(block)
+    for block in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")
+)
+"""Addresses that an address translator replaces on the way; all others arrive as they are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,25 +89,14 @@ class ChannelIdentity:
     """Our BitTorrent endpoint."""
 
 
-@dataclass(frozen=True, slots=True)
-class Connection:
-    """The two ends of one BitTorrent connection, as this side sees them."""
-
-    own: Endpoint
-    peer: Endpoint
-
-
 class ChannelOwner(Protocol):
     """What the plugin does with channels."""
-
-    def connections_of(self, peer_id: bytes) -> Iterable[Connection]:
-        """Return the BitTorrent connections of a peer-id."""
 
     def on_open(self, channel: "Channel") -> None:
         """Take note of a proved channel; it takes records from now on."""
 
-    def on_attested(self, channel: "Channel", endpoint: Endpoint) -> None:
-        """Take note that the channel's key proved the connection from this endpoint."""
+    def on_claimed(self, channel: "Channel") -> None:
+        """Take note that the peer claimed further connections."""
 
     def on_record(self, channel: "Channel", code: RecordCode, raw: bytes) -> None:
         """Take a record of a proved peer; an `EvidenceError` closes the channel."""
@@ -145,14 +120,26 @@ class Channel:
         self.is_proved = False
         self.is_stranger = True
         self.peer: Hello | None = None
-        self.endpoints: set[Endpoint] = set()
-        """BitTorrent endpoints that the peer's key signed for."""
+        self.is_translated = False
+        """Whether the peer's address is another here than on its own machine."""
+        self.is_own_translated = False
+        """Whether ours is another there than on this machine."""
+        self.claims: dict[ConnectionPorts, None] = {}
+        """Connections that the peer claims and the owner has not found yet; oldest first."""
+        self.bases_out, self.bases_in = ReceiptBases(), ReceiptBases()
+        self.bytes_sent = 0
+        """Bytes of all frames written to the stream so far."""
+        self.bytes_received = 0
+        """The same for those read."""
+        self.heard_s = time.monotonic()
+        """Monotonic seconds of the last frame that came in."""
         self._identity = identity
         self._reader = reader
         self._writer = writer
         self._expected_key = expected_key
-        self._nonce = os.urandom(NONCE_SIZE)
-        self._proofs_sent: set[Connection] = set()
+        self._exchange_secret = generate_seed()
+        self._sealers: ChannelSealers | None = None
+        self._claimed: dict[ConnectionPorts, None] = {}
         self._allowance = float(FRAMES_BURST)
         self._counted_at = time.monotonic()
         host = writer.get_extra_info("peername")
@@ -182,45 +169,53 @@ class Channel:
         return (own if self.role is ChannelRole.DIALLER else peer) == min(own, peer)
 
     def send(self, code: RecordCode, record: bytes) -> None:
-        """Queue a record; a peer that does not read is cut off."""
+        """Queue a record, sealed where its type wants it; a peer that does not read is cut off."""
         if self._writer.is_closing():
             return
         if self._writer.transport.get_write_buffer_size() > UNSENT_BYTES_MAX:
             self._writer.transport.abort()
             return
-        self._writer.write(format_frame(code, record))
+        seal = b""
+        if FRAMES[code].is_sealed:
+            if self._sealers is None:
+                raise AssertionError(f"{code.name}: got no keys, want them before a sealed record")
+            dials = self.role is ChannelRole.DIALLER
+            sealer = self._sealers.dialler if dials else self._sealers.answerer
+            seal = sealer.seal(code, record)
+        frame = format_frame(code, record, seal)
+        self.bytes_sent += len(frame)
+        self._writer.write(frame)
+
+    def send_receipt(self, signed: Signed[Receipt]) -> None:
+        """Queue a receipt, in as few bytes as what was sent before allows."""
+        self.send(*self.bases_out.format(signed))
+
+    def claim_connections(self, connections: Iterable[ConnectionPorts]) -> None:
+        """Tell the peer of BitTorrent connections to it that it has not been told of yet."""
+        fresh = [ports for ports in connections if ports not in self._claimed]
+        for at in range(0, len(fresh), CONNECTIONS_MAX):
+            self.send(RecordCode.CONNECTIONS, format_connections(fresh[at : at + CONNECTIONS_MAX]))
+        _remember(self._claimed, fresh)
 
     def close(self) -> None:
         """Close after what is queued has left; the owner's `on_closed` follows."""
         self._writer.close()
 
-    def prove_connections(self, connections: Iterable[Connection]) -> None:
-        """Send a proof for each connection that has none yet."""
-        if self.peer is None:
-            return
-        for connection in connections:
-            if connection not in self._proofs_sent and len(self._proofs_sent) < ENDPOINTS_MAX:
-                self._proofs_sent.add(connection)
-                proof = self._make_proof(connection)
-                self.send(RecordCode.PROOF_OF_KEY, proof.raw)
-
-    async def run(self, owner: ChannelOwner, others: "ChannelTable") -> None:
+    async def run(self, owner: ChannelOwner, others: "ChannelTable[Channel]") -> None:
         """Exchange hello and proof, then hand records to the owner until the stream ends."""
         refusal, detail = Refusal.CLOSED, ""
         try:
-            self._say_hello()
+            own_hello = self._say_hello()
             try:
                 async with asyncio.timeout(PROVE_TIMEOUT_S):
-                    await self._authenticate(owner)
+                    await self._authenticate(own_hello)
             except TimeoutError:
                 raise ChannelRefusedError(Refusal.TOO_SLOW) from None
             others.admit(self)
             self.is_proved = True
             owner.on_open(self)
-            for endpoint in sorted(self.endpoints):
-                owner.on_attested(self, endpoint)
             while True:
-                self._take(owner, *await read_frame(self._reader))
+                self._take(owner, *await self._read())
         except EvidenceError as error:
             refusal, detail = Refusal.MALFORMED, str(error)
         except ChannelRefusedError as error:
@@ -230,27 +225,55 @@ class Channel:
         finally:
             self.is_proved = False
             others.forget(self)
-            self._writer.close()
+            if refusal in {Refusal.CLOSED, Refusal.REPLACED}:
+                self._writer.close()
+            else:
+                # Whoever broke a rule is not waited for.
+                self._writer.transport.abort()
             owner.on_closed(self, refusal, detail)
+
+    async def _read(self) -> tuple[RecordCode, bytes]:
+        """Read one frame; between frames a peer may be silent, within one it may not."""
+        code = await read_code(self._reader)
+        try:
+            async with asyncio.timeout(FRAME_TIMEOUT_S):
+                record, seal = await read_record(self._reader, code, SEAL_SIZE)
+        except TimeoutError:
+            raise ChannelRefusedError(Refusal.TOO_SLOW, code.name) from None
+        has_length = FRAMES[code].least != FRAMES[code].most
+        self.bytes_received += 1 + 2 * has_length + len(record) + len(seal)
+        self.heard_s = time.monotonic()
+        if FRAMES[code].is_sealed:
+            if self._sealers is None:
+                raise ChannelRefusedError(Refusal.OUT_OF_TURN, f"{code.name} before hello")
+            answers = self.role is ChannelRole.ANSWERER
+            sealer = self._sealers.dialler if answers else self._sealers.answerer
+            if not sealer.opens(code, record, seal):
+                raise ChannelRefusedError(Refusal.BAD_SEAL, code.name)
+        return code, record
 
     def _take(self, owner: ChannelOwner, code: RecordCode, raw: bytes) -> None:
         self._count_frame()
-        if code is RecordCode.PROOF_OF_KEY:
-            known = len(self.endpoints)
-            endpoint = self._check_proof(raw)
-            if len(self.endpoints) > known:
-                owner.on_attested(self, endpoint)
-        elif code is RecordCode.HELLO:
-            raise ChannelRefusedError(Refusal.OUT_OF_TURN, "second hello")
+        if code in {RecordCode.HELLO, RecordCode.PROOF_OF_KEY}:
+            raise ChannelRefusedError(Refusal.OUT_OF_TURN, f"second {code.name}")
+        if code is RecordCode.CONNECTIONS:
+            # What is the sender's own end is the far end here.
+            claims = [ConnectionPorts(peer, own) for own, peer in parse_connections(raw)]
+            _remember(self.claims, claims)
+            owner.on_claimed(self)
+        elif code is RecordCode.RECEIPT_STEP:
+            owner.on_record(self, RecordCode.RECEIPT, self.bases_in.rebuild(raw))
         else:
+            if code is RecordCode.RECEIPT:
+                self.bases_in.note(RECEIPT.parse(raw).value)
             owner.on_record(self, code, raw)
 
-    def _say_hello(self) -> None:
+    def _say_hello(self) -> Signed[Hello]:
         identity = self._identity
         hello = Hello(
             network_id=identity.network_id,
             key=identity.session_key,
-            nonce=self._nonce,
+            exchange_key=exchange_key_of(self._exchange_secret),
             peer_id=identity.peer_id,
             session_id=identity.session_id,
             broadcaster_account=identity.broadcaster_account,
@@ -258,25 +281,38 @@ class Channel:
             listen_port=identity.listen.port,
             role=self.role,
         )
-        self.send(RecordCode.HELLO, HELLO.sign(hello).raw)
+        signed = HELLO.sign(hello)
+        self.send(RecordCode.HELLO, signed.raw)
+        return signed
 
     def _listen_endpoint(self) -> Endpoint:
         # Bound to every address, we listen on the one that this channel uses.
         listen = self._identity.listen
         return Endpoint(self.own_address.ip, listen.port) if listen.ip in _EVERYWHERE else listen
 
-    async def _authenticate(self, owner: ChannelOwner) -> None:
-        code, raw = await read_frame(self._reader)
+    async def _authenticate(self, own_hello: Signed[Hello]) -> None:
+        code, raw = await self._read()
         if code is not RecordCode.HELLO:
             raise ChannelRefusedError(Refusal.OUT_OF_TURN, f"{code.name} before hello")
-        self.peer = self._check_hello(HELLO.parse(raw).value)
-        # The listening end is what a peer that dialled us by BitTorrent sees; then the connections.
-        base = Connection(self._listen_endpoint(), Endpoint(self.address.ip, 0))
-        self.prove_connections([base, *owner.connections_of(self.peer.peer_id)])
-        code, raw = await read_frame(self._reader)
+        peer_hello = HELLO.parse(raw)
+        self.peer = self._check_hello(peer_hello.value)
+        self._sealers = self._derive_sealers(own_hello, peer_hello)
+        proof = self._make_proof(own_hello, peer_hello)
+        self.send(RecordCode.PROOF_OF_KEY, proof.raw)
+        code, raw = await self._read()
         if code is not RecordCode.PROOF_OF_KEY:
             raise ChannelRefusedError(Refusal.OUT_OF_TURN, f"{code.name} before proof")
-        self._check_proof(raw)
+        self._check_proof(PROOF_OF_KEY.parse(raw), own_hello, peer_hello)
+
+    def _derive_sealers(
+        self, own_hello: Signed[Hello], peer_hello: Signed[Hello]
+    ) -> ChannelSealers:
+        secret = agree_secret(self._exchange_secret, peer_hello.value.exchange_key)
+        if secret is None:
+            raise ChannelRefusedError(Refusal.WEAK_KEY)
+        if self.role is ChannelRole.DIALLER:
+            return derive_sealers(secret, own_hello.raw, peer_hello.raw)
+        return derive_sealers(secret, peer_hello.raw, own_hello.raw)
 
     def _check_hello(self, hello: Hello) -> Hello:
         identity = self._identity
@@ -300,65 +336,38 @@ class Channel:
                 raise ChannelRefusedError(refusal)
         return hello
 
-    def _make_proof(self, connection: Connection) -> Signed[ProofOfKey]:
-        identity, peer = self._identity, self.peer
-        if peer is None:
-            raise AssertionError("peer: got no hello, want one before a proof")
+    def _make_proof(
+        self, own_hello: Signed[Hello], peer_hello: Signed[Hello]
+    ) -> Signed[ProofOfKey]:
         proof = ProofOfKey(
-            network_id=identity.network_id,
-            peer_nonce=peer.nonce,
-            own_nonce=self._nonce,
-            own_key=identity.session_key,
-            peer_key=peer.key,
-            own_peer_id=identity.peer_id,
-            peer_peer_id=peer.peer_id,
-            broadcaster_account=identity.broadcaster_account,
-            own_address=pack_address(connection.own.ip),
-            peer_address=pack_address(connection.peer.ip),
-            own_port=connection.own.port,
-            peer_port=connection.peer.port,
-            role=self.role,
+            network_id=self._identity.network_id,
+            own_hello=own_hello.digest,
+            peer_hello=peer_hello.digest,
+            own_address=pack_address(self.own_address.ip),
+            peer_address=pack_address(self.address.ip),
         )
-        return PROOF_OF_KEY.sign(proof, identity.session_seed)
+        return PROOF_OF_KEY.sign(proof, self._identity.session_seed)
 
-    def _check_proof(self, raw: bytes) -> Endpoint:
-        identity, peer = self._identity, self.peer
-        if peer is None:
-            raise AssertionError("peer: got no hello, want one before a proof")
-        signed = PROOF_OF_KEY.parse(raw)
+    def _check_proof(
+        self,
+        signed: Signed[ProofOfKey],
+        own_hello: Signed[Hello],
+        peer_hello: Signed[Hello],
+    ) -> None:
         proof = signed.value
-        wanted = (
-            identity.network_id,
-            self._nonce,
-            peer.nonce,
-            peer.key,
-            identity.session_key,
-            peer.peer_id,
-            identity.peer_id,
-            identity.broadcaster_account,
-            peer.role,
-        )
-        stated = (
-            proof.network_id,
-            proof.peer_nonce,
-            proof.own_nonce,
-            proof.own_key,
-            proof.peer_key,
-            proof.own_peer_id,
-            proof.peer_peer_id,
-            proof.broadcaster_account,
-            proof.role,
-        )
-        if stated != wanted or not PROOF_OF_KEY.is_signed_by(signed, peer.key):
+        stated = (proof.network_id, proof.own_hello, proof.peer_hello)
+        wanted = (self._identity.network_id, peer_hello.digest, own_hello.digest)
+        if stated != wanted or not PROOF_OF_KEY.is_signed_by(signed, peer_hello.value.key):
             raise ChannelRefusedError(Refusal.BAD_PROOF)
-        # A key speaks for connections from its own address only, else it could claim a stranger's
-        # that copied its peer-id.
-        if unpack_address(proof.own_address) != self.address.ip:
-            raise ChannelRefusedError(Refusal.FOREIGN_ADDRESS, str(proof.own_endpoint))
-        self.endpoints.add(proof.own_endpoint)
-        if len(self.endpoints) > ENDPOINTS_MAX:
-            raise ChannelRefusedError(Refusal.TOO_MANY, "endpoints")
-        return proof.own_endpoint
+        # Somebody who only passes the bytes on stands at another address than either side signs.
+        # Behind a translator that is so too, but then the signed address is a private one.
+        own, peer = unpack_address(proof.own_address), unpack_address(proof.peer_address)
+        self.is_translated = own != self.address.ip
+        if self.is_translated and not _is_translatable(own):
+            raise ChannelRefusedError(Refusal.FOREIGN_ADDRESS, own)
+        self.is_own_translated = peer != self.own_address.ip
+        if self.is_own_translated and not _is_translatable(self.own_address.ip):
+            raise ChannelRefusedError(Refusal.FOREIGN_ADDRESS, peer)
 
     def _count_frame(self) -> None:
         now = time.monotonic()
@@ -369,64 +378,11 @@ class Channel:
             raise ChannelRefusedError(Refusal.TOO_FAST)
 
 
-class ChannelTable:
-    """Every channel of this process, at most one proved one per key."""
-
-    def __init__(self) -> None:
-        self.proved: dict[bytes, Channel] = {}
-        self.strangers: Counter[str] = Counter()
-        self.all: set[Channel] = set()
-
-    def add(self, channel: Channel) -> None:
-        """Take a new, unproved channel.
-
-        Raises:
-            ChannelRefusedError: There are too many, in all or from one address.
-        """
-        is_crowded = self.strangers[channel.address.ip] >= STRANGERS_PER_ADDRESS_MAX
-        if is_crowded or len(self.all) >= CHANNELS_MAX:
-            raise ChannelRefusedError(Refusal.TOO_MANY, channel.address.ip)
-        self.all.add(channel)
-        self.strangers[channel.address.ip] += 1
-
-    def admit(self, channel: Channel) -> None:
-        """Make a channel the one of its key; both sides choose the same of two.
-
-        Raises:
-            ChannelRefusedError: Another channel of the key is kept.
-        """
-        self._leave_strangers(channel)
-        current = self.proved.get(channel.peer_key)
-        if current is not None:
-            is_same_run = current.session_id == channel.session_id
-            # Both dialled at once: the channel that the smaller key dialled stays. Otherwise the
-            # peer has come back, and the newer channel is the one it listens on.
-            if is_same_run and current.role is not channel.role and current.is_preferred:
-                raise ChannelRefusedError(Refusal.REPLACED)
-            current.close()
-        self.proved[channel.peer_key] = channel
-
-    def forget(self, channel: Channel) -> None:
-        """Drop a channel that has ended."""
-        if self.proved.get(channel.peer_key) is channel:
-            del self.proved[channel.peer_key]
-        if channel in self.all:
-            self._leave_strangers(channel)
-            self.all.discard(channel)
-
-    def _leave_strangers(self, channel: Channel) -> None:
-        if channel in self.all and channel.is_stranger:
-            channel.is_stranger = False
-            self.strangers[channel.address.ip] -= 1
-            if not self.strangers[channel.address.ip]:
-                del self.strangers[channel.address.ip]
-
-
 class SideChannel:
     """Listens and dials; owns the tasks of all channels."""
 
     def __init__(self, owner: ChannelOwner) -> None:
-        self.table = ChannelTable()
+        self.table: ChannelTable[Channel] = ChannelTable()
         self._owner = owner
         self._identity: ChannelIdentity | None = None
         self._server: asyncio.Server | None = None
@@ -438,7 +394,7 @@ class SideChannel:
         Raises:
             OSError: The address cannot be bound.
         """
-        self._server = await asyncio.start_server(self._answer, ip, port, limit=1 << 16)
+        self._server = await asyncio.start_server(self._answer, ip, port, limit=READ_AHEAD_BYTES)
         return int(self._server.sockets[0].getsockname()[1])
 
     def start(self, identity: ChannelIdentity) -> None:
@@ -458,7 +414,7 @@ class SideChannel:
         try:
             async with asyncio.timeout(DIAL_TIMEOUT_S):
                 reader, writer = await asyncio.open_connection(
-                    address.ip, address.port, local_addr=source, limit=1 << 16
+                    address.ip, address.port, local_addr=source, limit=READ_AHEAD_BYTES
                 )
         except OSError:
             return False
@@ -487,7 +443,8 @@ class SideChannel:
         role: ChannelRole,
         expected_key: bytes | None,
     ) -> None:
-        if self._identity is None:
+        # Whoever has left already has no address any more.
+        if self._identity is None or writer.get_extra_info("peername") is None:
             writer.transport.abort()
             return
         channel = Channel(self._identity, reader, writer, role, expected_key)
@@ -502,5 +459,16 @@ class SideChannel:
         task.add_done_callback(self._tasks.discard)
 
 
+def _remember(claims: dict[ConnectionPorts, None], fresh: Iterable[ConnectionPorts]) -> None:
+    claims.update(dict.fromkeys(fresh))
+    while len(claims) > CLAIMS_MAX:
+        del claims[next(iter(claims))]
+
+
 def _plain_ip(ip: str) -> str:
     return unpack_address(pack_address(ip))
+
+
+def _is_translatable(ip: str) -> bool:
+    address = ipaddress.ip_address(ip)
+    return any(address in block for block in _TRANSLATABLE)

@@ -1,10 +1,12 @@
 """What two plugins say to each other on the side channel: records and frames.
 
-A frame is a u32 little-endian length, one byte that names the record (`RecordCode`), and the record
-itself as it is signed and stored; so a receipt is verified, hashed and spooled without a copy.
-Hello is unsigned: it only says what the proof will sign. A proof names one BitTorrent connection
-by both its ends and both nonces of the channel, so it can be neither replayed on another channel
-nor used for a connection that its signer did not make. An acknowledgement answers one receipt.
+A frame is one byte that names the record (`RecordCode`), its length where records of the type
+differ in length, the record, and a seal where its sender does not sign it (`channel_keys`).
+
+Hello is unsigned: it only says what the proof will sign. A proof signs both hellos whole, so both
+keys, peer-ids, listening ends, roles and exchange keys, and can be neither replayed nor relayed
+between two channels. A lane's first receipt travels as it is signed and stored; later ones as a
+step from which the receiver rebuilds the signed bytes (`receipt_steps`).
 
 Not here: sockets and time limits (`side_channel`), whether a receipt is good (`payee`).
 Source: FORMATS.md, "Side channel".
@@ -12,28 +14,26 @@ Source: FORMATS.md, "Side channel".
 
 import asyncio
 import ipaddress
-import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
 
 from ledger.evidence.binding import BINDING
-from ledger.evidence.encoding import RecordCode, RecordType
+from ledger.evidence.encoding import Layout, RecordCode, RecordType
 from ledger.evidence.entitlement import ENTITLEMENT
 from ledger.evidence.errors import MalformedRecordError
 from ledger.evidence.receipt import RECEIPT
 
-FRAME_SIZE_MAX = 64 * 1024
-"""Largest frame in bytes, head excluded."""
+FRAME_SIZE_MAX = 0xFFFF
+"""Longest record in bytes."""
 
-FRAME_HEAD = struct.Struct("<IB")
-"""Length of the record (u32), record code (u8)."""
-
-NONCE_SIZE = 32
+BLOCK_SIZE = 16 << 10
+"""Unit of the unacknowledged bytes that an acknowledgement tells."""
 
 
 class ChannelRole(IntEnum):
-    """Which end of the channel a hello or a proof comes from; a reflected one never fits."""
+    """Which end of the channel a hello comes from; a reflected one never fits."""
 
     DIALLER = 1
     ANSWERER = 2
@@ -96,8 +96,8 @@ class Hello:
     key: bytes
     """Session key, 32 bytes."""
 
-    nonce: bytes
-    """Fresh for this channel; 32 bytes."""
+    exchange_key: bytes
+    """X25519 key made for this channel only; 32 bytes."""
 
     peer_id: bytes
     """The sender's BitTorrent peer-id; 20 bytes."""
@@ -132,7 +132,7 @@ HELLO = RecordType(
     RecordCode.HELLO,
     [
         ("key", "bytes32"),
-        ("nonce", "bytes32"),
+        ("exchange_key", "bytes32"),
         ("peer_id", "bytes20"),
         ("session_id", "bytes16"),
         ("broadcaster_account", "bytes32"),
@@ -147,124 +147,241 @@ HELLO = RecordType(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProofOfKey:
-    """A key's signature over both hellos and the two ends of one BitTorrent connection."""
+    """A session key's signature over both hellos and the addresses of the channel."""
 
     network_id: bytes
     """32 bytes."""
 
-    peer_nonce: bytes
-    """Nonce of the verifier's hello; 32 bytes."""
+    own_hello: bytes
+    """Digest of the signer's hello; 32 bytes."""
 
-    own_nonce: bytes
-    """Nonce of the signer's hello; 32 bytes."""
-
-    own_key: bytes
-    """Signer; 32 bytes."""
-
-    peer_key: bytes
-    """Verifier; 32 bytes."""
-
-    own_peer_id: bytes
-    """Signer's peer-id; 20 bytes."""
-
-    peer_peer_id: bytes
-    """Verifier's peer-id; 20 bytes."""
-
-    broadcaster_account: bytes
-    """As in both hellos; 32 bytes."""
+    peer_hello: bytes
+    """Digest of the verifier's hello; 32 bytes."""
 
     own_address: bytes
-    """The signer's end of the connection (`pack_address`); 16 bytes."""
+    """The signer's address, as its own machine names it (`pack_address`); 16 bytes."""
 
     peer_address: bytes
-    """The verifier's end, as the signer sees it; 16 bytes."""
-
-    own_port: int
-    """Port of the signer's end."""
-
-    peer_port: int
-    """Port of the verifier's end; 0 when the signer knows no connection yet."""
-
-    role: int
-    """The signer's `ChannelRole`."""
-
-    @property
-    def own_endpoint(self) -> Endpoint:
-        """The signer's end of the connection."""
-        return Endpoint(unpack_address(self.own_address), self.own_port)
+    """The verifier's address, as the signer sees it; 16 bytes."""
 
 
 PROOF_OF_KEY = RecordType(
     ProofOfKey,
     RecordCode.PROOF_OF_KEY,
     [
-        ("peer_nonce", "bytes32"),
-        ("own_nonce", "bytes32"),
-        ("own_key", "bytes32"),
-        ("peer_key", "bytes32"),
-        ("own_peer_id", "bytes20"),
-        ("peer_peer_id", "bytes20"),
-        ("broadcaster_account", "bytes32"),
+        ("own_hello", "bytes32"),
+        ("peer_hello", "bytes32"),
         ("own_address", "bytes16"),
         ("peer_address", "bytes16"),
-        ("own_port", "u16"),
-        ("peer_port", "u16"),
-        ("role", "u8"),
     ],
 )
-"""Signed by the session key whose hello it answers for."""
+"""Signed by the session key of the signer's hello; 200 bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Acknowledgement:
-    """A payee's answer to one receipt."""
+class ReceiptStep:
+    """A receipt as the difference to the full one that the same channel carried before."""
 
-    network_id: bytes
-    """32 bytes."""
+    base: int
+    """Which full receipt of this direction it builds on, counted from 0."""
 
-    receipt_digest: bytes
-    """Digest of the receipt it answers; 32 bytes."""
+    epoch_step: int
+    """Its epoch less the full receipt's."""
+
+    sequence: int
+    """As in the receipt, and so on."""
+
+    bytes_total: int
+    """Payload bytes of the lane, cumulative within the epoch."""
+
+    media_ms_total: int
+    """Media milliseconds played in the session, cumulative."""
+
+    credit_root: bytes
+    """Root over the lane's credits; 32 bytes."""
+
+    signature: bytes
+    """The session key's, over the body of the whole receipt; 64 bytes."""
+
+
+RECEIPT_STEP = Layout(
+    "receipt_step",
+    [
+        ("base", "u8"),
+        ("epoch_step", "u16"),
+        ("sequence", "u32"),
+        ("bytes_total", "u64"),
+        ("media_ms_total", "u32"),
+        ("credit_root", "bytes32"),
+        ("signature", "bytes64"),
+    ],
+)
+"""115 bytes; what does not fit goes as a full receipt."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AcknowledgementStep:
+    """A payee's answer to one receipt of this channel."""
+
+    receipt: bytes
+    """First 8 bytes of the digest of the receipt it answers."""
 
     verdict: int
     """A `ReceiptVerdict`; 0: stored, and the receipts before it need not be kept."""
 
+    unacknowledged_blocks: int
+    """What the payee has sent and holds no receipt for, in units of 16 KiB; at most 65,535."""
 
-ACKNOWLEDGEMENT = RecordType(
-    Acknowledgement,
-    RecordCode.ACKNOWLEDGEMENT,
-    [("receipt_digest", "bytes32"), ("verdict", "u16")],
+
+ACKNOWLEDGEMENT_STEP = Layout(
+    "acknowledgement_step",
+    [("receipt", "bytes8"), ("verdict", "u8"), ("unacknowledged_blocks", "u16")],
 )
-"""Signed by the payee's session key; 138 bytes."""
+"""11 bytes, sealed."""
+
+RECEIPT_NAME_SIZE = 8
+"""Bytes of a receipt's digest that name it in an acknowledgement."""
+
+_UNACKNOWLEDGED_BLOCKS_MAX = 0xFFFF
 
 
-def format_frame(code: RecordCode, record: bytes) -> bytes:
+def format_acknowledgement(receipt_digest: bytes, verdict: int, unacknowledged_bytes: int) -> bytes:
+    """Return the record that answers a receipt."""
+    blocks = min(max(unacknowledged_bytes, 0) // BLOCK_SIZE, _UNACKNOWLEDGED_BLOCKS_MAX)
+    return ACKNOWLEDGEMENT_STEP.pack(
+        AcknowledgementStep(
+            receipt=receipt_digest[:RECEIPT_NAME_SIZE],
+            verdict=verdict,
+            unacknowledged_blocks=blocks,
+        )
+    )
+
+
+class ConnectionPorts(NamedTuple):
+    """A BitTorrent connection of the channel's two addresses that the sender dialled."""
+
+    own: int
+    """The sender's port."""
+
+    peer: int
+    """The other side's port."""
+
+
+CONNECTIONS_MAX = 256
+"""Most connections in one record."""
+
+_PORTS_SIZE = 4
+
+
+def format_connections(connections: Iterable[ConnectionPorts]) -> bytes:
+    """Return the record that claims connections: two ports each, u16."""
+    return b"".join(
+        own.to_bytes(2, "little") + peer.to_bytes(2, "little") for own, peer in connections
+    )
+
+
+def parse_connections(record: bytes) -> list[ConnectionPorts]:
+    """Return the connections that a record claims.
+
+    Raises:
+        MalformedRecordError: No whole connections, none, or one with port 0.
+    """
+    if not record or len(record) % _PORTS_SIZE:
+        raise MalformedRecordError(
+            "connections", got=f"{len(record)} bytes", want="4 bytes per connection"
+        )
+    claims = [
+        ConnectionPorts(
+            int.from_bytes(record[at : at + 2], "little"),
+            int.from_bytes(record[at + 2 : at + _PORTS_SIZE], "little"),
+        )
+        for at in range(0, len(record), _PORTS_SIZE)
+    ]
+    if not all(own and peer for own, peer in claims):
+        raise MalformedRecordError("connections.port", got=0, want="1..65535")
+    return claims
+
+
+class FrameKind(NamedTuple):
+    """How records of one type travel."""
+
+    least: int
+    """Shortest record in bytes."""
+
+    most: int
+    """Longest; where it differs from the shortest, the length stands in the frame."""
+
+    is_sealed: bool = False
+    """Whether a seal follows: the sender does not sign such records."""
+
+
+FRAMES: dict[RecordCode, FrameKind] = {
+    RecordCode.HELLO: FrameKind(HELLO.size, HELLO.size),
+    RecordCode.PROOF_OF_KEY: FrameKind(PROOF_OF_KEY.size, PROOF_OF_KEY.size),
+    RecordCode.BINDING: FrameKind(BINDING.size, BINDING.size),
+    RecordCode.ENTITLEMENT: FrameKind(ENTITLEMENT.size, ENTITLEMENT.size),
+    RecordCode.RECEIPT: FrameKind(RECEIPT.size, RECEIPT.size),
+    RecordCode.RECEIPT_STEP: FrameKind(RECEIPT_STEP.size, RECEIPT_STEP.size),
+    RecordCode.ACKNOWLEDGEMENT_STEP: FrameKind(
+        ACKNOWLEDGEMENT_STEP.size, ACKNOWLEDGEMENT_STEP.size, is_sealed=True
+    ),
+    RecordCode.CONNECTIONS: FrameKind(_PORTS_SIZE, _PORTS_SIZE * CONNECTIONS_MAX, is_sealed=True),
+    # A segment's entry is signed by the stream's index key, and its piece layer hashes under it.
+    RecordCode.SEGMENT: FrameKind(64, FRAME_SIZE_MAX),
+    RecordCode.PEERS: FrameKind(1, 1024, is_sealed=True),
+}
+"""The records of the side channel; all others are refused."""
+
+
+def format_frame(code: RecordCode, record: bytes, seal: bytes = b"") -> bytes:
     """Return one frame.
 
     Raises:
-        ValueError: The record is larger than a frame may be.
+        ValueError: The record is no record of the side channel, or its length is out of range.
     """
-    if len(record) > FRAME_SIZE_MAX:
-        raise ValueError(f"frame: got {len(record)} bytes, want at most {FRAME_SIZE_MAX}")
-    return FRAME_HEAD.pack(len(record), code) + record
+    kind = FRAMES.get(code)
+    if kind is None or not kind.least <= len(record) <= kind.most:
+        raise ValueError(f"frame: got {len(record)} bytes of {code.name}, want {kind}")
+    length = b"" if kind.least == kind.most else len(record).to_bytes(2, "little")
+    return code.to_bytes(1, "little") + length + record + seal
 
 
-async def read_frame(reader: asyncio.StreamReader) -> tuple[RecordCode, bytes]:
-    """Read one frame.
+async def read_code(reader: asyncio.StreamReader) -> RecordCode:
+    """Read the first byte of a frame.
 
     Raises:
-        MalformedRecordError: The length or the record code is out of range.
+        MalformedRecordError: It names no record of the side channel.
         asyncio.IncompleteReadError: The peer closed the stream.
     """
-    length, code = FRAME_HEAD.unpack(await reader.readexactly(FRAME_HEAD.size))
-    if code not in _FRAME_SIZES:
-        raise MalformedRecordError("frame.code", got=code, want="a record of the side channel")
-    # Every record of the channel has one size, so nobody makes us wait for, or hold, more.
-    if length != _FRAME_SIZES[code]:
-        raise MalformedRecordError("frame.length", got=length, want=f"{_FRAME_SIZES[code]} bytes")
-    return RecordCode(code), await reader.readexactly(length)
+    (number,) = await reader.readexactly(1)
+    if number not in FRAMES:
+        raise MalformedRecordError("frame.code", got=number, want="a record of the side channel")
+    return RecordCode(number)
 
 
-_FRAME_SIZES: dict[int, int] = {
-    kind.code: kind.size
-    for kind in (HELLO, PROOF_OF_KEY, ACKNOWLEDGEMENT, BINDING, ENTITLEMENT, RECEIPT)
-}
+async def read_record(
+    reader: asyncio.StreamReader, code: RecordCode, seal_size: int
+) -> tuple[bytes, bytes]:
+    """Read what follows the first byte; nobody makes us wait for, or hold, more than its kind.
+
+    Args:
+        reader: Where the frame's first byte was read.
+        code: What it named.
+        seal_size: Bytes of a seal, where the kind has one.
+
+    Returns:
+        The record and its seal.
+
+    Raises:
+        MalformedRecordError: The length is out of range.
+        asyncio.IncompleteReadError: The peer closed the stream.
+    """
+    kind, length = FRAMES[code], FRAMES[code].most
+    if kind.least != kind.most:
+        length = int.from_bytes(await reader.readexactly(2), "little")
+    if not kind.least <= length <= kind.most:
+        raise MalformedRecordError(
+            "frame.length", got=length, want=f"{kind.least}..{kind.most} for {code.name}"
+        )
+    record = await reader.readexactly(length)
+    return record, await reader.readexactly(seal_size) if kind.is_sealed else b""

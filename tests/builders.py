@@ -12,14 +12,12 @@ from contracts.registry import load_standard
 from engine_plugin.identity import make_peer_id
 from engine_plugin.live.gossip import Peers, make_peers
 from engine_plugin.wire import (
-    ACKNOWLEDGEMENT,
+    HELLO,
     PROOF_OF_KEY,
-    Acknowledgement,
     ChannelRole,
     Endpoint,
     Hello,
     ProofOfKey,
-    ReceiptVerdict,
     pack_address,
 )
 from ledger.evidence.binding import BINDING, Binding, Role
@@ -28,7 +26,7 @@ from ledger.evidence.clock import CLOCK, Clock
 from ledger.evidence.encoding import Signed
 from ledger.evidence.entitlement import ENTITLEMENT, Entitlement
 from ledger.evidence.heartbeat import HEARTBEAT, Heartbeat
-from ledger.evidence.keys import network_id_of, public_key_of
+from ledger.evidence.keys import exchange_key_of, network_id_of, public_key_of
 from ledger.evidence.leaf import (
     ACTIVATION,
     EVIDENCE_DAO_KEY,
@@ -452,7 +450,7 @@ def hello(**changes: Any) -> Hello:
     values: dict[str, Any] = {
         "network_id": NETWORK_ID,
         "key": key_of("viewer"),
-        "nonce": digest_of("viewer nonce"),
+        "exchange_key": exchange_key_of(digest_of("viewer secret")),
         "peer_id": peer_id_of("viewer"),
         "session_id": digest_of("viewer session")[:16],
         "broadcaster_account": key_of("broadcaster"),
@@ -463,32 +461,26 @@ def hello(**changes: Any) -> Hello:
     return Hello(**values | changes)
 
 
+def seeder_hello() -> Hello:
+    return hello(
+        key=key_of("seeder"),
+        exchange_key=exchange_key_of(digest_of("seeder secret")),
+        peer_id=peer_id_of("seeder"),
+        session_id=digest_of("seeder session")[:16],
+        listen_address=pack_address("2001:db8::7"),
+        role=ChannelRole.ANSWERER,
+    )
+
+
 def proof_of_key(**changes: Any) -> Signed[ProofOfKey]:
     values: dict[str, Any] = {
         "network_id": NETWORK_ID,
-        "peer_nonce": digest_of("seeder nonce"),
-        "own_nonce": digest_of("viewer nonce"),
-        "own_key": key_of("viewer"),
-        "peer_key": key_of("seeder"),
-        "own_peer_id": peer_id_of("viewer"),
-        "peer_peer_id": peer_id_of("seeder"),
-        "broadcaster_account": key_of("broadcaster"),
+        "own_hello": HELLO.sign(hello()).digest,
+        "peer_hello": HELLO.sign(seeder_hello()).digest,
         "own_address": pack_address("127.0.1.5"),
         "peer_address": pack_address("2001:db8::7"),
-        "own_port": 40_001,
-        "peer_port": 6881,
-        "role": ChannelRole.DIALLER,
     }
     return PROOF_OF_KEY.sign(ProofOfKey(**values | changes), seed_of("viewer"))
-
-
-def acknowledgement(**changes: Any) -> Signed[Acknowledgement]:
-    values: dict[str, Any] = {
-        "network_id": NETWORK_ID,
-        "receipt_digest": receipt().digest,
-        "verdict": ReceiptVerdict.ACCEPTED,
-    }
-    return ACKNOWLEDGEMENT.sign(Acknowledgement(**values | changes), seed_of("seeder"))
 
 
 def relay_frame(**changes: Any) -> Signed[RelayFrame]:

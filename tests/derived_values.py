@@ -4,12 +4,22 @@ import book_builders
 import builders
 
 from contracts.registry import load_standard
+from engine_plugin.channel_keys import derive_sealers
+from engine_plugin.receipt_steps import ReceiptBases
+from engine_plugin.wire import (
+    HELLO,
+    ConnectionPorts,
+    format_acknowledgement,
+    format_connections,
+    format_frame,
+)
 from ledger.audit.address import format_account
 from ledger.books.judgement import LaneCount, codes_root_of, format_lane_entry
 from ledger.books.state import state_root
 from ledger.books.statements import sum_tree_of
 from ledger.evidence.checkpoint import Checkpoint, body_hash, format_checkpoint, sign_checkpoint
 from ledger.evidence.encoding import RecordCode
+from ledger.evidence.keys import agree_secret
 from ledger.evidence.leaf import commit_to, commit_to_salt_key, derive_salt
 from ledger.evidence.merkle import HashTree, RootBuilder
 from ledger.evidence.note import VerifierKey, format_note, format_verifier_key
@@ -46,10 +56,33 @@ def credit_builder() -> RootBuilder:
     return builder
 
 
+def channel_values() -> dict[str, bytes]:
+    """Frames of one channel: the viewer dialled, claims a connection and steps a receipt on."""
+    viewer, seeder = builders.hello(), builders.seeder_hello()
+    secret = agree_secret(builders.digest_of("viewer secret"), seeder.exchange_key)
+    assert secret is not None
+    sealers = derive_sealers(secret, HELLO.sign(viewer).raw, HELLO.sign(seeder).raw)
+    bases = ReceiptBases()
+    bases.format(builders.receipt(sequence=1))
+    second = builders.receipt(sequence=2, bytes_total=5 << 20)
+    code, step = bases.format(second)
+    ports = format_connections([ConnectionPorts(40_001, 6881)])
+    answer = format_acknowledgement(second.digest, 0, 3 << 20)
+    claimed, answered = RecordCode.CONNECTIONS, RecordCode.ACKNOWLEDGEMENT_STEP
+    return {
+        "channel-secret": secret,
+        "frame-connections": format_frame(claimed, ports, sealers.dialler.seal(claimed, ports)),
+        "frame-receipt-step": format_frame(code, step),
+        "frame-acknowledgement": format_frame(
+            answered, answer, sealers.answerer.seal(answered, answer)
+        ),
+    }
+
+
 def evidence_values() -> dict[str, bytes]:
     receipt = builders.receipt().value
     seeder = builders.key_of("seeder")
-    return {
+    return channel_values() | {
         "lane-digest": receipt.lane_digest,
         "credit-leaf": format_credit(builders.digest_of("content"), 1, 16_384, 1000),
         "credit-root": credit_builder().root(),

@@ -8,7 +8,7 @@ import book_builders
 import builders
 
 from engine_plugin.live.gossip import PEERS
-from engine_plugin.wire import ACKNOWLEDGEMENT, HELLO, PROOF_OF_KEY
+from engine_plugin.wire import HELLO, PROOF_OF_KEY
 from ledger.books.journal import format_journal, parse_journal
 from ledger.books.state import format_state, parse_state
 from ledger.books.statements import format_statements, parse_statements
@@ -166,11 +166,9 @@ def _leaves() -> list[Sample]:
 
 
 def _side_channel() -> list[Sample]:
-    acknowledgement = builders.acknowledgement()
     return [
         _leaf("hello", HELLO, builders.hello()),
         _fixed("proof-of-key", PROOF_OF_KEY, builders.proof_of_key(), "viewer"),
-        _fixed("acknowledgement", ACKNOWLEDGEMENT, acknowledgement, "seeder"),
     ]
 
 

@@ -1,0 +1,144 @@
+"""When a receipt is due: soon enough to bound what is unacknowledged, rarely enough to be cheap.
+
+Bytes decide. A payee that has acknowledged before may have 4 MiB outstanding: of that, what it
+says is always under way (sent and not firm yet, firm and not signed yet, signed and not there yet)
+is held back, and the rest is the step from one receipt to the next. The step never falls below
+what keeps everything on the wire within 64 KB per GiB; on a fast and slow-witted path the bound on
+bytes gives way first, and the payee's own enforcement holds it. A payee that never acknowledged
+gets its first receipt over the first firm bytes.
+
+Time decides only for lanes so slow that they would not fill a step within minutes, and an epoch's
+end for all.
+
+Pure; the clock is handed in. Not here: signing (`lanes`), the events that make a receipt due at
+once (`accounting`).
+"""
+
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from engine_plugin.journal_records import Claim, Source
+
+KNOWN_KEY_BYTES = 4 << 20
+"""Most bytes that a payee which has acknowledged before should have outstanding."""
+
+UNKNOWN_KEY_BYTES = 256 << 10
+"""The same for a payee that never has."""
+
+STEP_LEAST_BYTES = 5 << 19
+"""2.5 MiB: at 144 bytes for a receipt and its answer, 59 KB per GiB."""
+
+STEP_MOST_BYTES = 15 << 18
+"""3.75 MiB."""
+
+WAIT_MOST_S = 120.0
+"""After so long unsigned bytes are due, however few: 0.5 Mb/s fills a step in half the time."""
+
+_RESERVE_BYTES = 1 << 18
+_FIRST_DELAY_BYTES = 1 << 20
+"""What is taken to be under way until the payee has said what is."""
+
+_REPORTS_KEPT = 4
+_UNANSWERED_MOST = 8
+
+
+@dataclass(slots=True)
+class _Pace:
+    """What is known of one payee."""
+
+    delays: deque[int] = field(default_factory=lambda: deque(maxlen=_REPORTS_KEPT))
+    """What the payee had outstanding each time when a receipt had just reached it."""
+    overshoots: deque[int] = field(default_factory=lambda: deque([0], maxlen=_REPORTS_KEPT))
+    """By how much the last receipts came after their step."""
+    unanswered: int = 0
+    """Receipts signed for it since it last said anything."""
+
+
+_ClaimKey = tuple[bytes, Source, bytes, int]
+
+
+class Cadence:
+    """Chooses the claims that should be signed now."""
+
+    def __init__(self) -> None:
+        self._paces: dict[bytes, _Pace] = {}
+        self._since_s: dict[_ClaimKey, float] = {}
+
+    def step_bytes(self, payee_key: bytes, *, is_known: bool) -> int:
+        """Return at how many unsigned bytes a payee's next receipt is due; n ≥ 1."""
+        pace = self._paces.get(payee_key)
+        if not is_known:
+            # Half: while the first answer is under way, the next receipt is still in time. Who
+            # never answers is not told every time.
+            unanswered = pace.unanswered if pace is not None else 0
+            if unanswered < _UNANSWERED_MOST:
+                return UNKNOWN_KEY_BYTES // 2 if unanswered else 1
+            return STEP_LEAST_BYTES
+        delay = max(pace.delays) if pace is not None and pace.delays else _FIRST_DELAY_BYTES
+        overshoot = max(pace.overshoots) if pace is not None else 0
+        step = KNOWN_KEY_BYTES - _RESERVE_BYTES - delay - overshoot
+        return min(max(step, STEP_LEAST_BYTES), STEP_MOST_BYTES)
+
+    def list_due(
+        self,
+        claims: Iterable[Claim],
+        *,
+        is_known: Callable[[bytes], bool],
+        epoch: int | None,
+        now_s: float,
+    ) -> list[Claim]:
+        """Return the claims over which a receipt should be signed now.
+
+        Args:
+            claims: All unsigned bytes.
+            is_known: Whether a payee ever acknowledged a receipt.
+            epoch: The current epoch, or None while the ledger's clock is unknown.
+            now_s: Monotonic seconds.
+        """
+        by_payee: defaultdict[bytes, list[Claim]] = defaultdict(list)
+        since_s: dict[_ClaimKey, float] = {}
+        for claim in claims:
+            by_payee[claim.payee_key].append(claim)
+            since_s[_key_of(claim)] = self._since_s.get(_key_of(claim), now_s)
+        self._since_s = since_s
+        due: list[Claim] = []
+        for payee_key, group in by_payee.items():
+            step = self.step_bytes(payee_key, is_known=_is_cdn(group[0]) or is_known(payee_key))
+            left = sum(claim.byte_count for claim in group)
+            is_full = left >= step
+            for claim in sorted(group, key=lambda claim: claim.byte_count, reverse=True):
+                is_past = epoch is not None and claim.epoch < epoch
+                is_old = now_s - since_s[_key_of(claim)] >= WAIT_MOST_S
+                # Of several lanes to one payee the fullest go first, until it is at ease again.
+                if is_past or is_old or (is_full and 2 * left >= step):
+                    due.append(claim)
+                    left -= claim.byte_count
+        return due
+
+    def note_signed(self, claim: Claim, *, is_known: bool) -> None:
+        """Take note that a claim was signed."""
+        pace = self._paces.setdefault(claim.payee_key, _Pace())
+        if is_known:
+            step = self.step_bytes(claim.payee_key, is_known=True)
+            pace.overshoots.append(max(0, claim.byte_count - step))
+        pace.unanswered += 1
+        self._since_s.pop(_key_of(claim), None)
+
+    def note_answer(self, payee_key: bytes, unacknowledged_bytes: int) -> None:
+        """Take note of what a payee had outstanding when a receipt had just reached it."""
+        pace = self._paces.setdefault(payee_key, _Pace())
+        pace.delays.append(unacknowledged_bytes)
+        pace.unanswered = 0
+
+    def forget(self, payee_key: bytes) -> None:
+        """Drop what was remembered of a payee; it left."""
+        self._paces.pop(payee_key, None)
+
+
+def _key_of(claim: Claim) -> _ClaimKey:
+    return claim.scope_id, claim.source, claim.payee_key, claim.epoch
+
+
+def _is_cdn(claim: Claim) -> bool:
+    return claim.source is Source.CDN
