@@ -4,8 +4,9 @@
 apart from discovery and rates, the smallest alert mask that tells whether a port is open, and
 never empties the queue otherwise. It is no part of an engine and shares no code with one.
 
-Prints one JSON object a line: `ready` with the address listened on, `complete` once everything is
-there. Stops on SIGTERM, or when its standard input ends.
+Prints one JSON object a line: `ready` with the address listened on, `progress_bytes` twenty times
+a second while it fetches, `complete` once everything is there. Stops on SIGTERM, or when its
+standard input ends.
 """
 
 import argparse
@@ -94,9 +95,19 @@ def _run(options: argparse.Namespace) -> None:
         time.sleep(_POLL_S / 5)
     address, _ = split_endpoint(options.listen)
     _print(event="ready", listen=f"{address}:{session.listen_port()}")
-    is_told = options.command == "seed"
+    _watch(handle, stopping, is_told=options.command == "seed")
+
+
+def _watch(handle: Any, stopping: threading.Event, *, is_told: bool) -> None:
+    """Tells how much has come, until all has; then only waits."""
     while not stopping.wait(_POLL_S):
-        if not is_told and handle.status().is_finished:
+        if is_told:
+            continue
+        status = handle.status()
+        _print(
+            event="progress_bytes", at_s=time.monotonic(), bytes=int(status.total_payload_download)
+        )
+        if status.is_finished:
             is_told = True
             _print(event="complete")
 

@@ -78,7 +78,11 @@ class MeasuredProcess:
 
     def find(self, event: str) -> dict[str, Any] | None:
         """Return the first event of a name so far, or None."""
-        return next((seen for seen in list(self.events) if seen.get("event") == event), None)
+        return next((seen for seen in self.events[:] if seen.get("event") == event), None)
+
+    def list(self, event: str) -> "list[dict[str, Any]]":
+        """Return all events of a name so far."""
+        return [seen for seen in self.events[:] if seen.get("event") == event]
 
     def wait_for(self, event: str, *, timeout_s: float = START_TIMEOUT_S) -> dict[str, Any]:
         """Wait for the first event of a name.

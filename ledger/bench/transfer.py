@@ -1,12 +1,14 @@
 """One transfer between two processes over loopback, timed and metered from outside.
 
-The fetching process's own write calls tell how far it is, for an engine and a plain session alike;
-the rate is that between a tenth and nine tenths of the content, so that neither start nor end
-counts. Processor time is counted from before the first byte until the figures are durable.
+How far it is tells an engine's own write calls, for an engine writes each block at once; a plain
+session may hold blocks back, so it prints how far it is. The rate is that between a tenth and nine
+tenths of the content, so that neither start nor end counts. Processor time is counted from the
+first byte until the figures are durable.
 """
 
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from ledger.bench.errors import BenchError
@@ -16,7 +18,7 @@ from ledger.bench.usage import Usage, read_usage
 GIB = 1 << 30
 _SAMPLE_S = 0.005
 _START_BYTES = 2 << 20
-"""More than any process writes before its transfer begins."""
+"""More than an engine writes before its transfer begins."""
 _AFTER_S = 0.6
 """How long after its end a transfer may still cost: the last credits become durable."""
 _TIMEOUT_S = 300.0
@@ -38,7 +40,7 @@ class PacedFigures:
     """What a stretch of a transfer at a limited rate came to."""
 
     mbit_per_s: float
-    """10⁶ bits a second, as received."""
+    """10⁶ bits a second, as written by the receiver."""
     receiver_core_share: float
     """Part of one core that the receiving process used; 1 = all of it."""
     sender_core_share: float
@@ -57,32 +59,49 @@ def measure_transfer(
     Raises:
         BenchError: A process ended, or the transfer took too long.
     """
-    first = last = None
-    before, before_sent = read_usage(receiver.pid), read_usage(sender.pid)
+    samples: list[tuple[float, Usage, Usage]] = []
     deadline_s = time.monotonic() + _TIMEOUT_S
-    while last is None:
-        usage, now_s = read_usage(receiver.pid), time.monotonic()
-        done = usage.written_bytes
-        if done < _START_BYTES:
-            before, before_sent = usage, read_usage(sender.pid)
-        elif first is None and done >= _FIRST * size:
-            first = now_s, done
-        elif first is not None and done >= _LAST * size:
-            last = now_s, done
-        if now_s > deadline_s:
-            raise BenchError(f"transfer: got {done} of {size} bytes in {_TIMEOUT_S} s")
+    while receiver.find("complete") is None:
+        samples.append((time.monotonic(), read_usage(sender.pid), read_usage(receiver.pid)))
+        if samples[-1][0] > deadline_s:
+            raise BenchError(f"transfer: not complete in {_TIMEOUT_S} s")
         time.sleep(_SAMPLE_S)
-    if first is None:
-        raise BenchError("transfer: over before it was seen; want a larger size")
-    receiver.wait_for("complete")
     time.sleep(_AFTER_S)
-    after, after_sent = read_usage(receiver.pid), read_usage(sender.pid)
-    gib = size / GIB
-    return TransferFigures(
-        mb_per_s=(last[1] - first[1]) / (last[0] - first[0]) / 1e6,
-        receiver_cpu_s_per_gib=(after.cpu_s - before.cpu_s) / gib,
-        sender_cpu_s_per_gib=(after_sent.cpu_s - before_sent.cpu_s) / gib,
+    progress = [(event["at_s"], event["bytes"]) for event in receiver.list("progress_bytes")]
+    if not progress:
+        progress = [(at_s, usage.written_bytes - _START_BYTES) for at_s, _, usage in samples]
+    begun_s = max((at_s for at_s, done in progress if done <= 0), default=0.0)
+    _, before_sent, before = max(
+        (sample for sample in samples if sample[0] <= begun_s), default=samples[0], key=_at_s
     )
+    after, after_sent = read_usage(receiver.pid), read_usage(sender.pid)
+    return TransferFigures(
+        mb_per_s=(_LAST - _FIRST) * size / 1e6 / _time_between(progress),
+        receiver_cpu_s_per_gib=(after.cpu_s - before.cpu_s) / (size / GIB),
+        sender_cpu_s_per_gib=(after_sent.cpu_s - before_sent.cpu_s) / (size / GIB),
+    )
+
+
+def _at_s(sample: tuple[float, Usage, Usage]) -> float:
+    return sample[0]
+
+
+def _time_between(progress: list[tuple[float, int]]) -> float:
+    """Return the seconds from a tenth to nine tenths of what was done in the end."""
+    total = max(done for _, done in progress)
+    first_s = _time_of(progress, _FIRST * total)
+    last_s = _time_of(progress, _LAST * total)
+    if not first_s < last_s:
+        raise BenchError("transfer: over before it was seen; want a larger size")
+    return last_s - first_s
+
+
+def _time_of(progress: list[tuple[float, int]], wanted: float) -> float:
+    """Return when so much was done, between the two looks around it."""
+    for (early_s, early), (late_s, late) in pairwise(progress):
+        if early < wanted <= late:
+            return early_s + (late_s - early_s) * (wanted - early) / (late - early)
+    raise BenchError("transfer: over before it was seen; want a larger size")
 
 
 def measure_paced(

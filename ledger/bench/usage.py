@@ -18,7 +18,7 @@ class Usage:
     """Seconds of all its threads on a processor, user and system; resolution 0.01 s."""
     resident_bytes: int
     written_bytes: int
-    """Bytes handed to write calls, page cache included."""
+    """Bytes handed to write calls on files, page cache included; sockets do not count."""
 
 
 def read_usage(pid: int) -> Usage:
