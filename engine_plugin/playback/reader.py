@@ -11,7 +11,7 @@ Not here: the player's clock and what counts as a stall (`pacing`).
 """
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
 from engine_plugin.playback.piece_desk import PieceDesk, PlayHead
@@ -93,7 +93,7 @@ class Reader:
         """The file's size."""
         return self.span.size_bytes
 
-    async def read(self, offset: int, length: int) -> AsyncIterator[bytes]:
+    async def read(self, offset: int, length: int) -> AsyncGenerator[bytes, None]:
         """Yield a range of the file in order, in parts of at most 256 KiB.
 
         Close the iterator (`contextlib.aclosing`) to give the position up at once.
