@@ -150,6 +150,7 @@ class Engine:
                 torrent.data,
                 options.save_path,
                 peers=options.peers,
+                trackers=options.trackers,
                 is_complete=options.is_complete,
                 is_sequential=options.is_sequential,
                 uses_web_seeds=options.uses_web_seeds,

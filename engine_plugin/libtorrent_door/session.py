@@ -175,6 +175,7 @@ class EngineSession:
         save_path: Path,
         *,
         peers: Sequence[tuple[str, int]] = (),
+        trackers: Sequence[str] = (),
         is_complete: bool = False,
         is_sequential: bool = False,
         uses_web_seeds: bool = True,
@@ -186,7 +187,8 @@ class EngineSession:
         Args:
             data: The torrent file.
             save_path: Folder that holds, or will hold, the torrent's name.
-            peers: Addresses to dial.
+            peers: Addresses to dial; libtorrent does so at its next full second.
+            trackers: Asked at once, whatever else is off; whom the first names is dialled at once.
             is_complete: Whether the files are known to be complete, so that no check is needed.
             is_sequential: Whether to prefer pieces in order.
             uses_web_seeds: Whether to download from the torrent's web seeds.
@@ -212,6 +214,8 @@ class EngineSession:
             if not self.options.discovers:
                 params.trackers = []
                 params.flags |= flags.disable_dht | flags.disable_lsd
+            if trackers:
+                params.trackers = [*params.trackers, *trackers]
             if not self.options.exchanges_peers:
                 params.flags |= flags.disable_pex
             if is_complete:

@@ -23,6 +23,7 @@ from engine_plugin.engine import Engine
 from engine_plugin.errors import ContentError, EngineError
 from engine_plugin.live.gossip import IndexEntry
 from engine_plugin.live.index_client import Found, IndexClient, IndexUnreachableError
+from engine_plugin.live.local_tracker import LocalTracker
 from engine_plugin.live.policy import LivePolicy, cdn_wait_ms, due_in_ms
 from engine_plugin.live.segment_torrent import torrent_of
 from engine_plugin.live.window import LiveWindow
@@ -113,6 +114,7 @@ class LiveViewer:
         self._found = Found(sources=(), peers=())
         self._gossiped: dict[Endpoint, None] = {}
         self._client = IndexClient(stream.index_urls)
+        self._tracker = LocalTracker(lambda: self.neighbours, delay_s=DIAL_AFTER_S)
         self._next = -1
         self._queue: asyncio.Queue[_Fetch] = asyncio.Queue()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -130,6 +132,7 @@ class LiveViewer:
     async def run(self) -> None:
         """Follow the stream until cancelled."""
         self._started_s = time.monotonic()
+        await self._tracker.start()
         try:
             async with asyncio.TaskGroup() as group:
                 # Whom to dial first: the first segment's dials depend on it.
@@ -148,6 +151,7 @@ class LiveViewer:
             except (IndexUnreachableError, TimeoutError):
                 pass  # it forgets us by itself
             await self._client.close()
+            await self._tracker.stop()
 
     def take_entry(self, entry: IndexEntry) -> bool:
         """Take an entry from the index or from a peer; return whether it was new.
@@ -278,7 +282,7 @@ class LiveViewer:
             ContentOptions(
                 save_path=self._folder,
                 uses_web_seeds=False,
-                peers=self._found.sources,
+                trackers=(self._tracker.url,),
                 stream_id=segment.stream_id,
                 entitlement=self._entitlement,
             ),
@@ -287,10 +291,9 @@ class LiveViewer:
         self._tasks.add(whole)
         whole.add_done_callback(self._tasks.discard)
         steps: list[tuple[float, Callable[[], None]]] = [
-            (fetch.learned_s + DIAL_AFTER_S, lambda: self._dial(content, self.neighbours)),
             (
                 fetch.learned_s + DIAL_ALL_AFTER_S,
-                lambda: self._dial(content, tuple(self._gossiped)),
+                lambda: self._dial(content, (*self.neighbours, *self._gossiped)),
             ),
         ]
         if urls := self._cdn_urls(segment):
