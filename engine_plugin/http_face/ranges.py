@@ -9,7 +9,7 @@ Spec: RFC 9110 §14.
 import re
 from dataclasses import dataclass
 
-_SPEC = re.compile(r"(\d{0,19})-(\d{0,19})")
+_SPEC = re.compile(r"([0-9]{0,19})-([0-9]{0,19})")
 _RANGES_MAX = 32
 
 

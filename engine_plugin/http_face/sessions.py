@@ -104,7 +104,8 @@ class SessionTable:
         """
         player = (playable.key, pid[:_PID_MAX], address)
         known = self._by_player.get(player)
-        if known is not None and restarts:
+        # What was removed and came again under its old name is another one.
+        if known is not None and (restarts or known.playable is not playable):
             self._drop(known)
         elif known is not None:
             known.used_s = self._clock()
