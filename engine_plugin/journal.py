@@ -462,7 +462,7 @@ class MeterJournal:
 
     def _book_peer(self, tx: sqlite3.Connection, update: PeerUpdate, epoch: int | None) -> None:
         row = self._peer_row(tx, update)
-        firm = sum(block.length for block in update.blocks)
+        firm = sum([length for _, _, length in update.blocks])
         ((is_proved, is_closed),) = tx.execute(
             "UPDATE journal_peer SET firm_bytes = firm_bytes + ?, failed_bytes = ?, sent_bytes = ?"
             " WHERE id = ? RETURNING public_key IS NOT NULL, is_closed",

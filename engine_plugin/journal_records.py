@@ -1,7 +1,7 @@
 """The records and the schema of the meter journal. Plain data: no database access here."""
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
@@ -229,8 +229,8 @@ class PeerUpdate:
     """Hash-failed content bytes of this run so far."""
     sent_bytes: int = 0
     """Content bytes handed to this peer's send buffer in this run so far."""
-    blocks: tuple[CreditedBlock, ...] = ()
-    """New firm blocks, in credit order."""
+    blocks: Sequence[tuple[int, int, int]] = ()
+    """New firm blocks as (piece, block, content bytes), in credit order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -366,9 +366,10 @@ class JournalTotals:
     """Whether events were lost in some run: figures may be too low."""
 
 
-def pack_blocks(blocks: Iterable[CreditedBlock]) -> bytes:
+def pack_blocks(blocks: Iterable[tuple[int, int, int]]) -> bytes:
     """Packs blocks into 8 bytes each: piece u32, block u16, length − 1 u16; little-endian."""
-    return b"".join(_BLOCK.pack(piece, block, length - 1) for piece, block, length in blocks)
+    pack = _BLOCK.pack
+    return b"".join([pack(piece, block, length - 1) for piece, block, length in blocks])
 
 
 def unpack_blocks(packed: bytes) -> list[CreditedBlock]:

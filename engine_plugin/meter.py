@@ -16,8 +16,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
-from itertools import accumulate
-from typing import NamedTuple
+from itertools import accumulate, repeat
+from typing import NamedTuple, TypeAlias
 
 BLOCK_BYTES = 16384
 """The unit of BitTorrent requests; the last block of a piece may be shorter."""
@@ -44,10 +44,13 @@ class EventKind(IntEnum):
     """Every wanted piece has passed."""
     DROPPED = 8
     """Events were lost here; of all torrents of the session."""
+    SENT_BLOCKS = 9
+    """So many blocks of 16 KiB content each were put into the peer's send buffer."""
 
 
 # Plain integers for the loop that runs twice per block.
 _ASKED, _WRITTEN, _SENT = int(EventKind.ASKED), int(EventKind.WRITTEN), int(EventKind.SENT)
+_SENT_BLOCKS = int(EventKind.SENT_BLOCKS)
 _NOBODY = -1
 """In the list of a piece's blocks."""
 
@@ -61,17 +64,12 @@ class Event(NamedTuple):
     peer: int
     """Number of the (peer-id, endpoint) pair in its session; -1: none."""
     piece: int
+    """With SENT_BLOCKS: how many."""
     block: int
 
 
-class Credit(NamedTuple):
-    """One block that became firm."""
-
-    peer: int
-    piece: int
-    block: int
-    length: int
-    """Content bytes of the block; 1 to 16,384."""
+Credit: TypeAlias = tuple[int, int, int]
+"""A block that became firm: piece, block, and its content bytes (1 to 16,384)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,7 +214,7 @@ class TorrentMeter:
         self._doubtful: dict[int, int] = {}
         """Length of ambiguous blocks that a late write report can still settle, by key."""
         self._lost_bytes = 0
-        self._credits: list[Credit] = []
+        self._credits: defaultdict[int, list[Credit]] = defaultdict(list)
 
     @property
     def pending_bytes(self) -> int:
@@ -228,9 +226,9 @@ class TorrentMeter:
         """Content bytes that passed and can be attributed to nobody."""
         return self._lost_bytes + sum(self._doubtful.values())
 
-    def take_credits(self) -> list[Credit]:
-        """Returns the credits since the last call, in credit order."""
-        taken, self._credits = self._credits, []
+    def take_credits(self) -> dict[int, list[Credit]]:
+        """Returns each peer's credits since the last call, in credit order."""
+        taken, self._credits = self._credits, defaultdict(list)
         return taken
 
     def feed(self, events: Iterable[tuple[int, int, int, int, int]]) -> None:
@@ -252,6 +250,8 @@ class TorrentMeter:
                 if not 0 <= block < len(row):
                     raise self._out_of_range(piece, block)
                 row[block] = peer
+            elif kind == _SENT_BLOCKS:
+                self.sent[peer] += piece * BLOCK_BYTES
             elif kind == _SENT:
                 self.sent[peer] += self._content_of(piece, block)
             elif kind == _ASKED:
@@ -338,14 +338,17 @@ class TorrentMeter:
             self._settle_gaps(piece, sizes, writers, asked)
             return
         self._forget_several(piece)
-        self._credits += [
-            Credit(peer, piece, block, length)
-            for block, (peer, length) in enumerate(zip(writers, sizes, strict=True))
-            if length
-        ]
-        for peer in set(writers):
-            if blocks := [block for block, writer in enumerate(writers) if writer == peer]:
-                self.firm[peer] += sum([sizes[block] for block in blocks])
+        blocks = [*zip(repeat(piece), range(len(sizes)), sizes, strict=False)]
+        peers = set(writers)
+        for peer in peers:
+            own = blocks
+            if len(peers) > 1:
+                own = [block for block, writer in zip(own, writers, strict=True) if writer == peer]
+            if 0 in sizes:
+                own = [block for block in own if block[2]]
+            if own:
+                self._credits[peer] += own
+                self.firm[peer] += sum([length for _, _, length in own])
         if self._has_wire_padding:
             self._count_padding(piece, writers, sizes)
 
@@ -430,7 +433,7 @@ class TorrentMeter:
         self.firm[peer] += length
         if self._has_wire_padding:
             self.padding[peer] += self._sizes.wire(piece)[block] - length
-        self._credits.append(Credit(peer, piece, block, length))
+        self._credits[peer].append((piece, block, length))
 
     def _make_row(self, piece: int) -> list[int]:
         return [_NOBODY] * len(self._sizes.wire(self._in_range(piece)))

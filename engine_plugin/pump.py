@@ -9,14 +9,14 @@ journal. If the journal refuses, metering goes on in memory and the batch is wri
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from urllib.parse import urlsplit
 
 from engine_plugin.errors import JournalError
 from engine_plugin.journal import MeterJournal
 from engine_plugin.journal_records import (
-    CreditedBlock,
     MeterBatch,
     PeerKey,
     PeerUpdate,
@@ -31,7 +31,7 @@ from engine_plugin.libtorrent_door import (
     PeerSnapshot,
     PieceRead,
 )
-from engine_plugin.libtorrent_door.session import ALL_TORRENTS, Drained
+from engine_plugin.libtorrent_door.session import ALL_TORRENTS, NO_PEER, Drained
 from engine_plugin.meter import Credit, EventKind, TorrentMeter
 from engine_plugin.torrents import TorrentFile
 
@@ -55,8 +55,8 @@ class _Metered:
     journal_id: int
     meter: TorrentMeter
     settle_at: float | None = None
-    unsaved: list[Credit] = field(default_factory=list)
-    looked_at: int = 0
+    unsaved: defaultdict[int, list[Credit]] = field(default_factory=lambda: defaultdict(list))
+    """Credits of each peer that no batch holds yet."""
     touched: set[int] = field(default_factory=set)
     web_seeds: list[str] = field(default_factory=list)
     """Every web seed it was ever given."""
@@ -113,6 +113,8 @@ class MeterPump:
         self._retired_sent: defaultdict[int, int] = defaultdict(int)
         self._retired_metered = self._retired_padding = 0
         self._sources: dict[int, tuple[Source, str]] = {}
+        self._credited: set[int] = set()
+        """Peers with credits since the table was last compared with them."""
         self._next_poll = self._next_commit = self._next_gauges = clock()
 
     def add(
@@ -306,25 +308,29 @@ class MeterPump:
             committed=committed,
             journal_error=error,
             pieces=tuple(
-                (kind, torrent, piece)
-                for kind, torrent, _, piece, _ in drained.events
-                if kind in _PIECE_KINDS
+                [(e[0], e[1], e[3]) for e in drained.events if e[0] in _PIECE_KINDS],
             ),
             reads=tuple(drained.reads),
         )
 
     def _feed(self, drained: Drained) -> None:
-        by_torrent: defaultdict[int, list[tuple[int, int, int, int, int]]] = defaultdict(list)
-        for event in drained.events:
-            if event[1] == ALL_TORRENTS:
-                for number in self._torrents:
-                    by_torrent[number].append(event)
-            else:
-                by_torrent[event[1]].append(event)
+        by_torrent: dict[int, list[tuple[int, int, int, int, int]]]
+        numbers = set(map(_TORRENT_OF, drained.events))
+        if len(numbers) == 1 and ALL_TORRENTS not in numbers:
+            by_torrent = {numbers.pop(): drained.events}
+        else:
+            by_torrent = {number: [] for number in numbers | self._torrents.keys()}
+            for event in drained.events:
+                if event[1] == ALL_TORRENTS:
+                    for number in self._torrents:
+                        by_torrent[number].append(event)
+                else:
+                    by_torrent[event[1]].append(event)
         for number, events in by_torrent.items():
-            if metering := self._torrents.get(number):
+            if events and (metering := self._torrents.get(number)):
                 metering.meter.feed(events)
-                metering.touched.update(event[2] for event in events if event[2] >= 0)
+                metering.touched.update(map(_PEER_OF, events))
+                metering.touched.discard(NO_PEER)
 
     def _settle_finished(self) -> None:
         now = self._clock()
@@ -341,19 +347,17 @@ class MeterPump:
     def _collect_credits(self) -> int:
         credited = 0
         for metering in self._torrents.values():
-            new = metering.meter.take_credits()
-            metering.unsaved.extend(new)
-            metering.touched.update(credit.peer for credit in new)
-            credited += sum(credit.length for credit in new)
+            for peer, new in metering.meter.take_credits().items():
+                metering.unsaved[peer] += new
+                metering.touched.add(peer)
+                credited += sum([length for _, _, length in new])
+                self._credited.add(peer)
         return credited
 
     def _has_unseen_peer(self) -> bool:
         # A peer may come, deliver and leave between two polls: look at once when bytes appear.
-        unseen = False
-        for metering in self._torrents.values():
-            for credit in metering.unsaved[metering.looked_at :]:
-                unseen = unseen or credit.peer not in self._sources
-            metering.looked_at = len(metering.unsaved)
+        unseen = not self._sources.keys() >= self._credited
+        self._credited.clear()
         return unseen
 
     def _is_due(self, now: float) -> bool:
@@ -364,12 +368,9 @@ class MeterPump:
     def _commit(self, *, with_gauges: bool) -> bool:
         updates: list[PeerUpdate] = []
         for number, metering in self._torrents.items():
-            blocks: defaultdict[int, list[CreditedBlock]] = defaultdict(list)
-            for credit in metering.unsaved:
-                blocks[credit.peer].append(CreditedBlock(*credit[1:]))
             updates.extend(
-                self._update_of(number, peer, tuple(blocks.get(peer, ())))
-                for peer in (metering.touched if with_gauges else blocks)
+                self._update_of(number, peer, metering.unsaved.get(peer, ()))
+                for peer in (metering.touched if with_gauges else metering.unsaved)
             )
         gauges = tuple(_gauges_of(metering) for metering in self._torrents.values())
         self.journal.commit_batch(
@@ -378,14 +379,13 @@ class MeterPump:
         # Durable from here; before this line nothing was forgotten.
         for metering in self._torrents.values():
             metering.unsaved.clear()
-            metering.looked_at = 0
             if with_gauges:
                 metering.touched.clear()
         if with_gauges:
             self._next_gauges = self._clock() + GAUGE_SECONDS
         return True
 
-    def _update_of(self, number: int, peer: int, blocks: tuple[CreditedBlock, ...]) -> PeerUpdate:
+    def _update_of(self, number: int, peer: int, blocks: Sequence[Credit]) -> PeerUpdate:
         metering = self._torrents[number]
         source, url = self._source_of(number, peer)
         return PeerUpdate(
@@ -435,6 +435,7 @@ class MeterPump:
         return ""
 
 
+_TORRENT_OF, _PEER_OF = itemgetter(1), itemgetter(2)
 _PIECE_KINDS = frozenset(
     {int(kind) for kind in (EventKind.PASSED, EventKind.FAILED, EventKind.CHECKING)}
 )

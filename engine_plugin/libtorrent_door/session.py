@@ -4,6 +4,7 @@ It starts and stops torrents, copies alerts into event tuples, takes snapshots o
 counters. It counts nothing itself (that is the meter) and starts no thread of its own.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -20,7 +21,7 @@ from engine_plugin.libtorrent_door.session_options import (
     split_endpoint,
 )
 from engine_plugin.libtorrent_door.tiers import TierTable
-from engine_plugin.meter import EventKind
+from engine_plugin.meter import BLOCK_BYTES, EventKind
 
 ALL_TORRENTS = -1
 UNKNOWN_TORRENT = -2
@@ -50,6 +51,7 @@ class NoticeKind(StrEnum):
     ALERTS_DROPPED = "alerts_dropped"
 
 
+_SENT = int(EventKind.SENT)
 _CONNECTION_KINDS = {NoticeKind.CONNECTED, NoticeKind.DISCONNECTED}
 
 
@@ -127,13 +129,15 @@ class SessionCounters:
 class EngineSession:
     """A running session. Methods may be called from any thread, `drain` from one at a time."""
 
+    is_foreign = False
+    """Whether a host application made the session and goes on using it."""
+
     def __init__(self, options: SessionOptions) -> None:
         """Starts the session.
 
         Raises:
             SessionError: libtorrent refused the settings.
         """
-        self.options = options
         params: Any = lt.session_params()
         # The only backend that reports every write, and before the piece's hash check: pread (the
         # default) loses reports and, on a kill, data already reported verified; mmap loses the
@@ -141,10 +145,15 @@ class EngineSession:
         params.disk_io_constructor = "posix_disk_io_constructor"
         params.settings = make_settings(options)
         try:
-            self._session: Any = lt.session(params)
+            session = lt.session(params)
         except (RuntimeError, ValueError, KeyError) as error:
             raise SessionError(f"session: {error}") from error
-        self.tiers = TierTable(self._session)
+        self._bind(session, options)
+
+    def _bind(self, session: Any, options: SessionOptions) -> None:
+        self.options = options
+        self._session = session
+        self.tiers = TierTable(session) if not self.is_foreign else None
         self._handles: dict[int, Any] = {}
         self._next_number = 0
         self._torrents: dict[bytes, int] = {}
@@ -153,6 +162,8 @@ class EngineSession:
         self._peer_keys: list[tuple[bytes, str]] = []
         self._connected: dict[tuple[int, tuple[str, int]], int] = {}
         """Number of the peer at the other end of a torrent's connection, until that ends."""
+        self._whole_pieces: dict[int, int] = {}
+        """How many of a torrent's pieces, from the first on, have blocks of 16 KiB content only."""
         self._only_torrent: int | None = None
         """The one torrent that was ever added; None when there are more, or none."""
         self._counters: SessionCounters | None = None
@@ -178,6 +189,7 @@ class EngineSession:
         trackers: Sequence[str] = (),
         is_complete: bool = False,
         is_sequential: bool = False,
+        is_frugal: bool = False,
         uses_web_seeds: bool = True,
         is_read_only: bool = False,
         renamed_files: Mapping[int, str] | None = None,
@@ -191,6 +203,7 @@ class EngineSession:
             trackers: Asked at once, whatever else is off; whom the first names is dialled at once.
             is_complete: Whether the files are known to be complete, so that no check is needed.
             is_sequential: Whether to prefer pieces in order.
+            is_frugal: Whether to hand each piece to as few peers as can be (BEP 16).
             uses_web_seeds: Whether to download from the torrent's web seeds.
             is_read_only: Whether nothing is ever downloaded, so that no file is written.
             renamed_files: Paths below `save_path` by a file's place in the torrent.
@@ -222,6 +235,8 @@ class EngineSession:
                 params.flags |= flags.seed_mode
             if is_sequential:
                 params.flags |= flags.sequential_download
+            if is_frugal:
+                params.flags |= flags.super_seeding
             if not uses_web_seeds:
                 params.url_seeds = []
             if is_read_only:
@@ -234,10 +249,16 @@ class EngineSession:
             handle = self._session.add_torrent(params)
         except (RuntimeError, ValueError) as error:
             raise SessionError(f"torrent: {error}") from error
+        number = self._number(handle, content)
+        self._whole_pieces[number] = _count_whole_pieces(params.ti)
+        return number
+
+    def _number(self, handle: Any, content: bytes) -> int:
         number, self._next_number = self._next_number, self._next_number + 1
         self._handles[number] = handle
         self._torrents[content] = number
-        if number == 0:
+        # The shortcut holds for our own session only: a host's has torrents unknown to us.
+        if number == 0 and not self.is_foreign:
             self._only_torrent = number
         return number
 
@@ -249,6 +270,7 @@ class EngineSession:
             deletes_files: Whether its files go too; else they stay.
         """
         handle = self._handles.pop(torrent)
+        self._whole_pieces.pop(torrent, None)
         self._by_handle.pop(handle, None)
         self._torrents = {key: kept for key, kept in self._torrents.items() if kept != torrent}
         option = lt.session.delete_files if deletes_files else 0
@@ -293,10 +315,17 @@ class EngineSession:
 
     def drain(self) -> Drained:
         """Empties the alert queue. Call it at least every 100 ms while there is traffic."""
+        alerts = self._session.pop_alerts()
+        drained = self._copy(alerts)
+        # An alert that outlives the next pop is a segmentation fault.
+        alerts.clear()
+        return drained
+
+    def _copy(self, alerts: list[Any]) -> Drained:
         drained = Drained()
         append, handlers, numbers = drained.events.append, self._handlers, self._connected
-        block_kinds = self._block_kinds
-        alerts = self._session.pop_alerts()
+        block_kinds, whole_pieces = self._block_kinds, self._whole_pieces
+        sent: defaultdict[tuple[int, int], int] = defaultdict(int)
         # Every attribute of an alert costs about half a microsecond: a block's are read here, once
         # and no more than needed; whatever comes less often goes through the handlers.
         for alert in alerts:
@@ -309,12 +338,15 @@ class EngineSession:
                 peer = numbers.get(connection)
                 if peer is None:
                     peer = numbers[connection] = self._peer_of(alert.pid.to_bytes(), alert.ep)
-                append((kind, torrent, peer, alert.piece_index, alert.block_index))
+                piece = alert.piece_index
+                if kind == _SENT and piece < whole_pieces.get(torrent, 0):
+                    sent[torrent, peer] += 1
+                else:
+                    append((kind, torrent, peer, piece, alert.block_index))
             elif handler := handlers.get(type(alert)):
                 handler(alert, drained)
-        # An alert that outlives the next pop is a segmentation fault.
-        alerts.clear()
-        alert = None
+        for (torrent, peer), count in sent.items():
+            append((EventKind.SENT_BLOCKS, torrent, peer, count, 0))
         return drained
 
     def peer_key(self, peer: int) -> tuple[bytes, str]:
@@ -508,3 +540,12 @@ class EngineSession:
             downloaded_bytes=info.total_download,
             uploaded_bytes=info.total_upload,
         )
+
+
+def _count_whole_pieces(info: Any) -> int:
+    storage = info.layout()
+    files = range(storage.num_files())
+    has_pads = any(storage.file_flags(n) & lt.file_storage.flag_pad_file for n in files)
+    if has_pads or info.piece_length() % BLOCK_BYTES:
+        return 0
+    return int(info.num_pieces()) - 1

@@ -12,7 +12,7 @@ from engine_plugin.identity import PEER_ID_SIZE
 
 _ALERT_QUEUE_SIZE = 1_000_000
 _CATEGORY = lt.alert.category_t
-_ALERT_MASK = (
+ALERT_MASK = (
     _CATEGORY.status_notification
     | _CATEGORY.error_notification
     | _CATEGORY.peer_notification
@@ -88,7 +88,7 @@ def make_settings(options: SessionOptions) -> dict[str, object]:
     """Return the settings pack of a session."""
     address, _ = split_endpoint(options.listen)
     settings: dict[str, object] = {
-        "alert_mask": _ALERT_MASK,
+        "alert_mask": ALERT_MASK,
         # The default of 2,000 drops alerts, and with them bytes, at a few MB/s.
         "alert_queue_size": _ALERT_QUEUE_SIZE,
         # Two finished peers would part before the last receipt.
@@ -118,6 +118,8 @@ def make_settings(options: SessionOptions) -> dict[str, object]:
         "unchoke_slots_limit": options.upload_slots,
         "urlseed_max_request_bytes": options.web_seed_request_bytes,
         "urlseed_wait_retry": 2,
+        # A web seed that answers nothing for so long is let go, and what it was asked for with it.
+        "urlseed_timeout": 10,
         "ssrf_mitigation": not options.allows_local_web_seeds,
     }
     if not ipaddress.ip_address(address).is_unspecified:

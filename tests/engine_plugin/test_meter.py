@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine_plugin.meter import BLOCK_BYTES, Credit, EventKind, PieceLayout, TorrentMeter
+from engine_plugin.meter import BLOCK_BYTES, EventKind, PieceLayout, TorrentMeter
 
-ASKED, WRITTEN, PASSED, FAILED, SENT, CHECKING, CHECKED, FINISHED, DROPPED = EventKind
+ASKED, WRITTEN, PASSED, FAILED, SENT, CHECKING, CHECKED, FINISHED, DROPPED, SENT_BLOCKS = EventKind
 A, B = 0, 1
 
 # Two full pieces of two blocks, and a last piece of one block of 1,000 bytes.
@@ -31,16 +31,16 @@ def _asked_and_written(peer: int, piece: int, blocks: int = 2) -> list[Step]:
 
 def test_written_block_is_credited_when_its_piece_passes_and_not_before() -> None:
     meter = _meter(_asked_and_written(A, 0))
-    assert meter.take_credits() == []
+    assert meter.take_credits() == {}
     meter.feed([(PASSED, 0, -1, 0, 0)])
-    assert meter.take_credits() == [Credit(A, 0, 0, BLOCK_BYTES), Credit(A, 0, 1, BLOCK_BYTES)]
-    assert meter.take_credits() == []
+    assert meter.take_credits() == {A: [(0, 0, BLOCK_BYTES), (0, 1, BLOCK_BYTES)]}
+    assert meter.take_credits() == {}
     assert meter.firm == {A: 2 * BLOCK_BYTES}
 
 
 def test_last_piece_counts_with_its_own_length() -> None:
     meter = _meter([*_asked_and_written(A, 2, 1), (PASSED, -1, 2, 0)])
-    assert meter.take_credits() == [Credit(A, 2, 0, 1000)]
+    assert meter.take_credits() == {A: [(2, 0, 1000)]}
 
 
 CASES: list[tuple[str, list[Step], dict[int, int], int, int]] = [
@@ -110,29 +110,32 @@ def test_grace_gives_block_asked_of_one_to_it_and_leaves_the_rest_ambiguous() ->
         [(ASKED, A, 0, 0), (ASKED, A, 0, 1), (ASKED, B, 0, 1), (PASSED, -1, 0, 0), (FINISHED,) * 4]
     )
     assert meter.is_finished
-    assert meter.take_credits() == []
+    assert meter.take_credits() == {}
     meter.settle_pending()
-    assert meter.take_credits() == [Credit(A, 0, 0, BLOCK_BYTES)]
+    assert meter.take_credits() == {A: [(0, 0, BLOCK_BYTES)]}
     assert (meter.pending_bytes, meter.ambiguous_bytes) == (0, BLOCK_BYTES)
     meter.settle_pending()
-    assert meter.take_credits() == []
+    assert meter.take_credits() == {}
     # The write report comes still later: certain now.
     meter.feed([(WRITTEN, 0, A, 0, 1)])
-    assert meter.take_credits() == [Credit(A, 0, 1, BLOCK_BYTES)]
+    assert meter.take_credits() == {A: [(0, 1, BLOCK_BYTES)]}
     assert meter.ambiguous_bytes == 0
 
 
 def test_lost_events_leave_pending_blocks_to_nobody_and_mark_the_estimate() -> None:
     meter = _meter([(ASKED, A, 0, 0), (ASKED, A, 0, 1), (PASSED, -1, 0, 0), (DROPPED, -1, 0, 0)])
     meter.settle_pending()
-    assert meter.take_credits() == []
+    assert meter.take_credits() == {}
     assert meter.is_estimated
     assert meter.ambiguous_bytes == 2 * BLOCK_BYTES
 
 
 def test_padding_is_nobodys_and_a_mixed_block_counts_its_file_bytes() -> None:
     meter = _meter([*_asked_and_written(A, 0), (PASSED, -1, 0, 0)], PADDED)
-    assert [credit.length for credit in meter.take_credits()] == [BLOCK_BYTES, 20_000 - BLOCK_BYTES]
+    assert [length for _, _, length in meter.take_credits()[A]] == [
+        BLOCK_BYTES,
+        20_000 - BLOCK_BYTES,
+    ]
     assert meter.padding == {A: 2 * BLOCK_BYTES - 20_000}
     assert PADDED.content_bytes == 20_000 + 2 * BLOCK_BYTES
     assert PADDED.mixed_padding_bytes == 2 * BLOCK_BYTES - 20_000
@@ -143,7 +146,7 @@ def test_block_of_padding_only_is_not_credited() -> None:
         total_bytes=2 * BLOCK_BYTES, piece_bytes=2 * BLOCK_BYTES, pads=((1, 2 * BLOCK_BYTES),)
     )
     meter = _meter([*_asked_and_written(A, 0), (PASSED, -1, 0, 0)], layout)
-    assert meter.take_credits() == [Credit(A, 0, 0, 1)]
+    assert meter.take_credits() == {A: [(0, 0, 1)]}
     assert meter.ambiguous_bytes == 0
 
 
@@ -152,7 +155,7 @@ def test_block_around_a_pad_in_its_middle_counts_both_files() -> None:
         total_bytes=BLOCK_BYTES, piece_bytes=BLOCK_BYTES, pads=((10, 30), (40, 41))
     )
     meter = _meter([*_asked_and_written(A, 0, 1), (PASSED, -1, 0, 0)], layout)
-    assert meter.take_credits() == [Credit(A, 0, 0, BLOCK_BYTES - 21)]
+    assert meter.take_credits() == {A: [(0, 0, BLOCK_BYTES - 21)]}
 
 
 def test_sent_counts_content_bytes_without_any_credit() -> None:
@@ -226,8 +229,8 @@ def test_any_order_of_events_conserves_bytes_and_firm_never_falls(
             meter.feed([(kind, 0, peer, piece, block)])
         if position in settle_at:
             meter.settle_pending()
-        for credit in meter.take_credits():
-            taken[credit.peer] += credit.length
+        for peer_number, blocks in meter.take_credits().items():
+            taken[peer_number] += sum(length for _, _, length in blocks)
         assert meter.firm == taken
         assert all(meter.firm[p] >= count for p, count in before.items())
         before = dict(meter.firm)
