@@ -23,6 +23,7 @@ from engine_plugin.channel_table import Refusal
 from engine_plugin.entitlements import OwnEntitlements
 from engine_plugin.errors import EngineError, JournalError
 from engine_plugin.identity import parse_handshake
+from engine_plugin.issuing_key import IssuingKey, IssuingKeyError
 from engine_plugin.journal import MeterJournal
 from engine_plugin.journal_records import PeerKey
 from engine_plugin.lanes import ReceiptLanes, StoredReceipt
@@ -92,6 +93,8 @@ class _Talk:
     """What is remembered of one proved channel."""
 
     attestor: Attestor
+    heard_s: float
+    """Monotonic seconds of the last record from it."""
     unanswered: dict[bytes, tuple[bytes, int]] = field(default_factory=dict)
     """Lane and sequence of the receipts sent, by their short name; bounded."""
     presented: set[bytes] = field(default_factory=set)
@@ -129,11 +132,14 @@ class Exchange:
         snapshots: Callable[[], tuple[PeerSnapshot, ...]],
         epoch: Callable[[], int | None],
         emit: Emit,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.side = SideChannel(self)
+        self.side = SideChannel(self, clock=clock)
         self.totals = ExchangeTotals()
         self.handlers: dict[RecordCode, Handler] = {}
         """Who takes records that are not about receipts."""
+        self.issuing_key: IssuingKey | None = None
+        """What peers tell us about the broadcaster's issuing key, and are told by us."""
         self.on_channel: list[Callable[[Channel], None]] = []
         """Who is told of every proved channel."""
         self._journal = journal
@@ -145,6 +151,7 @@ class Exchange:
         self._seen: tuple[PeerSnapshot, ...] = ()
         self._epoch = epoch
         self._emit = emit
+        self._clock = clock
         self._own_key = b""
         self._listen_port = 0
         self._next_debtors_s = 0.0
@@ -167,7 +174,7 @@ class Exchange:
         self._look_at_connections(now_s)
         for channel, talk in list(self._talks.items()):
             self._resend(channel, talk, now_s)
-            self._close_idle(channel, now_s)
+            self._close_idle(channel, talk, now_s)
         self.dial_debtors(now_s)
         self._dialling = {
             peer: state
@@ -216,6 +223,10 @@ class Exchange:
         """Return the connections of this run that a key proved."""
         return list(self._peers_by_key.get(key, ()))
 
+    def proved_keys(self) -> list[bytes]:
+        """Return the keys that proved a connection in this run."""
+        return list(self._peers_by_key)
+
     def exposures(self) -> dict[bytes, Exposure]:
         """Return what every key that proved a connection in this run took and receipted.
 
@@ -231,6 +242,11 @@ class Exchange:
             self.totals.wire_sent_bytes + sum(channel.bytes_sent for channel in channels),
             self.totals.wire_received_bytes + sum(channel.bytes_received for channel in channels),
         )
+
+    def announce_issuing_key(self) -> None:
+        """Pass the newest word on the issuing key on to everybody who is connected."""
+        for channel in self._talks:
+            self._tell_issuing_key(channel)
 
     def announce_entitlements(self) -> None:
         """Present a new entitlement to everybody who is connected."""
@@ -251,9 +267,10 @@ class Exchange:
             is_peer_translated=channel.is_translated,
             is_own_translated=channel.is_own_translated,
         )
-        talk = self._talks[channel] = _Talk(Attestor(ends))
+        talk = self._talks[channel] = _Talk(Attestor(ends), self._clock())
         self._note_connections(self._snapshots())
         self._look_at_channel(channel, talk)
+        self._tell_issuing_key(channel)
         self._present(channel, talk)
         try:
             waiting = self._lanes.list_unacknowledged(channel.peer_key)
@@ -276,6 +293,7 @@ class Exchange:
         Raises:
             EvidenceError: It is malformed or badly signed: the channel closes.
         """
+        self._talks[channel].heard_s = self._clock()
         try:
             if code is RecordCode.RECEIPT:
                 self._take_receipt(channel, raw)
@@ -286,7 +304,7 @@ class Exchange:
                 if verdict is not ReceiptVerdict.ACCEPTED:
                     self._refuse("entitlement", channel, verdict)
             elif code is RecordCode.BINDING:
-                BINDING.parse(raw)
+                self._take_binding(channel, raw)
             elif handler := self.handlers.get(code):
                 handler(channel, raw)
         except EngineError as error:
@@ -382,6 +400,30 @@ class Exchange:
         if not await self.side.dial(address, expected_key=key):
             _log.info("dial_failed", peer=str(address))
 
+    def _tell_issuing_key(self, channel: Channel) -> None:
+        if self.issuing_key is not None and self.issuing_key.signed is not None:
+            channel.send(RecordCode.BINDING, self.issuing_key.signed.raw)
+
+    def _take_binding(self, channel: Channel, raw: bytes) -> None:
+        """Take a binding; one of the issuing key that is news to us is passed on.
+
+        Raises:
+            MalformedRecordError: The bytes are no binding.
+        """
+        signed, known = BINDING.parse(raw), self.issuing_key
+        if known is None or not known.is_about(signed.value):
+            return
+        try:
+            is_news = known.take(signed)
+        except IssuingKeyError as error:
+            self._count("binding:foreign")
+            if self._is_news(channel.peer_key.hex(), "binding:foreign"):
+                _log.warning("refused", what="binding", detail=str(error))
+            return
+        if is_news:
+            self._emit("issuing_key", last_epoch=known.last_epoch)
+            self.announce_issuing_key()
+
     def _present(self, channel: Channel, talk: _Talk) -> None:
         for signed in self._entitlements.all:
             self._present_one(channel, talk, signed.digest, signed.raw)
@@ -392,7 +434,7 @@ class Exchange:
             channel.send(RecordCode.ENTITLEMENT, raw)
 
     def _send(self, channel: Channel, talk: _Talk, signed: Signed[Receipt]) -> None:
-        talk.sent_s = time.monotonic()
+        talk.sent_s = self._clock()
         receipt = signed.value
         talk.unanswered[signed.digest[:RECEIPT_NAME_SIZE]] = receipt.lane_digest, receipt.sequence
         if len(talk.unanswered) > _UNANSWERED_MAX:
@@ -415,8 +457,8 @@ class Exchange:
         for receipt in waiting[:RECEIPTS_AT_ONCE_MAX]:
             self._send(channel, talk, RECEIPT.parse(receipt.raw))
 
-    def _close_idle(self, channel: Channel, now_s: float) -> None:
-        if now_s - channel.heard_s < IDLE_CLOSE_S:
+    def _close_idle(self, channel: Channel, talk: _Talk, now_s: float) -> None:
+        if now_s - max(talk.heard_s, talk.sent_s) < IDLE_CLOSE_S:
             return
         if all(snapshot.peer_id != channel.peer_id for snapshot in self._seen):
             channel.close()
@@ -430,7 +472,7 @@ class Exchange:
             format_acknowledgement(signed.digest, verdict, exposure.unacknowledged_bytes),
         )
         if verdict is ReceiptVerdict.ACCEPTED:
-            self.totals.last_receipt_s[signed.value.epoch] = time.monotonic()
+            self.totals.last_receipt_s[signed.value.epoch] = self._clock()
             self._emit("receipt", direction="in", **describe_receipt(signed.value, channel))
             return
         self._refuse("receipt", channel, verdict)
@@ -509,4 +551,5 @@ def _is_worth_resending(receipt: StoredReceipt) -> bool:
         ReceiptVerdict.UNKNOWN_ENTITLEMENT,
         ReceiptVerdict.WRONG_EPOCH,
         ReceiptVerdict.MORE_THAN_SENT,
+        ReceiptVerdict.OVER_MAX_RATE,
     }

@@ -16,7 +16,7 @@ Source: FORMATS.md, "Side channel".
 import asyncio
 import ipaddress
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -115,6 +115,7 @@ class Channel:
         writer: asyncio.StreamWriter,
         role: ChannelRole,
         expected_key: bytes | None,
+        clock: Callable[[], float],
     ) -> None:
         self.role = role
         self.is_proved = False
@@ -131,8 +132,6 @@ class Channel:
         """Bytes of all frames written to the stream so far."""
         self.bytes_received = 0
         """The same for those read."""
-        self.heard_s = time.monotonic()
-        """Monotonic seconds of the last frame that came in."""
         self._identity = identity
         self._reader = reader
         self._writer = writer
@@ -141,7 +140,8 @@ class Channel:
         self._sealers: ChannelSealers | None = None
         self._claimed: dict[ConnectionPorts, None] = {}
         self._allowance = float(FRAMES_BURST)
-        self._counted_at = time.monotonic()
+        self._clock = clock
+        self._counted_at = clock()
         host = writer.get_extra_info("peername")
         own = writer.get_extra_info("sockname")
         self.address = Endpoint(_plain_ip(host[0]), host[1])
@@ -242,7 +242,6 @@ class Channel:
             raise ChannelRefusedError(Refusal.TOO_SLOW, code.name) from None
         has_length = FRAMES[code].least != FRAMES[code].most
         self.bytes_received += 1 + 2 * has_length + len(record) + len(seal)
-        self.heard_s = time.monotonic()
         if FRAMES[code].is_sealed:
             if self._sealers is None:
                 raise ChannelRefusedError(Refusal.OUT_OF_TURN, f"{code.name} before hello")
@@ -370,7 +369,7 @@ class Channel:
             raise ChannelRefusedError(Refusal.FOREIGN_ADDRESS, peer)
 
     def _count_frame(self) -> None:
-        now = time.monotonic()
+        now = self._clock()
         gained = (now - self._counted_at) * FRAMES_PER_SECOND
         self._counted_at = now
         self._allowance = min(FRAMES_BURST, self._allowance + gained) - 1
@@ -381,9 +380,16 @@ class Channel:
 class SideChannel:
     """Listens and dials; owns the tasks of all channels."""
 
-    def __init__(self, owner: ChannelOwner) -> None:
+    def __init__(self, owner: ChannelOwner, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """Bind; nothing listens yet.
+
+        Args:
+            owner: Who hears of channels.
+            clock: Monotonic seconds; what frames are counted by.
+        """
         self.table: ChannelTable[Channel] = ChannelTable()
         self._owner = owner
+        self._clock = clock
         self._identity: ChannelIdentity | None = None
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -447,7 +453,7 @@ class SideChannel:
         if self._identity is None or writer.get_extra_info("peername") is None:
             writer.transport.abort()
             return
-        channel = Channel(self._identity, reader, writer, role, expected_key)
+        channel = Channel(self._identity, reader, writer, role, expected_key, self._clock)
         try:
             self.table.add(channel)
         except ChannelRefusedError as error:

@@ -1,34 +1,25 @@
 """Receipts over journalled credits: cumulative, in credit order, and safe at any crash."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from builders import EPOCH, digest_of, entitlement, key_of, seed_of
-from hypothesis import given
-from hypothesis import strategies as st
 
 from engine_plugin import lanes as lanes_module
 from engine_plugin.journal import MeterJournal
 from engine_plugin.journal_records import (
-    Claim,
     CreditedBlock,
     MeterBatch,
     PeerKey,
     PeerUpdate,
     Source,
 )
-from engine_plugin.lanes import (
-    INTERVAL_MOST_S,
-    KNOWN_KEY_BYTES,
-    UNKNOWN_KEY_BYTES,
-    Cadence,
-    ReceiptLanes,
-)
+from engine_plugin.lanes import ReceiptLanes
 from engine_plugin.wire import ReceiptVerdict
+from ledger.evidence.encoding import Signed
 from ledger.evidence.merkle import root_hash
-from ledger.evidence.receipt import RECEIPT, format_credit
+from ledger.evidence.receipt import RECEIPT, Receipt, format_credit
 
 CONTENT = digest_of("content")
 PEER = PeerKey(b"P" * 20, "127.0.0.2:6881")
@@ -131,18 +122,24 @@ def test_restart_goes_on_with_the_lane(tmp_path: Path) -> None:
     journal.close()
 
 
+def answer(lanes: ReceiptLanes, signed: Signed[Receipt], verdict: int, by: str = "seeder") -> bool:
+    receipt = signed.value
+    stored = lanes.take_answer(key_of(by), receipt.lane_digest, receipt.sequence, verdict)
+    return stored is not None
+
+
 def test_only_the_payees_own_acceptance_counts(journal: MeterJournal) -> None:
     lanes = ReceiptLanes(journal, seed_of("viewer"))
     credit(journal, (0, 0, 100))
     signed = lanes.sign_claim(journal.list_claims()[0], entitlement())
     assert signed is not None
-    assert lanes.take_acknowledgement(key_of("mallory"), signed.digest, 0, b"") is None
+    assert not answer(lanes, signed, ReceiptVerdict.ACCEPTED, by="mallory")
     refused = ReceiptVerdict.MORE_THAN_SENT
-    lanes.take_acknowledgement(key_of("seeder"), signed.digest, refused, b"")
+    assert answer(lanes, signed, refused)
     assert not lanes.is_known(key_of("seeder"))
     (waiting,) = lanes.list_unacknowledged()
     assert (waiting.raw, waiting.verdict) == (signed.raw, refused)
-    lanes.take_acknowledgement(key_of("seeder"), signed.digest, ReceiptVerdict.ACCEPTED, b"")
+    assert answer(lanes, signed, ReceiptVerdict.ACCEPTED)
     assert lanes.list_unacknowledged(key_of("seeder")) == []
     assert lanes.is_known(key_of("seeder"))
     assert ReceiptLanes(journal, seed_of("viewer")).is_known(key_of("seeder"))
@@ -156,39 +153,20 @@ def test_answer_to_a_replaced_receipt_does_not_settle_the_newer(journal: MeterJo
     new = lanes.sign_claim(journal.list_claims()[0], entitlement())
     assert old is not None
     assert new is not None
-    lanes.take_acknowledgement(key_of("seeder"), old.digest, ReceiptVerdict.ACCEPTED, b"")
+    assert answer(lanes, old, ReceiptVerdict.ACCEPTED)
     assert [receipt.digest for receipt in lanes.list_unacknowledged()] == [new.digest]
+    # Yet the payee is known from then on.
+    assert lanes.is_known(key_of("seeder"))
+    # A late refusal of the older does not change what is thought of the newer.
+    answer(lanes, old, ReceiptVerdict.STALE)
+    assert lanes.list_unacknowledged()[0].verdict == ReceiptVerdict.ACCEPTED
 
 
-CLAIM = Claim(
-    session_key=key_of("viewer"),
-    scope_id=CONTENT,
-    source=Source.P2P,
-    payee_key=key_of("seeder"),
-    epoch=EPOCH,
-    byte_count=1,
-)
-
-
-def test_unknown_payee_gets_a_receipt_sooner_than_a_known_one() -> None:
-    cadence = Cadence()
-    claim = replace(CLAIM, byte_count=UNKNOWN_KEY_BYTES)
-    assert cadence.is_due(claim, is_known=False, epoch=EPOCH, now_s=5.0)
-    assert not cadence.is_due(claim, is_known=True, epoch=EPOCH, now_s=5.0)
-    full = replace(CLAIM, byte_count=KNOWN_KEY_BYTES)
-    assert cadence.is_due(full, is_known=True, epoch=EPOCH, now_s=5.0)
-
-
-def test_past_epoch_is_due_at_once() -> None:
-    cadence = Cadence()
-    assert not cadence.is_due(CLAIM, is_known=True, epoch=EPOCH, now_s=5.0)
-    assert cadence.is_due(CLAIM, is_known=True, epoch=EPOCH + 1, now_s=5.0)
-
-
-@given(rate=st.integers(1, 1 << 30))
-def test_no_byte_waits_longer_than_the_longest_interval(rate: int) -> None:
-    cadence = Cadence()
-    cadence.is_due(CLAIM, is_known=True, epoch=EPOCH, now_s=0.0)
-    cadence.note_signed(replace(CLAIM, byte_count=rate), rate, 1.0)
-    assert cadence.is_due(CLAIM, is_known=True, epoch=EPOCH, now_s=1.0 + INTERVAL_MOST_S)
-    assert not cadence.is_due(CLAIM, is_known=True, epoch=EPOCH, now_s=1.5)
+def test_answer_to_a_receipt_that_was_never_signed_changes_nothing(journal: MeterJournal) -> None:
+    lanes = ReceiptLanes(journal, seed_of("viewer"))
+    credit(journal, (0, 0, 100))
+    signed = lanes.sign_claim(journal.list_claims()[0], entitlement())
+    assert signed is not None
+    lane = signed.value.lane_digest
+    assert lanes.take_answer(key_of("seeder"), lane, 9, ReceiptVerdict.ACCEPTED) is None
+    assert len(lanes.list_unacknowledged()) == 1

@@ -1,40 +1,58 @@
 """The side channel against honest peers and against every way to lie to it."""
 
 import asyncio
-import os
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import pytest
-from builders import NETWORK_ID, entitlement, key_of, receipt, seed_of
-
-from engine_plugin import side_channel
-from engine_plugin.identity import make_peer_id
-from engine_plugin.side_channel import (
-    Channel,
-    ChannelIdentity,
-    Connection,
-    Refusal,
-    SideChannel,
+from adversaries.channel_actors import (
+    Actor,
+    ClaimFlood,
+    ConnectionFlood,
+    CopiedPeerId,
+    FrameFlood,
+    KeyFlood,
+    OversizedFrame,
+    ProofReflector,
+    Recorder,
+    Reflector,
+    Relay,
+    SealForger,
+    SlowDrip,
+    StolenKey,
+    WrongNetwork,
 )
+from adversaries.speaker import Party, Speaker
+from builders import (
+    NETWORK_ID,
+    digest_of,
+    entitlement,
+    key_of,
+    peer_id_of,
+    receipt,
+    seed_of,
+)
+
+from engine_plugin import channel_table, side_channel
+from engine_plugin.channel_table import Refusal
+from engine_plugin.identity import make_peer_id
+from engine_plugin.side_channel import Channel, ChannelIdentity, SideChannel
 from engine_plugin.wire import (
-    FRAME_HEAD,
     HELLO,
-    PROOF_OF_KEY,
     ChannelRole,
+    ConnectionPorts,
     Endpoint,
-    Hello,
-    ProofOfKey,
-    format_frame,
+    format_acknowledgement,
+    format_connections,
     pack_address,
-    read_frame,
 )
 from ledger.evidence.encoding import RecordCode
+from ledger.evidence.keys import exchange_key_of
 
-ALICE, BOB = "127.0.0.21", "127.0.0.22"
-SESSION_IDS = {"alice": b"a" * 16, "bob": b"b" * 16, "mallory": b"m" * 16}
-IPS = {"alice": ALICE, "bob": BOB, "mallory": "127.0.0.23"}
+IPS = {"alice": "127.0.0.21", "bob": "127.0.0.22", "mallory": "127.0.0.23"}
+ALICE, BOB = IPS["alice"], IPS["bob"]
+MALLORY = Party(name="mallory", ip=IPS["mallory"])
 
 
 def identity_of(name: str, **changes: Any) -> ChannelIdentity:
@@ -43,8 +61,8 @@ def identity_of(name: str, **changes: Any) -> ChannelIdentity:
         broadcaster_account=key_of("broadcaster"),
         session_seed=seed_of(name),
         session_key=key_of(name),
-        session_id=SESSION_IDS[name],
-        peer_id=make_peer_id(key_of(name), SESSION_IDS[name]),
+        session_id=digest_of(f"{name} session")[:16],
+        peer_id=peer_id_of(name),
         listen=Endpoint(IPS[name], 6881),
     )
     return replace(identity, **changes)
@@ -54,26 +72,24 @@ def identity_of(name: str, **changes: Any) -> ChannelIdentity:
 class Witness:
     """An owner that writes down what it is told."""
 
-    connections: list[Connection] = field(default_factory=list)
     opened: list[Channel] = field(default_factory=list)
-    attested: list[tuple[bytes, Endpoint]] = field(default_factory=list)
+    claimed: list[list[ConnectionPorts]] = field(default_factory=list)
     records: list[tuple[RecordCode, bytes]] = field(default_factory=list)
     closed: list[Refusal] = field(default_factory=list)
-
-    def connections_of(self, peer_id: bytes) -> Iterable[Connection]:
-        return self.connections
+    details: list[str] = field(default_factory=list)
 
     def on_open(self, channel: Channel) -> None:
         self.opened.append(channel)
 
-    def on_attested(self, channel: Channel, endpoint: Endpoint) -> None:
-        self.attested.append((channel.peer_key, endpoint))
+    def on_claimed(self, channel: Channel) -> None:
+        self.claimed.append(list(channel.claims))
 
     def on_record(self, channel: Channel, code: RecordCode, raw: bytes) -> None:
         self.records.append((code, raw))
 
     def on_closed(self, channel: Channel, refusal: Refusal, detail: str) -> None:
         self.closed.append(refusal)
+        self.details.append(detail)
 
 
 async def until(condition: Callable[[], object], timeout_s: float = 10) -> None:
@@ -101,138 +117,141 @@ class Pair:
         await self.alice_side.close()
         await self.bob_side.close()
 
-    async def dial(self, expected_key: bytes | None = None) -> None:
+    async def dial(
+        self, expected_key: bytes | None = None, address: Endpoint | None = None
+    ) -> None:
         key = expected_key or self._identities[1].session_key
-        assert await self.alice_side.dial(Endpoint(BOB, self.port), expected_key=key)
+        where = address or Endpoint(BOB, self.port)
+        assert await self.alice_side.dial(where, expected_key=key)
 
 
 def pair(alice: ChannelIdentity | None = None, bob: ChannelIdentity | None = None) -> Pair:
     return Pair(alice or identity_of("alice"), bob or identity_of("bob"))
 
 
-def test_both_sides_prove_their_keys_and_connections() -> None:
+def test_both_sides_prove_their_keys_and_exchange_records() -> None:
     async def run() -> None:
         async with pair() as both:
-            here, there = Endpoint(ALICE, 50_001), Endpoint(BOB, 6881)
-            both.alice.connections.append(Connection(here, there))
-            both.bob.connections.append(Connection(there, here))
             await both.dial()
-            await until(lambda: both.alice.opened and len(both.bob.attested) == 2)
-            assert both.alice.attested == [(key_of("bob"), there)]
-            assert set(both.bob.attested) == {
-                (key_of("alice"), Endpoint(ALICE, 6881)),
-                (key_of("alice"), here),
-            }
-            # A connection made later is proved on the same channel; an unproved one never is.
-            later = Connection(Endpoint(ALICE, 50_002), there)
-            both.alice.opened[0].prove_connections([later])
-            await until(lambda: (key_of("alice"), later.own) in both.bob.attested)
-            both.alice.opened[0].send(RecordCode.RECEIPT, receipt().raw)
-            await until(lambda: both.bob.records)
-            assert both.bob.records == [(RecordCode.RECEIPT, receipt().raw)]
+            await until(lambda: both.alice.opened and both.bob.opened)
+            (alice,), (bob,) = both.alice.opened, both.bob.opened
+            assert (alice.peer_key, bob.peer_key) == (key_of("bob"), key_of("alice"))
+            assert not any(c.is_translated or c.is_own_translated for c in (alice, bob))
+            alice.claim_connections([ConnectionPorts(50_001, 6881)])
+            alice.claim_connections([ConnectionPorts(50_001, 6881), ConnectionPorts(2, 6881)])
+            await until(lambda: len(both.bob.claimed) == 2)
+            # Seen from the other end, and told once each.
+            assert both.bob.claimed[1] == [ConnectionPorts(6881, 50_001), ConnectionPorts(6881, 2)]
+            for sequence in (1, 2):
+                alice.send_receipt(receipt(sequence=sequence))
+            bob.send(RecordCode.ACKNOWLEDGEMENT_STEP, format_acknowledgement(bytes(32), 0, 0))
+            await until(lambda: len(both.bob.records) == 2 and both.alice.records)
+            assert both.bob.records == [
+                (RecordCode.RECEIPT, receipt(sequence=sequence).raw) for sequence in (1, 2)
+            ]
+            assert (alice.bytes_sent, alice.bytes_received) == (
+                bob.bytes_received,
+                bob.bytes_sent,
+            )
 
     asyncio.run(run())
 
 
 @pytest.mark.parametrize(
-    ("alice", "refusal"),
+    ("changes", "refusal"),
     [
         ({"network_id": bytes(32)}, Refusal.WRONG_NETWORK),
         ({"broadcaster_account": bytes(32)}, Refusal.WRONG_BROADCASTER),
         ({"session_id": b"x" * 16}, Refusal.PEER_ID_MISMATCH),
-        ({"peer_id": make_peer_id(key_of("bob"), b"b" * 16)}, Refusal.PEER_ID_MISMATCH),
-        ({"session_seed": seed_of("mallory")}, Refusal.BAD_PROOF),
-        ({"session_key": key_of("bob")}, Refusal.OWN_KEY),
-        ({"listen": Endpoint("127.0.0.99", 6881)}, Refusal.FOREIGN_ADDRESS),
+        ({"peer_id": peer_id_of("bob")}, Refusal.PEER_ID_MISMATCH),
+        ({"role": ChannelRole.ANSWERER}, Refusal.WRONG_ROLE),
+        ({"exchange_key": bytes(32)}, Refusal.WEAK_KEY),
+        ({"exchange_key": b"\1" + bytes(31)}, Refusal.WEAK_KEY),
     ],
-    ids=lambda value: str(next(iter(value))) if isinstance(value, dict) else str(value),
+    ids=["network", "broadcaster", "session", "peer-id", "role", "zero key", "order 1"],
 )
-def test_false_identity_is_refused_before_anything_is_taken(
-    alice: dict[str, Any], refusal: Refusal
-) -> None:
-    async def run() -> None:
-        bob = identity_of("bob")
-        witness = Witness()
-        side = SideChannel(witness)
-        port = await side.listen(BOB)
-        side.start(bob)
-        try:
-            await speak(port, identity_of("alice"), identity_of("alice", **alice))
-            await until(lambda: witness.closed)
-            assert witness.closed == [refusal]
-            assert not witness.opened
-            assert not witness.attested
-        finally:
-            await side.close()
+def test_false_hello_is_refused(changes: dict[str, Any], refusal: Refusal) -> None:
+    async def attack(port: int) -> None:
+        async with Speaker(Party(name="alice", ip=ALICE), Endpoint(BOB, port)) as speaker:
+            await speaker.say_hello(**changes)
+            await speaker.await_end()
 
-    asyncio.run(run())
+    run_against_bob(attack, refused_with(refusal))
 
 
-async def speak(port: int, true: ChannelIdentity, stated: ChannelIdentity) -> None:
-    """Dial from the true address and go through the handshake as the stated identity."""
-    await speak_raw(port, true.listen.ip, lambda hello, nonce: frames_of(stated, hello, nonce))
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"network_id": bytes(32)},
+        {"own_hello": bytes(32)},
+        {"peer_hello": bytes(32)},
+        {"seed": seed_of("mallory")},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_proof_made_for_another_channel_is_refused(changes: dict[str, Any]) -> None:
+    run_against_bob(lambda port: prove(port, **changes), refused_with(Refusal.BAD_PROOF))
 
 
-def hello_of(identity: ChannelIdentity, nonce: bytes, role: ChannelRole) -> bytes:
-    hello = Hello(
-        network_id=identity.network_id,
-        key=identity.session_key,
-        nonce=nonce,
-        peer_id=identity.peer_id,
-        session_id=identity.session_id,
-        broadcaster_account=identity.broadcaster_account,
-        listen_address=pack_address(identity.listen.ip),
-        listen_port=identity.listen.port,
-        role=role,
+@pytest.mark.parametrize(
+    "bent",
+    [
+        {"exchange_key": exchange_key_of(seed_of("relay"))},
+        {"listen_address": pack_address("127.0.0.99")},
+        {"listen_port": 1},
+    ],
+    ids=lambda bent: next(iter(bent)),
+)
+def test_proof_covers_what_the_hello_alone_says(bent: dict[str, Any]) -> None:
+    async def attack(port: int) -> None:
+        async with Speaker(Party(name="alice", ip=ALICE), Endpoint(BOB, port)) as speaker:
+            # Bob hears a hello that was changed on the way; Alice signs the one that she said.
+            await speaker.say_hello(**bent)
+            speaker.own_hello = speaker.make_hello()
+            speaker.send(RecordCode.PROOF_OF_KEY, speaker.make_proof())
+            await speaker.await_end()
+
+    run_against_bob(attack, refused_with(Refusal.BAD_PROOF))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"own_address": pack_address("127.0.0.99")},
+        {"peer_address": pack_address("127.0.0.99")},
+        {"own_address": pack_address("192.0.2.1")},
+        {"peer_address": pack_address("10.0.0.1")},
+    ],
+    ids=["own", "peer", "own public", "peer private"],
+)
+def test_addresses_that_no_translator_explains_are_refused(changes: dict[str, Any]) -> None:
+    run_against_bob(lambda port: prove(port, **changes), refused_with(Refusal.FOREIGN_ADDRESS))
+
+
+def test_private_address_behind_a_translator_is_accepted_and_known() -> None:
+    witness = run_against_bob(
+        lambda port: prove(port, own_address=pack_address("192.168.1.7")), lambda _: None
     )
-    return format_frame(RecordCode.HELLO, HELLO.sign(hello).raw)
+    (channel,) = witness.opened
+    assert channel.is_translated
+    assert not channel.is_own_translated
 
 
-def proof_of(identity: ChannelIdentity, peer: Hello, nonce: bytes, **changes: Any) -> bytes:
-    proof = ProofOfKey(
-        network_id=identity.network_id,
-        peer_nonce=peer.nonce,
-        own_nonce=nonce,
-        own_key=identity.session_key,
-        peer_key=peer.key,
-        own_peer_id=identity.peer_id,
-        peer_peer_id=peer.peer_id,
-        broadcaster_account=identity.broadcaster_account,
-        own_address=pack_address(identity.listen.ip),
-        peer_address=pack_address(BOB),
-        own_port=identity.listen.port,
-        peer_port=6881,
-        role=ChannelRole.DIALLER,
-    )
-    signed = PROOF_OF_KEY.sign(replace(proof, **changes), identity.session_seed)
-    return format_frame(RecordCode.PROOF_OF_KEY, signed.raw)
-
-
-def frames_of(identity: ChannelIdentity, peer: Hello, nonce: bytes) -> list[bytes]:
-    return [hello_of(identity, nonce, ChannelRole.DIALLER), proof_of(identity, peer, nonce)]
-
-
-async def speak_raw(port: int, ip: str, make_frames: Callable[[Hello, bytes], list[bytes]]) -> None:
-    reader, writer = await asyncio.open_connection(BOB, port, local_addr=(ip, 0))
-    try:
-        code, raw = await read_frame(reader)
-        assert code is RecordCode.HELLO
-        for frame in make_frames(HELLO.parse(raw).value, os.urandom(32)):
-            writer.write(frame)
-        await writer.drain()
-        while await reader.read(4096):
-            pass
-    except OSError:
-        pass
-    finally:
-        writer.close()
+async def prove(port: int, **changes: Any) -> None:
+    async with Speaker(Party(name="alice", ip=ALICE), Endpoint(BOB, port)) as speaker:
+        await speaker.say_hello()
+        speaker.send(RecordCode.PROOF_OF_KEY, speaker.make_proof(**changes))
+        await speaker.writer.drain()
+        speaker.writer.write_eof()
+        await speaker.await_end()
 
 
 def run_against_bob(
     attack: Callable[[int], Awaitable[None]], check: Callable[[Witness], None]
-) -> None:
+) -> Witness:
+    witness = Witness()
+
     async def run() -> None:
-        witness = Witness()
         side = SideChannel(witness)
         port = await side.listen(BOB)
         side.start(identity_of("bob"))
@@ -240,10 +259,12 @@ def run_against_bob(
             await attack(port)
             await until(lambda: witness.closed)
             check(witness)
+            assert not side.table.proved or witness.opened
         finally:
             await side.close()
 
     asyncio.run(run())
+    return witness
 
 
 def refused_with(refusal: Refusal) -> Callable[[Witness], None]:
@@ -255,120 +276,208 @@ def refused_with(refusal: Refusal) -> Callable[[Witness], None]:
     return check
 
 
+def run_actor(actor: Actor, check: Callable[[Witness], None]) -> Witness:
+    return run_against_bob(lambda port: actor.attack(Endpoint(BOB, port)), check)
+
+
 @pytest.mark.parametrize(
-    "changes",
+    ("actor", "refusal"),
     [
-        {"peer_nonce": bytes(32)},
-        {"own_nonce": bytes(32)},
-        {"peer_key": key_of("mallory")},
-        {"own_key": key_of("mallory")},
-        {"own_peer_id": bytes(20)},
-        {"peer_peer_id": bytes(20)},
-        {"broadcaster_account": bytes(32)},
-        {"network_id": bytes(32)},
-        {"role": ChannelRole.ANSWERER},
+        (CopiedPeerId(MALLORY, victim="alice"), Refusal.PEER_ID_MISMATCH),
+        (StolenKey(MALLORY, victim="alice"), Refusal.BAD_PROOF),
+        (WrongNetwork(MALLORY), Refusal.WRONG_NETWORK),
+        (Reflector(MALLORY), Refusal.WRONG_ROLE),
+        (Reflector(MALLORY, as_role=ChannelRole.DIALLER), Refusal.OWN_KEY),
+        (ProofReflector(MALLORY), Refusal.BAD_PROOF),
     ],
-    ids=lambda changes: next(iter(changes)),
+    ids=[
+        "copied peer-id",
+        "stolen key",
+        "wrong network",
+        "reflected",
+        "reflected in role",
+        "reflected proof",
+    ],
 )
-def test_proof_made_for_another_channel_is_refused(changes: dict[str, Any]) -> None:
-    alice = identity_of("alice")
-
-    def frames(peer: Hello, nonce: bytes) -> list[bytes]:
-        return [
-            hello_of(alice, nonce, ChannelRole.DIALLER),
-            proof_of(alice, peer, nonce, **changes),
-        ]
-
-    run_against_bob(lambda port: speak_raw(port, ALICE, frames), refused_with(Refusal.BAD_PROOF))
+def test_impostor_is_refused_before_anything_is_taken(actor: Actor, refusal: Refusal) -> None:
+    run_actor(actor, refused_with(refusal))
 
 
-def test_hello_in_our_own_role_is_refused() -> None:
-    alice = identity_of("alice")
+def test_replayed_handshake_is_refused() -> None:
+    recorder = Recorder(Party(name="alice", ip=ALICE))
 
-    def frames(peer: Hello, nonce: bytes) -> list[bytes]:
-        return [hello_of(alice, nonce, ChannelRole.ANSWERER), proof_of(alice, peer, nonce)]
+    async def attack(port: int) -> None:
+        await recorder.record(Endpoint(BOB, port))
+        await recorder.attack(Endpoint(BOB, port))
 
-    run_against_bob(lambda port: speak_raw(port, ALICE, frames), refused_with(Refusal.WRONG_ROLE))
+    def check(witness: Witness) -> None:
+        assert witness.closed == [Refusal.CLOSED, Refusal.BAD_PROOF]
+        assert len(witness.opened) == 1
+
+    async def both(port: int) -> None:
+        await attack(port)
+
+    witness = run_against_bob(both, lambda _: None)
+    check(witness)
 
 
-def test_receipt_before_the_proof_is_refused() -> None:
-    def frames(peer: Hello, nonce: bytes) -> list[bytes]:
-        return [
-            hello_of(identity_of("alice"), nonce, ChannelRole.DIALLER),
-            format_frame(RecordCode.RECEIPT, receipt().raw),
-        ]
+def test_relayed_handshake_is_refused_by_both_ends() -> None:
+    async def run() -> None:
+        async with pair() as both:
+            relay = Relay(MALLORY.ip, Endpoint(BOB, both.port))
+            address = await relay.listen()
+            await both.dial(address=address)
+            await until(lambda: both.alice.closed and both.bob.closed)
+            await relay.close()
+            refusals = {*both.alice.closed, *both.bob.closed}
+            assert Refusal.FOREIGN_ADDRESS in refusals
+            assert refusals <= {Refusal.FOREIGN_ADDRESS, Refusal.CLOSED}
+            assert not both.alice.opened
+            assert not both.bob.opened
 
-    run_against_bob(lambda port: speak_raw(port, ALICE, frames), refused_with(Refusal.OUT_OF_TURN))
+    asyncio.run(run())
+
+
+def test_relay_that_puts_in_its_own_exchange_keys_is_refused() -> None:
+    async def run() -> None:
+        async with pair() as both:
+            relay = Relay(MALLORY.ip, Endpoint(BOB, both.port), substitutes=True)
+            address = await relay.listen()
+            await both.dial(address=address)
+            await until(lambda: both.alice.closed and both.bob.closed)
+            await relay.close()
+            refusals = {*both.alice.closed, *both.bob.closed}
+            assert Refusal.BAD_PROOF in refusals
+            assert refusals <= {Refusal.BAD_PROOF, Refusal.CLOSED}
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("how", ["made up", "repeated", "reflected"])
+def test_seal_that_does_not_fit_ends_the_channel(how: str) -> None:
+    def check(witness: Witness) -> None:
+        assert witness.closed == [Refusal.BAD_SEAL]
+        assert len(witness.records) == (1 if how == "repeated" else 0)
+
+    run_actor(SealForger(MALLORY, how), check)
+
+
+def test_record_before_the_proof_is_refused() -> None:
+    async def attack(port: int) -> None:
+        async with Speaker(Party(name="alice", ip=ALICE), Endpoint(BOB, port)) as speaker:
+            await speaker.say_hello()
+            speaker.send(RecordCode.RECEIPT, receipt().raw)
+            await speaker.await_end()
+
+    run_against_bob(attack, refused_with(Refusal.OUT_OF_TURN))
+
+
+def test_sealed_record_before_the_hello_is_refused() -> None:
+    async def attack(port: int) -> None:
+        async with Speaker(MALLORY, Endpoint(BOB, port)) as speaker:
+            record = format_connections([ConnectionPorts(1, 1)])
+            speaker.send(RecordCode.CONNECTIONS, record, bytes(16))
+            await speaker.await_end()
+
+    run_against_bob(attack, refused_with(Refusal.OUT_OF_TURN))
+
+
+def test_second_hello_is_refused() -> None:
+    async def attack(port: int) -> None:
+        async with Speaker(MALLORY, Endpoint(BOB, port)) as speaker:
+            await speaker.shake_hands()
+            speaker.send(RecordCode.HELLO, speaker.make_hello().raw)
+            await speaker.await_end()
+
+    witness = run_against_bob(attack, lambda _: None)
+    assert witness.closed == [Refusal.OUT_OF_TURN]
 
 
 @pytest.mark.parametrize(
     "garbage",
     [
-        FRAME_HEAD.pack(0xFFFFFFFF, RecordCode.HELLO),
-        FRAME_HEAD.pack(10, RecordCode.HELLO) + bytes(10),
-        FRAME_HEAD.pack(HELLO.size, RecordCode.HELLO) + bytes(HELLO.size),
-        FRAME_HEAD.pack(10, 200) + bytes(10),
-        FRAME_HEAD.pack(10, RecordCode.TERMS) + bytes(10),
+        bytes([RecordCode.CONNECTIONS]) + b"\xff\xff",
+        bytes([RecordCode.CONNECTIONS]) + b"\0\0",
+        bytes([RecordCode.HELLO]) + bytes(HELLO.size),
+        b"\xc8" + bytes(10),
+        bytes([RecordCode.TERMS]) + bytes(10),
         b"GET / HTTP/1.1\r\nHost: bob\r\n\r\n",
     ],
     ids=["huge", "short", "zeros", "unknown", "other record", "http"],
 )
 def test_garbage_closes_the_channel(garbage: bytes) -> None:
-    run_against_bob(
-        lambda port: speak_raw(port, ALICE, lambda *_: [garbage]),
-        refused_with(Refusal.MALFORMED),
-    )
+    async def attack(port: int) -> None:
+        async with Speaker(MALLORY, Endpoint(BOB, port)) as speaker:
+            speaker.send_raw(garbage)
+            await speaker.await_end()
+
+    run_against_bob(attack, refused_with(Refusal.MALFORMED))
 
 
-def test_silent_stranger_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(side_channel, "PROVE_TIMEOUT_S", 0.1)
-    run_against_bob(
-        lambda port: speak_raw(port, ALICE, lambda *_: []), refused_with(Refusal.TOO_SLOW)
-    )
+def test_oversized_frame_is_refused_unread() -> None:
+    def check(witness: Witness) -> None:
+        assert witness.closed == [Refusal.MALFORMED]
+        assert "frame.length" in witness.details[0]
+
+    run_actor(OversizedFrame(MALLORY), check)
 
 
-def test_flood_of_a_proved_peer_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_proved", [False, True])
+def test_slow_drip_is_cut_off(monkeypatch: pytest.MonkeyPatch, is_proved: bool) -> None:
+    monkeypatch.setattr(side_channel, "PROVE_TIMEOUT_S", 10 if is_proved else 0.1)
+    monkeypatch.setattr(side_channel, "FRAME_TIMEOUT_S", 0.1 if is_proved else 10)
+
+    def check(witness: Witness) -> None:
+        assert witness.closed == [Refusal.TOO_SLOW]
+        assert bool(witness.opened) == is_proved
+
+    run_actor(SlowDrip(MALLORY, is_proved), check)
+
+
+def test_flood_of_frames_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(side_channel, "FRAMES_BURST", 20)
-
-    def frames(peer: Hello, nonce: bytes) -> list[bytes]:
-        flood = [format_frame(RecordCode.ENTITLEMENT, entitlement().raw)] * 200
-        return [*frames_of(identity_of("alice"), peer, nonce), *flood]
 
     def check(witness: Witness) -> None:
         assert witness.closed == [Refusal.TOO_FAST]
         assert len(witness.records) < 100
 
-    run_against_bob(lambda port: speak_raw(port, ALICE, frames), check)
+    run_actor(FrameFlood(MALLORY, RecordCode.ENTITLEMENT, entitlement().raw, 200), check)
 
 
-def test_claim_to_too_many_endpoints_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(side_channel, "ENDPOINTS_MAX", 10)
-    alice = identity_of("alice")
-
-    def frames(peer: Hello, nonce: bytes) -> list[bytes]:
-        proofs = [proof_of(alice, peer, nonce, own_port=port) for port in range(1, 40)]
-        return [hello_of(alice, nonce, ChannelRole.DIALLER), *proofs]
+def test_claims_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(side_channel, "CLAIMS_MAX", 300)
 
     def check(witness: Witness) -> None:
-        assert witness.closed == [Refusal.TOO_MANY]
-        assert len(witness.attested) == 10
+        assert witness.closed == [Refusal.CLOSED]
+        assert max(len(claims) for claims in witness.claimed) == 300
 
-    run_against_bob(lambda port: speak_raw(port, ALICE, frames), check)
+    run_actor(ClaimFlood(MALLORY, records=20), check)
 
 
 def test_strangers_of_one_address_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(side_channel, "STRANGERS_PER_ADDRESS_MAX", 3)
-
-    async def attack(port: int) -> None:
-        streams = [
-            await asyncio.open_connection(BOB, port, local_addr=(ALICE, 0)) for _ in range(5)
-        ]
-        await asyncio.sleep(0.1)
-        for _, writer in streams:
-            writer.close()
+    monkeypatch.setattr(channel_table, "STRANGERS_PER_ADDRESS_MAX", 3)
 
     def check(witness: Witness) -> None:
         assert witness.closed.count(Refusal.TOO_MANY) == 2
+
+    run_actor(ConnectionFlood(MALLORY, 5), check)
+
+
+def test_keys_of_one_address_are_limited_and_leave_room_for_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(channel_table, "PROVED_PER_ADDRESS_MAX", 3)
+
+    async def attack(port: int) -> None:
+        flood = KeyFlood(MALLORY.ip, 5)
+        await flood.attack(Endpoint(BOB, port))
+        async with Speaker(Party(name="alice", ip=ALICE), Endpoint(BOB, port)) as speaker:
+            await speaker.shake_hands()
+        await flood.leave()
+
+    def check(witness: Witness) -> None:
+        assert witness.closed.count(Refusal.TOO_MANY) == 2
+        assert {channel.peer_key for channel in witness.opened} >= {key_of("alice")}
 
     run_against_bob(attack, check)
 
@@ -376,6 +485,7 @@ def test_strangers_of_one_address_are_limited(monkeypatch: pytest.MonkeyPatch) -
 def test_wrong_key_behind_an_address_is_refused_by_the_dialler() -> None:
     async def run() -> None:
         async with pair() as both:
+            # A client string that was copied names a key that does not answer there.
             await both.dial(expected_key=key_of("mallory"))
             await until(lambda: both.alice.closed)
             assert both.alice.closed == [Refusal.WRONG_KEY]
@@ -396,7 +506,7 @@ def test_two_who_dial_each_other_keep_one_channel() -> None:
             (kept,) = both.alice_side.table.proved.values()
             (other,) = both.bob_side.table.proved.values()
             assert kept.address == other.own_address
-            kept.send(RecordCode.RECEIPT, receipt().raw)
+            kept.send_receipt(receipt())
             await until(lambda: both.bob.records)
 
     asyncio.run(run())
