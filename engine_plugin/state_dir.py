@@ -3,6 +3,8 @@
     lock             held while an engine runs here
     session.seed     private seed of the session key (0600)
     account.seed     private seed of the account, when none was given (0600)
+    engine.toml      the owner's settings
+    terms.bin        the terms worked under last
     binding.bin      the account's signed binding of the session key
     meter.sqlite     the meter journal and the receipts signed over it
     spool.sqlite     receipts that pay this engine, bundles, promises, refusals
@@ -21,6 +23,9 @@ from ledger.evidence.encoding import Signed
 from ledger.evidence.errors import EvidenceError
 from ledger.evidence.keys import public_key_of
 from ledger.evidence.terms import Terms
+
+SESSION_FILE = "session.seed"
+ACCOUNT_FILE = "account.seed"
 
 
 class StateDirError(EngineError):
@@ -68,7 +73,7 @@ class StateDir:
         Raises:
             KeyFileError: The file cannot be read, made, or is open to others.
         """
-        return load_or_make_seed(self.path / "session.seed")
+        return load_or_make_seed(self.path / SESSION_FILE)
 
     def load_account_seed(self, given: Path | None) -> bytes:
         """Return the account's seed: of the given file, else of one made at first use.
@@ -76,7 +81,7 @@ class StateDir:
         Raises:
             KeyFileError: The file cannot be read, made, or is open to others.
         """
-        return load_or_make_seed(given if given is not None else self.path / "account.seed")
+        return load_or_make_seed(given if given is not None else self.path / ACCOUNT_FILE)
 
     def load_binding(
         self, terms: Terms, *, account_seed: bytes, session_seed: bytes

@@ -34,7 +34,7 @@ def describe_state(folder: Path) -> dict[str, Any]:
             }
             for peer in read_peers(journal)
         ],
-        "spool": describe_spool(folder) if (folder / "spool.sqlite").exists() else None,
+        "spool": describe_spool(folder) if _has_spool(folder) else None,
     }
 
 
@@ -43,9 +43,9 @@ def describe_spool(folder: Path) -> dict[str, Any]:
 
     Raises:
         JournalError: The meter journal is missing or cannot be read.
-        SpoolError: The spool is missing or cannot be read.
+        SpoolError: The spool cannot be read.
     """
-    counts, bundles = read_spool(folder / "spool.sqlite")
+    counts, bundles = read_spool(folder / "spool.sqlite") if _has_spool(folder) else ([], [])
     return {
         **{name: sum(getattr(count, name) for count in counts) for name in _COUNTS},
         "unsigned_bytes": read_totals(folder / "meter.sqlite").unclaimed_bytes,
@@ -68,3 +68,9 @@ def describe_spool(folder: Path) -> dict[str, Any]:
             for bundle in bundles
         ],
     }
+
+
+def _has_spool(folder: Path) -> bool:
+    """Tell whether an engine ever worked under terms here; until then the file is empty."""
+    spool = folder / "spool.sqlite"
+    return spool.exists() and spool.stat().st_size > 0

@@ -5,6 +5,7 @@ inside. Facts about libtorrent that shape the code stand beside the line that ne
 for the PyPI wheel libtorrent 2.1.1.
 """
 
+from engine_plugin.libtorrent_door.magnet import fetch_torrent, is_magnet
 from engine_plugin.libtorrent_door.session import (
     Drained,
     EngineSession,
@@ -15,7 +16,13 @@ from engine_plugin.libtorrent_door.session import (
     SessionCounters,
 )
 from engine_plugin.libtorrent_door.session_options import SessionOptions
-from engine_plugin.libtorrent_door.torrent_file import TorrentFile, build_torrent, read_torrent
+from engine_plugin.libtorrent_door.torrent_file import (
+    TorrentFile,
+    build_torrent,
+    decode_dictionary,
+    list_places,
+    read_torrent,
+)
 
 __all__ = [
     "Drained",
@@ -28,5 +35,9 @@ __all__ = [
     "SessionOptions",
     "TorrentFile",
     "build_torrent",
+    "decode_dictionary",
+    "fetch_torrent",
+    "is_magnet",
+    "list_places",
     "read_torrent",
 ]

@@ -120,3 +120,38 @@ def _read_layout(storage: Any, *, has_v1: bool) -> tuple[PieceLayout, tuple[tupl
         padding_on_wire=has_v1,
     )
     return layout, tuple(files)
+
+
+def list_places(data: bytes) -> list[tuple[int, str, int]]:
+    """Returns place in the torrent (padding files counted), path and size of each real file.
+
+    Raises:
+        ContentError: The bytes are no torrent.
+    """
+    try:
+        info = lt.load_torrent_buffer(data).ti
+    except (RuntimeError, ValueError) as error:
+        raise ContentError(f"torrent: cannot be read: {error}") from error
+    if info is None:
+        raise ContentError("torrent: got no content, want at least one byte")
+    storage = info.layout()
+    return [
+        (place, storage.file_path(place), storage.file_size(place))
+        for place in range(storage.num_files())
+        if not storage.file_flags(place) & lt.file_storage.flag_pad_file
+    ]
+
+
+def decode_dictionary(data: bytes) -> dict[bytes, Any]:
+    """Returns a bencoded dictionary as plain data.
+
+    Raises:
+        ContentError: The bytes are none.
+    """
+    try:
+        decoded = lt.bdecode(data)
+    except (RuntimeError, ValueError) as error:
+        raise ContentError(f"bencoding: {error}") from error
+    if not isinstance(decoded, dict):
+        raise ContentError("bencoding: got no dictionary")
+    return decoded

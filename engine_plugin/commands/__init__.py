@@ -1,0 +1,1 @@
+"""The subcommands of `swarmledger engine`, one module for each subject."""

@@ -1,0 +1,97 @@
+"""How the subcommands speak: answers and events on stdout, talk, logs and errors on stderr.
+
+Exit status: 0 after a clean stop or an answer; 1 when it could not be done; 2 when what was typed
+or written into the settings is wrong.
+"""
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import structlog
+import typer
+
+from engine_plugin.account_address import AddressError
+from engine_plugin.byte_amounts import AmountError
+from engine_plugin.config import ConfigError
+from engine_plugin.errors import ContentError, EngineError
+from engine_plugin.owner_settings import SettingsError
+from engine_plugin.recovery_phrase import PhraseError
+from engine_plugin.schedule import ScheduleError
+from engine_plugin.torrents import TorrentFile
+
+TORRENT_SIZE_MAX = 64 << 20
+
+_WRONG_INPUT = (
+    AddressError,
+    AmountError,
+    ConfigError,
+    PhraseError,
+    ScheduleError,
+    SettingsError,
+)
+
+
+class Failures:
+    """Turns the plugin's own errors into one line on stderr and an exit status."""
+
+    def __enter__(self) -> None:
+        structlog.configure(
+            wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+            processors=[
+                structlog.processors.add_log_level,
+                structlog.processors.TimeStamper(fmt="iso", utc=True),
+                structlog.processors.LogfmtRenderer(),
+            ],
+            logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        )
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, EngineError):
+            typer.echo(f"swarmledger engine: {error}", err=True)
+            raise typer.Exit(2 if isinstance(error, _WRONG_INPUT) else 1) from None
+
+
+def print_json(answer: dict[str, Any]) -> None:
+    """Print one object as one line on stdout; a reader that left is no error."""
+    try:
+        print(json.dumps(answer), flush=True)
+    except BrokenPipeError:
+        # Nobody listens any more; the engine stops by signal, not by a closed pipe.
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - stays open until exit
+
+
+def print_event(event: str, fields: dict[str, Any]) -> None:
+    """Print one event for people."""
+    if event != "progress":
+        typer.echo(f"{event}: " + " ".join(f"{key}={value}" for key, value in fields.items()))
+
+
+def read_file(path: Path) -> bytes:
+    """Return a torrent file's bytes.
+
+    Raises:
+        ContentError: It cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return file.read(TORRENT_SIZE_MAX)
+    except OSError as error:
+        raise ContentError(f"{path}: {error.strerror}") from None
+
+
+def write_torrent(path: Path, torrent: TorrentFile) -> None:
+    """Write a torrent file, whole or not at all.
+
+    Raises:
+        ContentError: It cannot be written.
+    """
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        draft.write_bytes(torrent.data)
+        draft.replace(path)
+    except OSError as error:
+        raise ContentError(f"{path}: {error.strerror}") from None

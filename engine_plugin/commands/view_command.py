@@ -1,0 +1,93 @@
+"""`engine view`: fetch content and sign for every byte."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from engine_plugin.commands import options as o
+from engine_plugin.commands.console import Failures, read_file
+from engine_plugin.commands.running import PlannedContent, run_engine
+from engine_plugin.config import ContentOptions, load_entitlement
+from engine_plugin.errors import ContentError
+from engine_plugin.libtorrent_door import is_magnet
+from engine_plugin.torrents import read_torrent
+
+
+def view(
+    torrent: Annotated[
+        str, typer.Argument(help="The torrent file, or a magnet link.", metavar="TORRENT|MAGNET")
+    ],
+    *,
+    save: Annotated[Path, typer.Option(help="Folder that the content is saved to.")],
+    listen: o.Listen,
+    state: o.State,
+    terms: o.TermsFile = None,
+    account_key: o.AccountKey = None,
+    entitlement: Annotated[
+        Path | None, typer.Option(help="An entitlement for this engine's session key.")
+    ] = None,
+    entitlement_url: Annotated[
+        str | None, typer.Option(help="Back end that issues entitlements.")
+    ] = None,
+    no_entitlement: Annotated[
+        bool, typer.Option("--no-entitlement", help="Meter a plain swarm: nothing is signed.")
+    ] = False,
+    peer: o.Peers = None,
+    upload_limit: o.UploadLimit = None,
+    download_limit: o.DownloadLimit = None,
+    receipt_port: o.ReceiptPort = 0,
+    web_seeds: Annotated[bool, typer.Option(help="Use the torrent's web seeds.")] = True,
+    allow_local_web_seeds: Annotated[
+        bool, typer.Option(help="Let web seeds lie on local addresses; implied on loopback.")
+    ] = False,
+    sequential: Annotated[bool, typer.Option(help="Prefer pieces in order.")] = False,
+    utp: o.Utp = None,
+    discover: o.Discover = None,
+    accept_ip_visible: o.AcceptIpVisible = False,
+    parent_pid: o.ParentPid = None,
+    die_with_parent: o.DieWithParent = False,
+    as_json: o.Json = False,
+) -> None:
+    """Fetch content, sign for every byte, and serve it on until stopped."""
+    with Failures():
+        if not no_entitlement and terms is None:
+            raise typer.BadParameter("want --terms with an entitlement, or --no-entitlement")
+        if not no_entitlement and entitlement is None and entitlement_url is None:
+            raise typer.BadParameter("want --entitlement, --entitlement-url or --no-entitlement")
+        run = o.RunOptions(
+            listen=listen,
+            state=state,
+            terms=None if no_entitlement else terms,
+            account_key=account_key,
+            entitlement_url=entitlement_url,
+            peers=peer,
+            upload_limit=upload_limit,
+            download_limit=download_limit,
+            receipt_port=receipt_port,
+            utp=utp,
+            discover=discover,
+            accept_ip_visible=accept_ip_visible,
+            allow_local_web_seeds=allow_local_web_seeds,
+            parent_pid=parent_pid,
+            die_with_parent=die_with_parent,
+        )
+        options = ContentOptions(
+            save_path=save,
+            peers=run.dialled(),
+            uses_web_seeds=web_seeds,
+            is_sequential=sequential,
+            entitlement=None if entitlement is None else load_entitlement(entitlement),
+        )
+        config = run.configure()
+        if is_magnet(torrent):
+            content = PlannedContent(link=torrent, options=options)
+        else:
+            content = PlannedContent(
+                torrent=read_torrent(read_file(Path(torrent))), options=options
+            )
+        try:
+            save.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ContentError(f"{save}: {error.strerror}") from None
+        run_engine(config, [content], as_json=as_json)

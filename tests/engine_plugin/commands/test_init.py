@@ -1,0 +1,244 @@
+"""`engine init` as its owner runs it: on a terminal, in a script, twice, and with wrong input."""
+
+import json
+import os
+import pty
+import re
+import select
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine_plugin.owner_settings import load_settings
+from engine_plugin.recovery_phrase import derive_account_seed
+
+PHRASE = "illness spike retreat truth genius clock brain pass fit cave bargain toe"
+ADDRESS = "GDRXE2BQUC3AZNPVFSCEZ76NJ3WWL25FYFK6RGZGIEKWE4SOOHSUJUJ6"
+START = (
+    "import sys; sys.argv[0] = 'swarmledger engine'; from engine_plugin.command import main; main()"
+)
+
+pytestmark = pytest.mark.process
+
+
+def engine(*arguments: object, stdin: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", START, *(str(argument) for argument in arguments)],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environ},
+    )
+
+
+def answer_of(run: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    assert run.returncode == 0, run.stderr
+    return dict(json.loads(run.stdout))
+
+
+class Terminal:
+    """A terminal with `engine ARGUMENTS…` on it."""
+
+    def __init__(self, *arguments: object) -> None:
+        self.text = ""
+        pid, self._descriptor = pty.fork()
+        if pid == 0:
+            os.execv(  # noqa: S606 - on a terminal of its own
+                sys.executable, [sys.executable, "-c", START, *map(str, arguments)]
+            )
+        self._pid = pid
+
+    def wait_for(self, pattern: str) -> re.Match[str]:
+        deadline = time.monotonic() + 30
+        while (found := re.search(pattern, self.text, re.DOTALL)) is None:
+            assert time.monotonic() < deadline, self.text
+            if not self._read():
+                break
+        assert found is not None, self.text
+        return found
+
+    def type(self, text: str) -> None:
+        self.text = ""
+        os.write(self._descriptor, text.encode() + b"\n")
+
+    def end(self) -> int:
+        while self._read():
+            pass
+        os.close(self._descriptor)
+        return os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
+
+    def _read(self) -> bool:
+        if not select.select([self._descriptor], [], [], 1)[0]:
+            return True
+        try:
+            data = os.read(self._descriptor, 4096)
+        except OSError:
+            return False
+        self.text += data.decode(errors="replace")
+        return bool(data)
+
+
+def read_shown_phrase(text: str) -> list[str]:
+    return [word for _, word in re.findall(r"(\d+) ([a-z]+)", text.partition("earnings:")[2])]
+
+
+def ask_back(terminal: Terminal, words: list[str], *, rightly: bool = True) -> None:
+    for _ in range(3):
+        place = int(terminal.wait_for(r"Word (\d+): ")[1])
+        terminal.type(words[place - 1] if rightly else "wrong")
+
+
+def test_phrase_is_shown_once_asked_back_and_gives_the_account(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    terminal = Terminal("init", "--state", state, "--words", 12)
+    terminal.wait_for(r"12 [a-z]+ *\r\n")
+    words = read_shown_phrase(terminal.text)
+    assert len(words) == 12
+    assert not (state / "account.seed").exists()
+    ask_back(terminal, words)
+    terminal.wait_for("Do you accept that")
+    terminal.type("y")
+    assert terminal.end() == 0
+    seed = bytes.fromhex((state / "account.seed").read_text().strip())
+    assert seed == derive_account_seed(" ".join(words))
+    assert load_settings(state, environ={}).accepts_ip_visible
+    for path in state.iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert words[0].encode() + b" " + words[1].encode() not in path.read_bytes()
+
+
+def test_phrase_that_is_not_repeated_makes_no_key(tmp_path: Path) -> None:
+    terminal = Terminal("init", "--state", tmp_path / "state")
+    terminal.wait_for(r"24 [a-z]+ *\r\n")
+    for _ in range(3):
+        ask_back(terminal, [], rightly=False)
+    assert terminal.end() == 2
+    assert not (tmp_path / "state" / "account.seed").exists()
+    assert not (tmp_path / "state" / "engine.toml").exists()
+
+
+def test_consent_that_is_not_given_is_not_assumed(tmp_path: Path) -> None:
+    phrase = tmp_path / "phrase"
+    terminal = Terminal("init", "--state", tmp_path / "state", "--phrase-out", phrase)
+    terminal.wait_for("Do you accept that")
+    terminal.type("")
+    assert terminal.end() == 0
+    assert not load_settings(tmp_path / "state", environ={}).accepts_ip_visible
+
+
+def test_script_gets_keys_settings_and_a_phrase_file(tmp_path: Path) -> None:
+    state, phrase = tmp_path / "state", tmp_path / "phrase"
+    run = engine(
+        "init", "--state", state, "--phrase-out", phrase, "--accept-ip-visible", "--json",
+        "--upload-limit", "20 Mbit/s", "--monthly-upload", "500 GB", "--disk-quota", "100 GiB",
+        "--schedule", "Mon-Fri 22:00-07:00", "--time-zone", "Europe/Berlin",
+    )  # fmt: skip
+    answer = answer_of(run)
+    assert stat.S_IMODE(phrase.stat().st_mode) == 0o600
+    seed = derive_account_seed(phrase.read_text().strip())
+    assert (state / "account.seed").read_text().strip() == seed.hex()
+    assert answer["settings"] == {
+        "accepts_ip_visible": True,
+        "discovers": False,
+        "upload_bytes_per_s": 2_500_000,
+        "download_bytes_per_s": 0,
+        "monthly_upload_bytes": 500 * 10**9,
+        "disk_quota_bytes": 100 << 30,
+        "schedule": "Mon-Fri 22:00-07:00",
+        "time_zone": "Europe/Berlin",
+        "payout_account": "",
+    }
+    assert phrase.read_text().split()[0] not in run.stderr
+
+    again = answer_of(
+        engine("init", "--state", state, "--json", "--payout-account", ADDRESS, "--schedule", "")
+    )
+    assert again["account"] == answer["account"]
+    assert again["session_key"] == answer["session_key"]
+    assert again["settings"] == {
+        **answer["settings"], "payout_account": ADDRESS, "schedule": "",
+    }  # fmt: skip
+
+
+def test_phrase_restores_its_account_and_never_replaces_another(tmp_path: Path) -> None:
+    restored = answer_of(engine("init", "--state", tmp_path / "a", "--from-phrase", "--json", stdin=PHRASE))  # fmt: skip # noqa: E501
+    assert restored["address"] == ADDRESS
+    again = engine("init", "--state", tmp_path / "a", "--from-phrase", "--json", stdin=PHRASE)
+    assert answer_of(again)["address"] == ADDRESS
+
+    other = tmp_path / "b"
+    answer_of(engine("init", "--state", other, "--phrase-out", tmp_path / "p", "--json"))
+    before = (other / "account.seed").read_bytes()
+    refused = engine("init", "--state", other, "--from-phrase", stdin=PHRASE)
+    assert refused.returncode == 1
+    assert "keys are never overwritten" in refused.stderr
+    assert (other / "account.seed").read_bytes() == before
+
+    file = tmp_path / "phrase"
+    file.write_text(f"{PHRASE}\n")
+    second = engine("init", "--state", tmp_path / "c", "--phrase-in", file, "--json", "--account-index", 1)  # fmt: skip # noqa: E501
+    assert answer_of(second)["address"].startswith("GBAW5XGWORWVFE2X")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "phrase: got no terminal to show it on"),
+        (["--json"], "phrase: want --phrase-out"),
+        (["--from-phrase"], "phrase: got 2 words"),
+        (["--phrase-in", "absent"], "phrase-in: absent: No such file"),
+        (["--phrase-out", "/nowhere/phrase"], "phrase-out: /nowhere/phrase"),
+        (["--phrase-out", "p", "--words", "13"], "words: got 13"),
+        (["--phrase-out", "p", "--schedule", "always"], "schedule: got 'always'"),
+        (["--phrase-out", "p", "--time-zone", "Mars"], "time_zone: got 'Mars'"),
+        (["--phrase-out", "p", "--upload-limit", "fast"], "upload_bytes_per_s: got 'fast'"),
+        (["--phrase-out", "p", "--disk-quota", "-1"], "disk_quota_bytes: got '-1'"),
+        (["--phrase-out", "p", "--payout-account", "GABC"], "payout_account: got 'GABC'"),
+        (["--phrase-out", "p", "--account-index", "-1"], "--account-index"),
+    ],
+)
+def test_wrong_input_is_told_and_makes_no_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = engine("init", "--state", "state", *arguments, stdin="not aphrase", TERM="dumb")
+    assert run.returncode == 2, run.stderr
+    assert message in run.stderr
+    assert "Traceback" not in run.stderr
+    assert not (tmp_path / "state" / "account.seed").exists()
+
+
+def test_broken_settings_file_is_told_by_every_command_that_reads_it(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    (state / "engine.toml").write_text("upload_rate = 5\n")
+    content = tmp_path / "film"
+    content.write_bytes(b"x")
+    for command in (
+        ["init", "--phrase-out", tmp_path / "p"],
+        ["seed", content, "--listen", "127.0.0.1:0"],
+    ):
+        run = engine(*command, "--state", state)
+        assert run.returncode == 2
+        assert "engine.toml: upload_rate: got an unknown field" in run.stderr
+
+
+def test_keys_shows_public_keys_and_the_payout_account_set_later(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    made = answer_of(engine("init", "--state", state, "--phrase-out", tmp_path / "p", "--json"))
+    shown = answer_of(engine("keys", "--state", state))
+    assert shown == {name: made[name] for name in ("session_key", "account", "address")}
+    assert engine("keys", "set-payout", ADDRESS, "--state", state).returncode == 0
+    assert answer_of(engine("keys", "--state", state))["payout_account"] == ADDRESS
+    wrong = engine("keys", "set-payout", ADDRESS[:-1], "--state", state)
+    assert wrong.returncode == 2
+    assert "payout_account: got" in wrong.stderr
+    absent = engine("keys", "--state", tmp_path / "absent")
+    assert absent.returncode == 1
+    assert "No such file" in absent.stderr
