@@ -189,7 +189,6 @@ class EngineSession:
         trackers: Sequence[str] = (),
         is_complete: bool = False,
         is_sequential: bool = False,
-        is_frugal: bool = False,
         uses_web_seeds: bool = True,
         is_read_only: bool = False,
         renamed_files: Mapping[int, str] | None = None,
@@ -203,7 +202,6 @@ class EngineSession:
             trackers: Asked at once, whatever else is off; whom the first names is dialled at once.
             is_complete: Whether the files are known to be complete, so that no check is needed.
             is_sequential: Whether to prefer pieces in order.
-            is_frugal: Whether to hand each piece to as few peers as can be (BEP 16).
             uses_web_seeds: Whether to download from the torrent's web seeds.
             is_read_only: Whether nothing is ever downloaded, so that no file is written.
             renamed_files: Paths below `save_path` by a file's place in the torrent.
@@ -235,8 +233,6 @@ class EngineSession:
                 params.flags |= flags.seed_mode
             if is_sequential:
                 params.flags |= flags.sequential_download
-            if is_frugal:
-                params.flags |= flags.super_seeding
             if not uses_web_seeds:
                 params.url_seeds = []
             if is_read_only:

@@ -33,7 +33,9 @@ class Found:
     """Whom to dial."""
 
     sources: tuple[Endpoint, ...]
-    """The broadcaster's own nodes."""
+    """The broadcaster's own nodes, if this viewer is one of the first to fetch from them."""
+    reserve: tuple[Endpoint, ...] = ()
+    """The same, to dial only when a segment is late."""
     peers: tuple[Endpoint, ...]
     """Other viewers."""
 
@@ -85,11 +87,11 @@ class IndexClient:
             answer = json.loads(raw)
             lists = [
                 tuple(parse_endpoint(str(text), name) for text in answer.get(name, ())[:64])
-                for name in ("sources", "peers")
+                for name in ("sources", "reserve", "peers")
             ]
         except (ValueError, TypeError, AttributeError, KeyError, ConfigError):
             raise IndexUnreachableError("index: peers: got an answer that does not parse") from None
-        return Found(sources=lists[0], peers=lists[1])
+        return Found(sources=lists[0], reserve=lists[1], peers=lists[2])
 
     async def _entries(self, query: str) -> list[IndexEntry]:
         raw = await self._ask("GET", f"/entries?{query}")

@@ -3,7 +3,7 @@
     GET  /live/<stream id>/descriptor                      the signed descriptor
     GET  /live/<stream id>/entries?from=N&wait_ms=W        entries from number N, waits for one
     GET  /live/<stream id>/entries?newest=K                the newest K entries
-    POST /live/<stream id>/peers {"listen": "IP:PORT"}     {"sources": […], "peers": […]}
+    POST /live/<stream id>/peers {"listen": "IP:PORT"}     whom to dial
 
 Entries are bytes one after the other, as `gossip.format_entry` prints them; what they say is
 signed, so any cache or mirror may stand in between. Not here: who may watch.
@@ -135,10 +135,14 @@ class IndexService:
         if is_leaving:
             self.rendezvous.leave(viewer)
             return JSONResponse({})
+        peers = self.rendezvous.announce(viewer, time.monotonic())
+        sources = [str(source) for source in self._sources]
+        is_first = self.rendezvous.is_first(viewer)
         return JSONResponse(
             {
-                "sources": [str(source) for source in self._sources],
-                "peers": [str(peer) for peer in self.rendezvous.announce(viewer, time.monotonic())],
+                "sources": sources if is_first else [],
+                "reserve": [] if is_first else sources,
+                "peers": [str(peer) for peer in peers],
             }
         )
 

@@ -293,7 +293,7 @@ class LiveViewer:
         steps: list[tuple[float, Callable[[], None]]] = [
             (
                 fetch.learned_s + DIAL_ALL_AFTER_S,
-                lambda: self._dial(content, (*self.neighbours, *self._gossiped)),
+                lambda: self._dial(content, self._reserve()),
             ),
         ]
         if urls := self._cdn_urls(segment):
@@ -314,6 +314,9 @@ class LiveViewer:
         fetch.is_ready = whole.done() and whole.exception() is None
         if not fetch.is_ready:
             whole.cancel()
+
+    def _reserve(self) -> tuple[Endpoint, ...]:
+        return (*self.neighbours, *self._found.reserve, *self._gossiped)
 
     def _dial(self, content: Content, peers: Sequence[Endpoint]) -> None:
         for peer in peers:
