@@ -3,6 +3,9 @@
     GET  {collector}/v1/clock?nonce=<32 hex>        → 152-byte clock record
     POST {collector}/v1/bundles                      → 220-byte promise, or {"code", "detail"}
     GET  {collector}/v1/bundles/<digest hex>         → {"state", "code", "codes"}
+    POST {collector}/v1/relay, …/relay/fetch         → our address, and frames from other engines
+    GET  {collector}/v1/issuing-binding              → 252-byte binding of the issuing key
+    GET  {collector}/v1/coverage                     → {"held_stroops", "liable_stroops", …}
     POST {issuer}/v1/entitlements?content_id=<hex>   → entitlement; the body is a session binding
 
 Answers are untrusted: bounded in size, and believed only with the signature of the key that the
@@ -11,15 +14,19 @@ terms name. Every failure is one of two kinds: try again later, or never again.
 Not here: when to ask, and keeping what comes back (`uploader`, `plugin`).
 """
 
+import asyncio
 import json
 import os
+import socket
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import httpx
 
+from engine_plugin.account_address import format_address
+from engine_plugin.coverage import Coverage
 from engine_plugin.errors import EngineError
-from ledger.evidence.binding import Binding
+from ledger.evidence.binding import BINDING, Binding
 from ledger.evidence.encoding import Signed
 from ledger.evidence.entitlement import ENTITLEMENT, Entitlement
 from ledger.evidence.errors import EvidenceError
@@ -74,6 +81,7 @@ class Collector:
     ) -> None:
         self._terms = terms
         self._base = terms.value.collector_url.rstrip("/")
+        self._broadcaster = format_address(terms.value.broadcaster_account)
         self._entitlement_url = None if entitlement_url is None else entitlement_url.rstrip("/")
         # Ambient proxy settings are meant for people's browsers; they would break loopback.
         self._client = httpx.AsyncClient(
@@ -153,10 +161,95 @@ class Collector:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CollectorUnavailableError(f"bundle status: {error!r}") from None
 
+    async def post_relay(self, raw: bytes) -> bytes:
+        """Post a frame for another engine; it is durable on return.
+
+        Raises:
+            CollectorUnavailableError: There was no answer, or too much waits already.
+            CollectorRefusedError: The frame was refused.
+        """
+        return await self._ask(
+            "POST",
+            f"{self._base}/v1/relay",
+            content=raw,
+            headers={"content-type": "application/octet-stream"},
+        )
+
+    async def fetch_relay(self, raw: bytes, wait_s: int) -> bytes:
+        """Fetch the frames that wait for us; an answer without any comes after `wait_s` seconds.
+
+        Raises:
+            CollectorUnavailableError: There was no answer.
+            CollectorRefusedError: The wish was refused.
+        """
+        return await self._ask(
+            "POST",
+            f"{self._base}/v1/relay/fetch",
+            content=raw,
+            params={"wait_s": str(wait_s)},
+            headers={"content-type": "application/octet-stream"},
+            timeout_s=wait_s + TIMEOUT_S,
+        )
+
+    async def find_own_ip(self) -> str:
+        """Return this machine's address on the way to the collector; "" if there is no way."""
+        parts = urlsplit(self._base)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        loop = asyncio.get_running_loop()
+        try:
+            found = await loop.getaddrinfo(parts.hostname, port, type=socket.SOCK_DGRAM)
+            family, kind, protocol, _, address = found[0]
+            with socket.socket(family, kind, protocol) as probe:
+                probe.connect(address)  # names a route, sends nothing
+                return str(probe.getsockname()[0])
+        except OSError:
+            return ""
+
+    async def read_issuing_binding(self) -> Signed[Binding]:
+        """Ask for the newest binding of the broadcaster's issuing key; the caller checks it.
+
+        Raises:
+            CollectorUnavailableError: There was no answer, or not a binding.
+            CollectorRefusedError: The collector does not tell.
+        """
+        answer = await self._ask(
+            "GET", f"{self._base}/v1/issuing-binding", params={"broadcaster": self._broadcaster}
+        )
+        try:
+            return BINDING.parse(answer)
+        except EvidenceError as error:
+            raise CollectorUnavailableError(str(error)) from None
+
+    async def read_coverage(self) -> Coverage:
+        """Ask what the escrow holds and owes.
+
+        Raises:
+            CollectorUnavailableError: There was no answer, or not the figures.
+            CollectorRefusedError: The collector does not tell.
+        """
+        answer = await self._ask(
+            "GET", f"{self._base}/v1/coverage", params={"broadcaster": self._broadcaster}
+        )
+        try:
+            content = json.loads(answer)
+            epoch = content["epoch"]
+            return Coverage(
+                epoch=None if epoch is None else int(epoch),
+                escrow_stroops=int(content["held_stroops"]),
+                liable_stroops=int(content["liable_stroops"]),
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise CollectorUnavailableError(f"coverage: {error!r}") from None
+
     async def fetch_entitlement(
-        self, binding: Signed[Binding], content_id: bytes
+        self, binding: Signed[Binding], content_id: bytes, *, after: bytes | None = None
     ) -> Signed[Entitlement]:
         """Ask the broadcaster's back end for an entitlement; the caller checks what it says.
+
+        Args:
+            binding: Of our session key.
+            content_id: Of the content or stream.
+            after: Digest of one that is nearly used up: ask for the next.
 
         Raises:
             CollectorUnavailableError: No URL, no answer, or not an entitlement.
@@ -171,7 +264,7 @@ class Collector:
             "POST",
             url,
             content=binding.raw,
-            params={"content_id": content_id.hex()},
+            params={"content_id": content_id.hex()} | ({"after": after.hex()} if after else {}),
             headers={"content-type": "application/octet-stream"},
         )
         try:
@@ -187,10 +280,11 @@ class Collector:
         content: bytes | None = None,
         params: dict[str, str] | None = None,
         headers: dict[str, str] | None = None,
+        timeout_s: float = TIMEOUT_S,
     ) -> bytes:
         try:
             async with self._client.stream(
-                method, url, content=content, params=params, headers=headers
+                method, url, content=content, params=params, headers=headers, timeout=timeout_s
             ) as response:
                 body = bytearray()
                 async for chunk in response.aiter_bytes():

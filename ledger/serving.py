@@ -59,7 +59,7 @@ def serve(app: Starlette, listener: socket.socket, ready_file: Path | None) -> N
     """Serve until SIGINT or SIGTERM; requests under way get some seconds to end.
 
     Args:
-        app: What answers.
+        app: What answers; its `state.before_shutdown`, if any, is called when it is to stop.
         listener: Bound and listening.
         ready_file: Gets URL and process number as JSON when requests are answered.
     """
@@ -70,18 +70,30 @@ def serve(app: Starlette, listener: socket.socket, ready_file: Path | None) -> N
         server_header=False,
         timeout_graceful_shutdown=SHUTDOWN_S,
     )
-    _Server(config, listener, ready_file).run(sockets=[listener])
+    _Server(app, config, listener, ready_file).run(sockets=[listener])
 
 
 class _Server(uvicorn.Server):
     """Writes the ready file once start-up is through."""
 
     def __init__(
-        self, config: uvicorn.Config, listener: socket.socket, ready_file: Path | None
+        self,
+        app: Starlette,
+        config: uvicorn.Config,
+        listener: socket.socket,
+        ready_file: Path | None,
     ) -> None:
         super().__init__(config)
+        self._app = app
         self._url = url_of(listener)
         self._ready_file = ready_file
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # Requests that wait for something would hold the stop up.
+        before = getattr(self._app.state, "before_shutdown", None)
+        if before is not None:
+            before()
+        await super().shutdown(sockets=sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)

@@ -14,7 +14,7 @@ import ipaddress
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final
@@ -131,6 +131,7 @@ class Relay:
         self._monotonic = monotonic
         self._rates = _Rates(limits, monotonic)
         self._waiting: dict[bytes, asyncio.Event] = {}
+        self._is_ending = False
         self._measuring = threading.Lock()
         self._measured_at_s = float("-inf")
         self._total_bytes = 0
@@ -151,12 +152,15 @@ class Relay:
         if (waiting := self._waiting.get(signed.value.to_key)) is not None:
             waiting.set()
 
-    async def fetch(self, raw: bytes, wait_s: int) -> Sequence[RelayedFrame]:
+    async def fetch(
+        self, raw: bytes, wait_s: int, until_gone: Callable[[], Awaitable[object]]
+    ) -> Sequence[RelayedFrame]:
         """Drop what the asker has received and return what waits for it.
 
         Args:
             raw: The signed wish.
             wait_s: Seconds to wait for a frame when there is none.
+            until_gone: Returns when the asker has left.
 
         Raises:
             RefusedError: Malformed, not signed, stale, of no network here, or too many wait.
@@ -164,13 +168,15 @@ class Relay:
         fetch = await run_in_threadpool(self._check_fetch, raw)
         frames = await run_in_threadpool(self._take, fetch, True)
         deadline_s = self._monotonic() + wait_s
-        if frames or wait_s == 0:
+        if frames or wait_s == 0 or self._is_ending:
             return frames
         if fetch.key not in self._waiting and len(self._waiting) >= self._limits.waiting:
             raise RefusedError(429, "too_many_waiting")
         if (older := self._waiting.get(fetch.key)) is not None:
             older.set()
         mine = self._waiting[fetch.key] = asyncio.Event()
+        gone = asyncio.ensure_future(until_gone())
+        gone.add_done_callback(lambda _: mine.set())
         try:
             while not frames and (left_s := deadline_s - self._monotonic()) > 0:
                 try:
@@ -178,14 +184,21 @@ class Relay:
                         await mine.wait()
                 except TimeoutError:
                     pass
+                if gone.done() or self._is_ending or self._waiting.get(fetch.key) is not mine:
+                    break
                 mine.clear()
                 frames = await run_in_threadpool(self._take, fetch, False)
-                if self._waiting.get(fetch.key) is not mine:
-                    break
         finally:
+            gone.cancel()
             if self._waiting.get(fetch.key) is mine:
                 del self._waiting[fetch.key]
         return frames
+
+    def end_waiting(self) -> None:
+        """Answer every fetch that waits, and let none wait from now on: the process stops."""
+        self._is_ending = True
+        for waiting in self._waiting.values():
+            waiting.set()
 
     def _kept_since(self) -> datetime:
         return datetime.now(UTC) - timedelta(seconds=self._limits.keep_s)
@@ -261,7 +274,8 @@ class Relay:
 
 
 def add_relay(app: FastAPI, relay: Relay) -> None:
-    """Add the relay's paths to an application."""
+    """Add the relay's paths to an application; a server that stops ends the waiting."""
+    app.state.before_shutdown = relay.end_waiting
 
     @app.post("/v1/relay", response_class=Response, responses=_ANSWERS)
     async def post_frame(request: Request) -> Response:
@@ -284,7 +298,7 @@ def add_relay(app: FastAPI, relay: Relay) -> None:
         length (u32) and the frame. When nothing waits, the answer comes after `wait_s` seconds.
         """
         raw = await read_bounded(request, RELAY_FETCH.size)
-        frames = await relay.fetch(raw, wait_s)
+        frames = await relay.fetch(raw, wait_s, request.receive)
         return Response(
             format_answer(address_of(request), frames),
             media_type=OCTETS,
