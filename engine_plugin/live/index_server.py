@@ -181,8 +181,8 @@ class _Server(uvicorn.Server):
 class IndexServer:
     """Serves one application in the running event loop."""
 
-    def __init__(self, app: Starlette, endpoint: Endpoint) -> None:
-        """Bind the port.
+    def __init__(self, endpoint: Endpoint) -> None:
+        """Bind the port; port 0 lets the system choose.
 
         Raises:
             SessionError: It is taken.
@@ -197,6 +197,11 @@ class IndexServer:
             raise SessionError(f"index: {endpoint}: {error.strerror}") from None
         self.endpoint = Endpoint(endpoint.ip, self._socket.getsockname()[1])
         """Where it listens."""
+        self._server: _Server | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self, app: Starlette) -> None:
+        """Begin to answer."""
         config = uvicorn.Config(
             app,
             log_config=None,
@@ -206,16 +211,11 @@ class IndexServer:
             timeout_graceful_shutdown=1,
         )
         self._server = _Server(config)
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        """Begin to answer."""
         self._task = asyncio.create_task(self._server.serve(sockets=[self._socket]))
 
     async def stop(self) -> None:
         """Stop answering; waiting requests are ended."""
-        self._server.should_exit = True
-        self._server.force_exit = True
-        if self._task is not None:
+        if self._server is not None and self._task is not None:
+            self._server.should_exit = self._server.force_exit = True
             await self._task
         self._socket.close()

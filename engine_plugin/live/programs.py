@@ -91,32 +91,29 @@ async def broadcast(config: EngineConfig, options: BroadcastOptions, emit: Emit)
     """
     async with _running(config, emit) as (engine, listen):
         origin = await _open_origin(options, emit)
-        descriptor, index_seed = _make_descriptor(config, options, origin)
-        service = IndexService(descriptor, Rendezvous(SystemRandom()), sources=[listen])
-        folder = config.state_path / "segments"
-        folder.mkdir(exist_ok=True)
-        for left in folder.glob("*.ts"):
-            left.unlink()
-        broadcaster = Broadcaster(
-            engine=engine,
-            service=service,
-            signer=SegmentSigner(descriptor.value, index_seed, config.state_path / "segment.head"),
-            folder=folder,
-            emit=emit,
-        )
-        server = IndexServer(service.app(), options.index_listen)
-        server.start()
-        emit(
-            "broadcasting",
-            stream_id=descriptor.value.stream_id.hex(),
-            index=f"http://{server.endpoint}/live/{descriptor.value.stream_id.hex()}",
-            descriptor=str(options.descriptor_out or ""),
-        )
+        server = IndexServer(options.index_listen)
         try:
+            descriptor, index_seed = _make_descriptor(config, options, origin, server.endpoint)
+            stream = descriptor.value
+            service = IndexService(descriptor, Rendezvous(SystemRandom()), sources=[listen])
+            broadcaster = Broadcaster(
+                engine=engine,
+                service=service,
+                signer=SegmentSigner(stream, index_seed, config.state_path / "segment.head"),
+                folder=_empty_folder(config.state_path / "segments"),
+                emit=emit,
+            )
+            server.start(service.app())
+            emit(
+                "broadcasting",
+                stream_id=stream.stream_id.hex(),
+                index=_index_url(server.endpoint, stream.stream_id),
+                descriptor=str(options.descriptor_out or ""),
+            )
             if origin is None:
-                work = _broadcast_input(broadcaster, options, descriptor.value, emit)
+                work = _broadcast_input(broadcaster, options, stream, emit)
             else:
-                work = _broadcast_origin(broadcaster, origin, descriptor.value)
+                work = _broadcast_origin(broadcaster, origin, stream)
             await _until_stopped(engine, work)
             await broadcaster.finish()
         finally:
@@ -149,8 +146,8 @@ async def view(config: EngineConfig, options: ViewOptions, emit: Emit) -> None:
         )
         server: IndexServer | None = None
         if options.hls_listen is not None:
-            server = IndexServer(hls_app(viewer.window), options.hls_listen)
-            server.start()
+            server = IndexServer(options.hls_listen)
+            server.start(hls_app(viewer.window))
             emit("hls", url=f"http://{server.endpoint}/live.m3u8")
         try:
             await _until_stopped(engine, viewer.run())
@@ -229,8 +226,27 @@ async def _open_origin(options: BroadcastOptions, emit: Emit) -> HlsOrigin | Non
     return origin
 
 
+def _empty_folder(folder: Path) -> Path:
+    """Return a folder without segments of an earlier run.
+
+    Raises:
+        ContentError: It cannot be used.
+    """
+    try:
+        folder.mkdir(exist_ok=True)
+        for left in folder.glob("*.ts"):
+            left.unlink()
+    except OSError as error:
+        raise ContentError(f"{folder}: {error.strerror}") from None
+    return folder
+
+
+def _index_url(endpoint: Endpoint, stream_id: bytes) -> str:
+    return f"http://{endpoint}/live/{stream_id.hex()}"
+
+
 def _make_descriptor(
-    config: EngineConfig, options: BroadcastOptions, origin: HlsOrigin | None
+    config: EngineConfig, options: BroadcastOptions, origin: HlsOrigin | None, index: Endpoint
 ) -> tuple[Signed[Stream], bytes]:
     """Return the descriptor and the index key's seed."""
     state = config.state_path
@@ -246,7 +262,7 @@ def _make_descriptor(
                 f"want this node's {public_key_of(index_seed).hex()}"
             )
         return descriptor, index_seed
-    descriptor = _sign_descriptor(config, options, origin, index_seed)
+    descriptor = _sign_descriptor(config, options, origin, index, index_seed)
     if options.descriptor_out is not None:
         try:
             options.descriptor_out.unlink(missing_ok=True)
@@ -258,7 +274,11 @@ def _make_descriptor(
 
 
 def _sign_descriptor(
-    config: EngineConfig, options: BroadcastOptions, origin: HlsOrigin | None, index_seed: bytes
+    config: EngineConfig,
+    options: BroadcastOptions,
+    origin: HlsOrigin | None,
+    index: Endpoint,
+    index_seed: bytes,
 ) -> Signed[Stream]:
     terms = None if config.terms is None else config.terms.value
     if options.issuing_path is not None:
@@ -273,7 +293,6 @@ def _sign_descriptor(
     stream_id = load_or_make_seed(config.state_path / "stream.id")
     started_ms = time.time_ns() // 1_000_000
     bases = [] if origin is None else [urljoin(origin.url, ".")]
-    index = options.index_urls or [f"http://{options.index_listen}/live/{stream_id.hex()}"]
     try:
         stream = Stream(
             network_id=bytes(32) if terms is None else terms.network_id,
@@ -288,7 +307,7 @@ def _sign_descriptor(
             window_segments=options.window_segments,
             container=Container.MPEG_TS,
             title=options.title or os.path.basename(options.source)[:60],
-            index_urls=tuple(index),
+            index_urls=tuple(options.index_urls) or (_index_url(index, stream_id),),
             cdn_urls=tuple(dict.fromkeys((*bases, *options.cdn_urls))),
         )
         return sign_stream(stream, issuing_seed)
