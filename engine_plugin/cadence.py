@@ -26,8 +26,9 @@ KNOWN_KEY_BYTES = 4 << 20
 UNKNOWN_KEY_BYTES = 256 << 10
 """The same for a payee that never has."""
 
-STEP_LEAST_BYTES = 5 << 19
-"""2.5 MiB: at 144 bytes for a receipt and its answer, 59 KB per GiB."""
+STEP_LEAST_BYTES = 39 << 16
+"""2.4 MiB, least mean of the bytes between receipts: at 144 bytes for one and its answer, 60.5 KB
+per GiB."""
 
 STEP_MOST_BYTES = 15 << 18
 """3.75 MiB."""
@@ -50,7 +51,11 @@ class _Pace:
     delays: deque[int] = field(default_factory=lambda: deque(maxlen=_REPORTS_KEPT))
     """What the payee had outstanding each time when a receipt had just reached it."""
     overshoots: deque[int] = field(default_factory=lambda: deque([0], maxlen=_REPORTS_KEPT))
-    """By how much the last receipts came after their step."""
+    """By how much the last receipts came after their step; negative: before it."""
+    jumps: deque[int] = field(default_factory=lambda: deque([0], maxlen=_REPORTS_KEPT))
+    """By how much its unsigned bytes grew from one look to the next: whole pieces, mostly."""
+    seen_bytes: int = 0
+    """Its unsigned bytes at the last look."""
     unanswered: int = 0
     """Receipts signed for it since it last said anything."""
 
@@ -76,9 +81,11 @@ class Cadence:
                 return UNKNOWN_KEY_BYTES // 2 if unanswered else 1
             return STEP_LEAST_BYTES
         delay = max(pace.delays) if pace is not None and pace.delays else _FIRST_DELAY_BYTES
-        overshoot = max(pace.overshoots) if pace is not None else 0
-        step = KNOWN_KEY_BYTES - _RESERVE_BYTES - delay - overshoot
-        return min(max(step, STEP_LEAST_BYTES), STEP_MOST_BYTES)
+        overshoots = pace.overshoots if pace is not None else (0,)
+        step = KNOWN_KEY_BYTES - _RESERVE_BYTES - delay - max(0, *overshoots)
+        # What receipts come late by counts as if it had been waited for, and the other way round.
+        least = STEP_LEAST_BYTES - sum(overshoots) // len(overshoots)
+        return min(max(step, least, UNKNOWN_KEY_BYTES), STEP_MOST_BYTES)
 
     def list_due(
         self,
@@ -106,7 +113,8 @@ class Cadence:
         for payee_key, group in by_payee.items():
             step = self.step_bytes(payee_key, is_known=_is_cdn(group[0]) or is_known(payee_key))
             left = sum(claim.byte_count for claim in group)
-            is_full = left >= step
+            # Bytes come in jumps: of the looks before and after a step the nearer one is taken.
+            is_full = left + self._note_growth(payee_key, left) // 2 >= step
             for claim in sorted(group, key=lambda claim: claim.byte_count, reverse=True):
                 is_past = epoch is not None and claim.epoch < epoch
                 is_old = now_s - since_s[_key_of(claim)] >= WAIT_MOST_S
@@ -116,13 +124,21 @@ class Cadence:
                     left -= claim.byte_count
         return due
 
+    def _note_growth(self, payee_key: bytes, total_bytes: int) -> int:
+        pace = self._paces.setdefault(payee_key, _Pace())
+        if total_bytes > pace.seen_bytes:
+            pace.jumps.append(total_bytes - pace.seen_bytes)
+        pace.seen_bytes = total_bytes
+        return max(pace.jumps)
+
     def note_signed(self, claim: Claim, *, is_known: bool) -> None:
         """Take note that a claim was signed."""
         pace = self._paces.setdefault(claim.payee_key, _Pace())
         if is_known:
             step = self.step_bytes(claim.payee_key, is_known=True)
-            pace.overshoots.append(max(0, claim.byte_count - step))
+            pace.overshoots.append(claim.byte_count - step)
         pace.unanswered += 1
+        pace.seen_bytes = max(0, pace.seen_bytes - claim.byte_count)
         self._since_s.pop(_key_of(claim), None)
 
     def note_answer(self, payee_key: bytes, unacknowledged_bytes: int) -> None:
