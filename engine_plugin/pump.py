@@ -10,7 +10,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from urllib.parse import urlsplit
 
@@ -43,6 +43,12 @@ FIRST_POLL_SECONDS = 0.2
 """How soon after a new connection the table is refreshed."""
 COMMIT_SECONDS = 0.25
 """How often new credits are made durable."""
+COMMIT_BYTES = 1 << 19
+"""How many new firm bytes are made durable sooner: receipts of fast peers wait for it."""
+EARLY_COMMIT_SECONDS = 0.05
+"""Least time between such commits; longer where the disk is slow."""
+EARLY_COMMIT_SHARE = 10
+"""Of the time, at most a tenth is spent on them."""
 GAUGE_SECONDS = 1.0
 """How often figures without credits (sent, failed) are made durable."""
 
@@ -78,6 +84,8 @@ class StepResult:
     pieces: tuple[tuple[int, int, int], ...] = ()
     """(`EventKind` PASSED, FAILED or CHECKING, torrent, piece), in queue order."""
     reads: tuple[PieceRead, ...] = ()
+    removed_bytes: dict[Source, int] = field(default_factory=dict)
+    """Firm content bytes by source of the torrent that this step removed."""
 
 
 class MeterPump:
@@ -116,6 +124,9 @@ class MeterPump:
         self._credited: set[int] = set()
         """Peers with credits since the table was last compared with them."""
         self._next_poll = self._next_commit = self._next_gauges = clock()
+        self._next_early = clock()
+        self._unsaved_bytes = 0
+        self._unsaved_epoch: int | None = None
 
     def add(
         self,
@@ -177,6 +188,7 @@ class MeterPump:
             metering.touched.update(metering.meter.sent)
             last = _join(before, self.commit())
             if last.journal_error is None:
+                last = replace(last, removed_bytes=self.firm_bytes(number))
                 metered, padding = self._metered_bytes(number)
                 self._retired_metered += metered
                 self._retired_padding += padding
@@ -288,20 +300,24 @@ class MeterPump:
     def _take(self, drained: Drained, *, commit: bool) -> StepResult:
         self._feed(drained)
         self._settle_finished()
-        credited = self._collect_credits()
         now = self._clock()
+        error = self._close_epoch()
+        credited = self._collect_credits()
+        self._unsaved_bytes += credited
         if any(notice.kind is NoticeKind.CONNECTED for notice in drained.notices):
             self._next_poll = min(self._next_poll, now + FIRST_POLL_SECONDS)
         if now >= self._next_poll or self._has_unseen_peer():
             self._refresh_peers()
             self._next_poll = now + POLL_SECONDS
-        committed, error = False, None
+        committed = False
         if commit or self._is_due(now):
             self._next_commit = now + COMMIT_SECONDS
             try:
                 committed = self._commit(with_gauges=commit or now >= self._next_gauges)
             except JournalError as failure:
                 error = str(failure)
+            spent = self._clock() - now
+            self._next_early = now + max(EARLY_COMMIT_SECONDS, EARLY_COMMIT_SHARE * spent)
         return StepResult(
             notices=tuple(drained.notices),
             credited_bytes=credited,
@@ -354,6 +370,23 @@ class MeterPump:
                 self._credited.add(peer)
         return credited
 
+    def _close_epoch(self) -> str | None:
+        """Makes what became firm before an epoch's end durable under that epoch.
+
+        Returns:
+            Why it could not be; it is kept, and booked with what comes next.
+        """
+        before, self._unsaved_epoch = self._unsaved_epoch, self._current_epoch()
+        if before in {None, self._unsaved_epoch} or not self._unsaved_bytes:
+            return None
+        now, self._unsaved_epoch = self._unsaved_epoch, before
+        try:
+            self._commit(with_gauges=False)
+        except JournalError as failure:
+            return str(failure)
+        self._unsaved_epoch = now
+        return None
+
     def _has_unseen_peer(self) -> bool:
         # A peer may come, deliver and leave between two polls: look at once when bytes appear.
         unseen = not self._sources.keys() >= self._credited
@@ -361,6 +394,8 @@ class MeterPump:
         return unseen
 
     def _is_due(self, now: float) -> bool:
+        if self._unsaved_bytes >= COMMIT_BYTES and now >= self._next_early:
+            return True
         if now >= self._next_commit and any(m.unsaved for m in self._torrents.values()):
             return True
         return now >= self._next_gauges and any(m.touched for m in self._torrents.values())
@@ -374,9 +409,10 @@ class MeterPump:
             )
         gauges = tuple(_gauges_of(metering) for metering in self._torrents.values())
         self.journal.commit_batch(
-            MeterBatch(peers=tuple(updates), torrents=gauges), epoch=self._current_epoch()
+            MeterBatch(peers=tuple(updates), torrents=gauges), epoch=self._unsaved_epoch
         )
         # Durable from here; before this line nothing was forgotten.
+        self._unsaved_bytes = 0
         for metering in self._torrents.values():
             metering.unsaved.clear()
             if with_gauges:

@@ -1,0 +1,75 @@
+"""Runs the meter's pump in a thread of its own and hands its steps to the event loop."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from engine_plugin.errors import EngineError
+from engine_plugin.pump import MeterPump, StepResult
+
+BATCH_PAUSE_S = 0.05
+"""Between two drains of the alert queue: fewer, larger batches cost less."""
+
+READING_PAUSE_S = 0.01
+"""The same while somebody plays: a player waits for its pieces."""
+
+READING_S = 2.0
+"""How long after a piece was read somebody is taken to play."""
+
+RETRY_S = 0.25
+
+
+class PumpThread:
+    """The thread; made and stopped in the event loop that takes its steps."""
+
+    def __init__(
+        self,
+        pump: MeterPump,
+        *,
+        take_step: Callable[[StepResult], None],
+        fail: Callable[[str, str], None],
+    ) -> None:
+        """Start it.
+
+        Args:
+            pump: Called from this thread only, until `stop`.
+            take_step: Takes every step, in the event loop's thread.
+            fail: Takes where something failed, and how; likewise.
+        """
+        self._pump = pump
+        self._take_step = take_step
+        self._fail = fail
+        self._loop = asyncio.get_running_loop()
+        self._stops = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="meter", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop it and wait for its last step; blocks for up to a drain."""
+        self._stops.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        last_read_s = -READING_S
+        while not self._stops.is_set():
+            try:
+                result = self._pump.step()
+            except (EngineError, ValueError, LookupError) as error:
+                # Fails open: what this step would have counted is reported as lost, not guessed.
+                self._call(self._fail, "meter", str(error))
+                time.sleep(RETRY_S)
+                continue
+            now_s = time.monotonic()
+            if result.reads:
+                last_read_s = now_s
+            if result.tells_something:
+                self._call(self._take_step, result)
+            is_read = now_s - last_read_s < READING_S
+            time.sleep(READING_PAUSE_S if is_read else BATCH_PAUSE_S)
+
+    def _call(self, function: Callable[..., None], *arguments: Any) -> None:
+        with suppress(RuntimeError):  # the loop has closed: nobody is left to tell
+            self._loop.call_soon_threadsafe(function, *arguments)
