@@ -22,7 +22,8 @@ from engine_plugin.ledger_clock import LedgerClock
 from engine_plugin.spool import Spool, SpooledBundle
 from engine_plugin.uploader import Uploader
 from ledger.evidence.bundle import BundleKind
-from ledger.evidence.receipt import RECEIPT
+from ledger.evidence.encoding import Signed
+from ledger.evidence.receipt import RECEIPT, Receipt
 
 PAYEE_BUNDLE_AFTER_MS = 1500
 """Ledger time after an epoch's end at which its payee bundle is made."""
@@ -162,11 +163,7 @@ class Accounting:
         if claim.session_key != self._key:
             self._complain(claim, "session_key: got another key's credits; its seed is gone")
             return
-        entitlement = self._entitlements.find(claim.scope_id, claim.epoch)
-        if entitlement is None:
-            self._complain(claim, f"entitlement: got none for epoch {claim.epoch}")
-            return
-        signed = self._lanes.sign_claim(claim, entitlement)
+        signed = self._sign_under_caps(claim)
         if signed is None:
             return
         self._cadence.note_signed(claim, is_known=self._lanes.is_known(claim.payee_key))
@@ -182,6 +179,23 @@ class Accounting:
             lane=receipt.lane_digest.hex(),
             sent=is_sent,
         )
+
+    def _sign_under_caps(self, claim: Claim) -> Signed[Receipt] | None:
+        """Sign what the entitlements we hold allow; say so once when they allow nothing."""
+        tried: set[bytes] = set()
+        while True:
+            entitlement = self._entitlements.find(claim.scope_id, claim.epoch, tried)
+            if entitlement is None:
+                if not tried:
+                    why = self._entitlements.explain_none(claim.scope_id, claim.epoch)
+                    self._complain(claim, why)
+                return None
+            left = self._entitlements.bytes_left(entitlement)
+            if left is None or left > 0:
+                signed = self._lanes.sign_claim(claim, entitlement, byte_limit=left)
+                if signed is not None or left is None:
+                    return signed
+            tried.add(entitlement.digest)
 
     def _bundle_due(self, now_s: float) -> None:
         self._spool_cdn_receipts(VIEWER_BUNDLE_AFTER_MS)

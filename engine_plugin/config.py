@@ -6,7 +6,9 @@ from pathlib import Path
 
 from engine_plugin.errors import EngineError
 from engine_plugin.owner_settings import OwnerSettings
+from engine_plugin.standing import EnforcementPolicy, PlainPeers
 from engine_plugin.wire import Endpoint, pack_address
+from ledger.evidence.binding import BINDING, Binding
 from ledger.evidence.encoding import Signed
 from ledger.evidence.entitlement import ENTITLEMENT, Entitlement
 from ledger.evidence.errors import EvidenceError
@@ -17,6 +19,10 @@ _TERMS_SIZE_MAX = 1 << 16
 
 class ConfigError(EngineError):
     """An option is wrong: field, got, want."""
+
+
+DEFAULT_ENFORCEMENT = EnforcementPolicy(plain_peers=PlainPeers.PROBATION)
+"""Under terms; plain clients are served slowly, for nobody pays for them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +38,13 @@ class EngineConfig:
     """Port of the side channel on the same address; 0 lets the system choose."""
     account_path: Path | None = None
     entitlement_url: str | None = None
+    issuing_binding: Signed[Binding] | None = None
+    """The broadcaster's newest word on its issuing key; the collector and peers tell it too."""
+    enforcement: EnforcementPolicy | None = DEFAULT_ENFORCEMENT
+    """Under terms: how peers are held to their receipts; None: everybody is served."""
+    min_coverage_ppm: int = 0
+    """Under terms: nothing is served unless the escrow covers so much of what is owed, in parts
+    per million; 0: whatever it covers."""
     owner: OwnerSettings | None = None
     """Limits to keep to while running; None: only the two rates below."""
     upload_limit: int = 0
@@ -115,6 +128,18 @@ def load_entitlement(path: Path) -> Signed[Entitlement]:
     """
     try:
         return ENTITLEMENT.parse(_read(path, "entitlement"))
+    except EvidenceError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def load_issuing_binding(path: Path) -> Signed[Binding]:
+    """Return the binding in a file; whether it is the terms' issuing key's is judged later.
+
+    Raises:
+        ConfigError: The file cannot be read or is malformed.
+    """
+    try:
+        return BINDING.parse(_read(path, "issuing binding"))
     except EvidenceError as error:
         raise ConfigError(f"{path}: {error}") from None
 

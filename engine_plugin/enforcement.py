@@ -216,9 +216,11 @@ def list_takings(
 
 
 def _is_plain(snapshot: PeerSnapshot) -> bool:
-    """Tell whether a peer will never prove a key.
+    """Tell whether a peer will never prove a key: another client, or a plugin without terms.
 
     The client text comes a moment after the peer-id, so ours are told by the latter too.
     """
-    is_ours = snapshot.peer_id.startswith(CLIENT_PREFIX)
-    return snapshot.handshake_done and not is_ours and parse_handshake(snapshot.client) is None
+    hint = parse_handshake(snapshot.client)
+    if hint is not None:
+        return not hint.receipt_port
+    return snapshot.handshake_done and not snapshot.peer_id.startswith(CLIENT_PREFIX)

@@ -1,10 +1,14 @@
 """Judging and holding entitlements: the payee's check and the viewer's own.
 
-Not here: fetching them (`collector`), caps (the contract applies them).
+Not here: fetching them (`collector`), the caps themselves (`caps`), when the issuing key ends
+(`issuing_key`).
 """
 
+from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 
+from engine_plugin.caps import CapUse, bytes_left, is_used_up
+from engine_plugin.issuing_key import IssuingKey
 from engine_plugin.spool import Spool
 from engine_plugin.wire import ReceiptVerdict
 from ledger.evidence.encoding import Signed
@@ -13,6 +17,9 @@ from ledger.evidence.terms import Terms
 
 RENEW_BEFORE_S = 60
 """An entitlement is renewed when it has less than this left."""
+
+RENEW_LEFT_DIVISOR = 4
+"""It is renewed too when less than a quarter of its bytes or media time is left."""
 
 
 def judge_entitlement(
@@ -47,10 +54,32 @@ def covers_epoch(entitlement: Entitlement, terms: Terms, epoch: int) -> bool:
 class OwnEntitlements:
     """The viewer's own entitlements, kept in the spool, the longest valid first."""
 
-    def __init__(self, *, terms: Signed[Terms], spool: Spool, session_key: bytes) -> None:
+    def __init__(
+        self,
+        *,
+        terms: Signed[Terms],
+        spool: Spool,
+        session_key: bytes,
+        issuing_key: IssuingKey | None = None,
+        use_of: Callable[[bytes], CapUse] = lambda _digest: CapUse(),
+        now_s: Callable[[], int | None] = lambda: None,
+    ) -> None:
+        """Read what is kept.
+
+        Args:
+            terms: Whose entitlements count.
+            spool: Where they are kept.
+            session_key: Ours.
+            issuing_key: Until when the terms' key may issue.
+            use_of: What we signed under an entitlement, by its digest.
+            now_s: Ledger time in seconds, None while unknown.
+        """
         self._terms = terms
         self._spool = spool
         self._key = session_key
+        self._issuing_key = issuing_key or IssuingKey(terms.value)
+        self._use_of = use_of
+        self._now_s = now_s
         self.all = spool.list_entitlements(session_key)
 
     def take(self, signed: Signed[Entitlement], content_id: bytes) -> ReceiptVerdict:
@@ -61,27 +90,86 @@ class OwnEntitlements:
             session_key=self._key,
             content_ids=frozenset({content_id}),
         )
+        if verdict is ReceiptVerdict.ACCEPTED and self._is_revoked_now():
+            verdict = ReceiptVerdict.ISSUING_KEY_REVOKED
         if verdict is ReceiptVerdict.ACCEPTED:
             self._spool.add_entitlement(signed)
             self.all = self._spool.list_entitlements(self._key)
         return verdict
 
-    def find(self, content_id: bytes, epoch: int) -> Signed[Entitlement] | None:
-        """Return the entitlement for receipts over this content in this epoch."""
-        terms = self._terms
-        for signed in self.all:
-            entitlement = signed.value
-            fits = entitlement.content_id == content_id and entitlement.terms_digest == terms.digest
-            if fits and covers_epoch(entitlement, terms.value, epoch):
+    def find(
+        self, content_id: bytes, epoch: int, besides: AbstractSet[bytes] = frozenset()
+    ) -> Signed[Entitlement] | None:
+        """Return the entitlement for receipts over this content in this epoch.
+
+        Args:
+            content_id: Of the content or stream.
+            epoch: Of the receipts.
+            besides: Digests of those that will not do.
+        """
+        if not self._issuing_key.covers(epoch):
+            return None
+        for signed in self._of(content_id):
+            is_useful = signed.digest not in besides and not is_used_up(
+                signed.value, self._use_of(signed.digest)
+            )
+            if is_useful and covers_epoch(signed.value, self._terms.value, epoch):
                 return signed
         return None
 
+    def bytes_left(self, signed: Signed[Entitlement]) -> int | None:
+        """Return how many bytes may be signed under an entitlement now; None: any number."""
+        return bytes_left(signed.value, self._use_of(signed.digest), self._now_s())
+
+    def explain_none(self, content_id: bytes, epoch: int) -> str:
+        """Say why `find` finds nothing: no entitlement, used up, run out, or revoked."""
+        if not self._issuing_key.covers(epoch):
+            return (
+                f"entitlement: the issuing key is revoked after epoch "
+                f"{self._issuing_key.last_epoch}, want one for epoch {epoch}"
+            )
+        for signed in self._of(content_id):
+            use, entitlement = self._use_of(signed.digest), signed.value
+            if covers_epoch(entitlement, self._terms.value, epoch) and is_used_up(entitlement, use):
+                return (
+                    f"entitlement: used up, {use.bytes_total} of {entitlement.max_bytes} bytes "
+                    f"and {use.media_ms} of {entitlement.max_media_ms} media ms are signed"
+                )
+        return f"entitlement: got none for epoch {epoch}"
+
+    def newest(self, content_id: bytes) -> Signed[Entitlement] | None:
+        """Return the one for a content that lasts longest, whether or not it is of use still."""
+        return next(iter(self._of(content_id)), None)
+
     def is_wanting(self, content_id: bytes, now_s: int | None) -> bool:
         """Tell whether a (further) entitlement should be asked for."""
-        lasts_s = [
-            signed.value.not_after_s
+        if self._is_revoked_now():
+            return False
+        return all(self._needs_another(signed, now_s) for signed in self._of(content_id))
+
+    def is_nearly_used_up(self, signed: Signed[Entitlement]) -> bool:
+        """Tell whether so little is left of its bytes or media time that another is wanted."""
+        entitlement, use = signed.value, self._use_of(signed.digest)
+        caps = (
+            (entitlement.max_bytes, use.bytes_total),
+            (entitlement.max_media_ms, use.media_ms),
+        )
+        return any(cap and (cap - used) * RENEW_LEFT_DIVISOR < cap for cap, used in caps)
+
+    def _needs_another(self, signed: Signed[Entitlement], now_s: int | None) -> bool:
+        runs_out = now_s is not None and signed.value.not_after_s - now_s < RENEW_BEFORE_S
+        return runs_out or self.is_nearly_used_up(signed)
+
+    def _of(self, content_id: bytes) -> list[Signed[Entitlement]]:
+        digest = self._terms.digest
+        return [
+            signed
             for signed in self.all
-            if signed.value.content_id == content_id
-            and signed.value.terms_digest == self._terms.digest
+            if (signed.value.content_id, signed.value.terms_digest) == (content_id, digest)
         ]
-        return not lasts_s or (now_s is not None and max(lasts_s) - now_s < RENEW_BEFORE_S)
+
+    def _is_revoked_now(self) -> bool:
+        now_s = self._now_s()
+        if now_s is None:
+            return False
+        return not self._issuing_key.covers(self._terms.value.epoch_at(now_s))

@@ -13,6 +13,7 @@ import sqlite3
 from dataclasses import dataclass, replace
 from typing import Any
 
+from engine_plugin.caps import CapUse
 from engine_plugin.journal import MeterJournal
 from engine_plugin.journal_records import Claim, Lane, LaneCredit, LaneKey, Source
 from engine_plugin.meter import BLOCK_BYTES
@@ -96,11 +97,33 @@ class ReceiptLanes:
         """Tell whether the payee has ever acknowledged a receipt of ours."""
         return payee_key in self._known
 
-    def sign_claim(self, claim: Claim, entitlement: Signed[Entitlement]) -> Signed[Receipt] | None:
+    def use_of(self, entitlement_digest: bytes) -> CapUse:
+        """Return what was signed under an entitlement, over all payees and epochs."""
+        with self._journal.transaction() as tx:
+            row = tx.execute(
+                "SELECT coalesce(sum(cumulative_bytes), 0), coalesce(max(media_ms), 0)"
+                " FROM journal_lane WHERE entitlement_digest = ?",
+                (entitlement_digest,),
+            ).fetchone()
+        return CapUse(bytes_total=row[0], media_ms=row[1])
+
+    def sign_claim(
+        self,
+        claim: Claim,
+        entitlement: Signed[Entitlement],
+        *,
+        byte_limit: int | None = None,
+    ) -> Signed[Receipt] | None:
         """Sign the next receipt of the claim's lane; it is durable on return.
 
+        Args:
+            claim: What is credited and unsigned.
+            entitlement: Under which.
+            byte_limit: Take no more bytes than these; the rest stays, in whole batches of the
+                journal. None: take all.
+
         Returns:
-            The receipt, or None when the claim's credits were taken meanwhile.
+            The receipt, or None when the claim's credits were taken meanwhile or none fits.
 
         Raises:
             JournalError: Nothing was signed; the credits are still there.
@@ -112,9 +135,7 @@ class ReceiptLanes:
             nonce=_LANE_NONCE.to_bytes(4, "little"),
         )
         with self._journal.transaction() as tx:
-            blocks: list[LaneCredit] = []
-            while taken := self._journal.take_credits(claim):
-                blocks += taken
+            blocks = self._take_credits(tx, claim, byte_limit)
             if not blocks:
                 return None
             lane = self._journal.find_lane(key) or Lane(
@@ -138,6 +159,26 @@ class ReceiptLanes:
             _store(tx, signed)
         # Durable from here: total, root and signed receipt together.
         return signed
+
+    def _take_credits(
+        self, tx: sqlite3.Connection, claim: Claim, byte_limit: int | None
+    ) -> list[LaneCredit]:
+        blocks: list[LaneCredit] = []
+        if byte_limit is None:
+            while taken := self._journal.take_credits(claim):
+                blocks += taken
+            return blocks
+        total = 0
+        while True:
+            tx.execute("SAVEPOINT batch")
+            taken = self._journal.take_credits(claim, row_limit=1)
+            total += sum(block.length for block in taken)
+            if not taken or total > byte_limit:
+                tx.execute("ROLLBACK TO batch")
+                tx.execute("RELEASE batch")
+                return blocks
+            tx.execute("RELEASE batch")
+            blocks += taken
 
     def take_answer(
         self, payee_key: bytes, lane_digest: bytes, sequence: int, verdict: int

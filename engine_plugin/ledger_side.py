@@ -18,24 +18,36 @@ from urllib.parse import urlsplit
 from engine_plugin.accounting import Accounting
 from engine_plugin.bundler import Bundler
 from engine_plugin.cadence import Cadence
-from engine_plugin.collector import Collector
+from engine_plugin.collector import (
+    Collector,
+    CollectorRefusedError,
+    CollectorUnavailableError,
+)
 from engine_plugin.config import EngineConfig
+from engine_plugin.coverage import CoverageGate, require_coverage
+from engine_plugin.enforcement import Enforcer
 from engine_plugin.entitlements import OwnEntitlements
 from engine_plugin.errors import SessionError
 from engine_plugin.events import Emit
 from engine_plugin.exchange import Exchange
+from engine_plugin.gatekeeper import Gatekeeper
+from engine_plugin.issuing_key import IssuingKey, IssuingKeyError
 from engine_plugin.journal import MeterJournal
 from engine_plugin.journal_records import PeerKey
 from engine_plugin.lanes import ReceiptLanes
 from engine_plugin.ledger_clock import LedgerClock
 from engine_plugin.libtorrent_door import PeerSnapshot
+from engine_plugin.libtorrent_door.tiers import TierTable
 from engine_plugin.payee import PayeeDesk
-from engine_plugin.side_channel import ChannelIdentity
+from engine_plugin.relay import Relay
+from engine_plugin.relay_dialling import RelayDialling
+from engine_plugin.side_channel import EVERYWHERE, ChannelIdentity
 from engine_plugin.spool import Spool
 from engine_plugin.state_dir import StateDir
 from engine_plugin.upkeep import Upkeep
 from engine_plugin.uploader import Uploader
 from engine_plugin.wire import Endpoint
+from ledger.evidence.binding import Binding
 from ledger.evidence.encoding import Signed
 from ledger.evidence.entitlement import Entitlement
 from ledger.evidence.keys import public_key_of
@@ -90,6 +102,9 @@ class LedgerSide:
         self._journal = journal
         self._sent_bytes_to = sent_bytes
         self._fail = fail
+        self._emit = emit
+        self._snapshots = snapshots
+        self._gatekeeper: Gatekeeper | None = None
         self._key = public_key_of(seeds.session)
         self._scopes: set[bytes] = set()
         binding = state.load_binding(
@@ -98,27 +113,46 @@ class LedgerSide:
         self.spool = Spool(state.spool_path)
         self.clock = LedgerClock(terms.value)
         self.lanes = ReceiptLanes(journal, seeds.session)
-        self.entitlements = OwnEntitlements(terms=terms, spool=self.spool, session_key=self._key)
+        self.issuing_key = IssuingKey(terms.value, state.path / "issuing.binding")
+        self._take_issuing_binding(config.issuing_binding)
+        self.entitlements = OwnEntitlements(
+            terms=terms,
+            spool=self.spool,
+            session_key=self._key,
+            issuing_key=self.issuing_key,
+            use_of=self.lanes.use_of,
+            now_s=self._ledger_s,
+        )
         self._collector = Collector(terms, entitlement_url=config.entitlement_url)
-        desk = PayeeDesk(
+        self._desk = PayeeDesk(
             terms=terms,
             spool=self.spool,
             session_key=self._key,
             content_ids=self._scopes,
             ledger_ms=self.clock.now_ms,
             sent_bytes=self.sent_bytes,
+            issuing_key=self.issuing_key,
         )
         cadence = Cadence()
         self.exchange = Exchange(
             journal=journal,
             lanes=self.lanes,
             cadence=cadence,
-            desk=desk,
+            desk=self._desk,
             entitlements=self.entitlements,
             snapshots=snapshots,
             epoch=self.clock.epoch,
             emit=emit,
         )
+        self.exchange.issuing_key = self.issuing_key
+        self.relay = Relay(
+            door=self._collector,
+            network_id=terms.value.network_id,
+            session_seed=seeds.session,
+            ledger_ms=self.clock.now_ms,
+            accept=self.exchange.side.begin,
+        )
+        self.exchange.relay = RelayDialling(self.relay)
         bundler = Bundler(
             terms=terms.value,
             spool=self.spool,
@@ -134,7 +168,9 @@ class LedgerSide:
             collector=self._collector,
             entitlements=self.entitlements,
             binding=binding,
+            issuing_key=self.issuing_key,
             announce=self.exchange.announce_entitlements,
+            announce_issuing_key=self.exchange.announce_issuing_key,
             emit=emit,
             fail=fail,
         )
@@ -168,6 +204,8 @@ class LedgerSide:
         self, *, session_seed: bytes, session_id: bytes, peer_id: bytes, listen: Endpoint
     ) -> None:
         """Begin to answer and to dial; the BitTorrent side listens already."""
+        if listen.ip not in EVERYWHERE:
+            self.relay.own_ip = listen.ip
         self.exchange.start(
             ChannelIdentity(
                 network_id=self.terms.value.network_id,
@@ -180,13 +218,52 @@ class LedgerSide:
             )
         )
 
-    def loops(self) -> dict[str, Callable[[], Awaitable[None]]]:
-        """Return what must run beside the ticks, by name."""
+    def loops(self, gate: CoverageGate) -> dict[str, Callable[[], Awaitable[None]]]:
+        """Return what must run beside the ticks, by name.
+
+        Args:
+            gate: Opened and closed by what the escrow covers.
+        """
         return {
             "upload": self.uploader.run,
             "clock": self._upkeep.keep_clock,
+            "relay": self.relay.run,
             "entitlement": self._upkeep.keep_entitlements,
+            "issuing_key": self._upkeep.keep_issuing_key,
+            "coverage": lambda: self._upkeep.keep_coverage(gate),
         }
+
+    def enforce(
+        self, tiers: TierTable, *, largest_piece_bytes: Callable[[], int]
+    ) -> Gatekeeper | None:
+        """Begin to hold peers to their receipts, if the configuration says so."""
+        policy = self._config.enforcement
+        if policy is None:
+            return None
+        self._gatekeeper = Gatekeeper(
+            enforcer=Enforcer(tiers, policy, emit=self._emit),
+            exchange=self.exchange,
+            desk=self._desk,
+            snapshots=self._snapshots,
+            sent_bytes=self._sent_bytes_to,
+            ledger_ms=self.clock.now_ms,
+            largest_piece_bytes=largest_piece_bytes,
+        )
+        return self._gatekeeper
+
+    async def require_coverage(self) -> None:
+        """Refuse to begin when the escrow does not cover what the owner wants it to.
+
+        An answer that does not come decides nothing yet.
+
+        Raises:
+            CoverageError: It does not.
+        """
+        if self._config.min_coverage_ppm:
+            with suppress(CollectorUnavailableError, CollectorRefusedError):
+                require_coverage(
+                    await self._collector.read_coverage(), self._config.min_coverage_ppm
+                )
 
     def watch(self, scope_id: bytes, entitlement: Signed[Entitlement] | None) -> None:
         """Take receipts for a content or stream, and keep an entitlement for it."""
@@ -215,6 +292,8 @@ class LedgerSide:
         """
         self.exchange.tick(now_s)
         self.accounting.tick(now_s)
+        if self._gatekeeper is not None:
+            self._gatekeeper.tick(now_s)
 
     def note_commit(self, now_s: float) -> None:
         """Sign what the credits that have just become durable make due.
@@ -252,9 +331,21 @@ class LedgerSide:
             async with asyncio.timeout_at(loop.time() + deadline_s - time.monotonic()):
                 await self.uploader.drain()
 
+    def _take_issuing_binding(self, given: Signed[Binding] | None) -> None:
+        try:
+            if given is not None:
+                self.issuing_key.take(given)
+        except IssuingKeyError as error:
+            self._fail("issuing_key", str(error))
+
+    def _ledger_s(self) -> int | None:
+        now_ms = self.clock.now_ms()
+        return None if now_ms is None else now_ms // 1000
+
     async def close(self) -> None:
         """Close channels and the collector's connection; the spool stays open."""
         await self.exchange.side.close()
+        await self.relay.close()
         await self._collector.close()
 
     def describe(self) -> dict[str, Any]:

@@ -1,17 +1,20 @@
 """The serving side: judges each receipt that a peer signs for us, and keeps the good ones.
 
 A receipt is stored before it is acknowledged. Of one lane the highest sequence stays; two receipts
-that contradict each other are kept as evidence and the lane takes nothing more. Whoever has no
-valid entitlement is served all the same, but what it signs is not kept.
+that contradict each other are kept as evidence and the lane takes nothing more. What goes beyond
+the caps of its entitlement, or comes under one whose issuing key was revoked, is not kept: nobody
+would pay for it; whoever signs nothing better is pointed out to the enforcement.
 
-Not here: rates and cut-offs, bundles (`bundler`), the payable rule (a contract's).
+Not here: rates and cut-offs (`standing`), bundles (`bundler`), the payable rule (a contract's).
 """
 
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
+from engine_plugin.caps import CapUse, judge_use
 from engine_plugin.entitlements import covers_epoch, judge_entitlement
+from engine_plugin.issuing_key import IssuingKey
 from engine_plugin.spool import Spool, SpoolError
 from engine_plugin.wire import ReceiptVerdict
 from ledger.evidence.bundle import BundleKind
@@ -28,6 +31,16 @@ CLOCK_SKEW_S = 60
 """How far the peer's reading of ledger time may differ from ours."""
 
 _EPOCHS_AHEAD_MAX = 1
+
+_REFUSALS = frozenset(
+    {
+        ReceiptVerdict.ENTITLEMENT_NOT_VALID_NOW,
+        ReceiptVerdict.OVER_MAX_BYTES,
+        ReceiptVerdict.OVER_MAX_MEDIA,
+        ReceiptVerdict.ISSUING_KEY_REVOKED,
+    }
+)
+"""Verdicts that no later receipt under the same entitlement can mend."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +71,7 @@ class PayeeDesk:
         content_ids: AbstractSet[bytes],
         ledger_ms: Callable[[], int | None],
         sent_bytes: Callable[[bytes], int],
+        issuing_key: IssuingKey | None = None,
     ) -> None:
         """Bind the desk.
 
@@ -68,6 +82,7 @@ class PayeeDesk:
             content_ids: Ids of the contents and streams we serve; may grow.
             ledger_ms: Ledger time in milliseconds, None while unknown.
             sent_bytes: Content bytes ever handed to a session key's connections.
+            issuing_key: Until when the terms' key may issue.
         """
         self._terms = terms
         self._spool = spool
@@ -75,6 +90,9 @@ class PayeeDesk:
         self._content_ids = content_ids
         self._ledger_ms = ledger_ms
         self._sent_bytes = sent_bytes
+        self._issuing_key = issuing_key or IssuingKey(terms.value)
+        self._lanes: dict[bytes, dict[bytes, Receipt]] = {}
+        self._refused: dict[bytes, ReceiptVerdict] = {}
         self._spoilt = {pair[0].value.lane_digest for pair in spool.list_equivocations()}
 
     def take_entitlement(self, raw: bytes, session_key: bytes) -> ReceiptVerdict:
@@ -86,6 +104,8 @@ class PayeeDesk:
         signed = ENTITLEMENT.parse(raw)
         verdict = self._judge_entitlement(signed, session_key)
         if verdict is ReceiptVerdict.ACCEPTED:
+            if self._spool.find_entitlement(signed.digest) is None:
+                self._refused.pop(session_key, None)
             self._spool.add_entitlement(signed)
         return verdict
 
@@ -107,7 +127,19 @@ class PayeeDesk:
                 self._spool.put_receipt(signed, kind=BundleKind.PAYEE, session_key=session_key)
             except SpoolError:
                 verdict = ReceiptVerdict.NOT_STORED
+            else:
+                self._lanes_of(session_key)[signed.value.lane_digest] = signed.value
+                self._refused.pop(session_key, None)
+        elif verdict in _REFUSALS:
+            self._refused[session_key] = verdict
         return signed, verdict
+
+    def refusal_of(self, session_key: bytes) -> ReceiptVerdict | None:
+        """Return why a key's last receipt was refused for good; None: it was not.
+
+        A new entitlement, or an accepted receipt, ends it.
+        """
+        return self._refused.get(session_key)
 
     def exposure_to(self, session_key: bytes) -> Exposure:
         """Return what a session key took from us, and what it receipted.
@@ -118,8 +150,16 @@ class PayeeDesk:
         return Exposure(
             session_key=session_key,
             sent_bytes=self._sent_bytes(session_key),
-            receipted_bytes=sum(self._spool.receipted_bytes(session_key).values()),
+            receipted_bytes=self.receipted_bytes(session_key),
         )
+
+    def receipted_bytes(self, session_key: bytes) -> int:
+        """Return the sum of the newest totals of a session key's lanes.
+
+        Raises:
+            SpoolError: The spool could not be read.
+        """
+        return sum(lane.bytes_total for lane in self._lanes_of(session_key).values())
 
     def _judge(self, signed: Signed[Receipt], session_key: bytes) -> ReceiptVerdict:
         receipt = signed.value
@@ -135,7 +175,39 @@ class PayeeDesk:
         verdict = self._judge_entitlement(entitlement, session_key, epoch=receipt.epoch)
         if verdict is not ReceiptVerdict.ACCEPTED:
             return verdict
-        return self._judge_lane(signed, session_key)
+        verdict = self._judge_lane(signed, session_key)
+        if verdict is not ReceiptVerdict.ACCEPTED:
+            return verdict
+        return self._judge_caps(receipt, entitlement.value, session_key)
+
+    def _judge_caps(
+        self, receipt: Receipt, entitlement: Entitlement, session_key: bytes
+    ) -> ReceiptVerdict:
+        lanes = dict(self._lanes_of(session_key))
+        before = lanes.get(receipt.lane_digest)
+        if before is not None and before.bytes_total == receipt.bytes_total:
+            # Nothing more is claimed, so a cap that was tightened by time is no matter.
+            return ReceiptVerdict.ACCEPTED
+        lanes[receipt.lane_digest] = receipt
+        under = [
+            lane for lane in lanes.values() if lane.entitlement_digest == receipt.entitlement_digest
+        ]
+        use = CapUse(
+            bytes_total=sum(lane.bytes_total for lane in under),
+            media_ms=max(lane.media_ms_total for lane in under),
+        )
+        now_ms = self._ledger_ms()
+        now_s = None if now_ms is None else now_ms // 1000 + CLOCK_SKEW_S
+        return judge_use(entitlement, use, now_s)
+
+    def _lanes_of(self, session_key: bytes) -> dict[bytes, Receipt]:
+        """Return the newest receipt of every lane of a session key; read once, then kept."""
+        if session_key not in self._lanes:
+            self._lanes[session_key] = {
+                signed.value.lane_digest: signed.value
+                for signed in self._spool.list_receipts_of(session_key)
+            }
+        return self._lanes[session_key]
 
     def _judge_entitlement(
         self, signed: Signed[Entitlement], session_key: bytes, *, epoch: int | None = None
@@ -147,7 +219,16 @@ class PayeeDesk:
             return verdict
         if not self._is_valid_at(signed.value, epoch):
             return ReceiptVerdict.ENTITLEMENT_NOT_VALID_NOW
+        if not self._is_issued_for(epoch):
+            return ReceiptVerdict.ISSUING_KEY_REVOKED
         return ReceiptVerdict.ACCEPTED
+
+    def _is_issued_for(self, epoch: int | None) -> bool:
+        """Tell whether the issuing key holds in a receipt's epoch, or now when none is named."""
+        now_ms = self._ledger_ms()
+        if epoch is None and now_ms is not None:
+            epoch = self._terms.value.epoch_at(now_ms // 1000)
+        return epoch is None or self._issuing_key.covers(epoch)
 
     def _is_valid_at(self, entitlement: Entitlement, epoch: int | None) -> bool:
         """Tell whether an entitlement holds in a receipt's epoch, or now when none is named."""

@@ -226,6 +226,13 @@ class Spool:
         )
         return {row[0]: row[1] for row in rows}
 
+    def list_receipts_of(self, session_key: bytes) -> list[Signed[Receipt]]:
+        """Return the newest receipt of every lane that a session key signed for us."""
+        rows = self._read(
+            "SELECT raw FROM receipt WHERE session_key = ? AND kind = 1", (session_key,)
+        )
+        return [RECEIPT.parse(row[0]) for row in rows]
+
     def total_bytes(self) -> int:
         """Return the bytes that others' newest receipts of all epochs state together."""
         rows = self._read("SELECT coalesce(sum(bytes_total), 0) FROM receipt WHERE kind = 1")

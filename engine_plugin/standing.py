@@ -52,7 +52,7 @@ class EnforcementPolicy:
     unknown_bytes: int = 256 << 10
     """What the unproved connections of an address may take together."""
     known_bytes: int = 4 * MIB
-    """What a proved key may take beyond its receipts."""
+    """What a proved key may take beyond its receipts; four pieces if they are larger."""
     address_bytes: int = 8 * MIB
     """What an address may cost before it is cut off although somebody behind it is honest."""
     probation_rate: int = 256 << 10
@@ -61,8 +61,10 @@ class EnforcementPolicy:
     """Bytes a second of a plain peer on probation."""
     spare_divisor: int = 16
     """A sixteenth of what is receipted may be missing: duplicates and failed pieces."""
+    first_patience_s: float = 0.5
+    """How old sent bytes are before a key that never receipted must have receipted them."""
     receipt_patience_s: float = 3.0
-    """How old sent bytes are before a key that receipted earlier must have receipted them."""
+    """The same for a key that did earlier."""
     held_s: float = 5.0
     """How long a connection is held before its address is cut off."""
     cut_first_s: float = 30.0
@@ -180,16 +182,15 @@ def debt_bytes(record: KeyRecord, exposure: KeyExposure, policy: EnforcementPoli
 def owes(record: KeyRecord, exposure: KeyExposure, now_s: float, policy: EnforcementPolicy) -> bool:
     """Tell whether a key must acknowledge before it takes more.
 
-    Whoever never acknowledged has `known_bytes`, at once. Whoever did must have acknowledged, but
-    for `known_bytes`, what was sent longer than `receipt_patience_s` ago: a fast peer's receipts
-    are always a moment behind.
+    What was sent longer ago than a peer may take to answer must be acknowledged, but for
+    `known_bytes`: a fast peer's receipts are always a moment behind.
     """
     if exposure.is_refused:
         return True
-    if exposure.receipted_bytes > record.receipted_before_bytes:
-        due_s = now_s - policy.receipt_patience_s
-        due = [sent for at_s, sent in record.sent_history if at_s <= due_s]
-        exposure = replace(exposure, sent_bytes=due[-1] if due else 0)
+    is_known = exposure.receipted_bytes > record.receipted_before_bytes
+    due_s = now_s - (policy.receipt_patience_s if is_known else policy.first_patience_s)
+    due = [sent for at_s, sent in record.sent_history if at_s <= due_s]
+    exposure = replace(exposure, sent_bytes=due[-1] if due else 0)
     return debt_bytes(record, exposure, policy) > policy.known_bytes
 
 

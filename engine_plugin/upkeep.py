@@ -12,13 +12,17 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
+import structlog
+
 from engine_plugin.collector import (
     Collector,
     CollectorRefusedError,
     CollectorUnavailableError,
 )
+from engine_plugin.coverage import CHECK_EVERY_S, RETRY_S, CoverageGate
 from engine_plugin.entitlements import OwnEntitlements
 from engine_plugin.errors import EngineError
+from engine_plugin.issuing_key import IssuingKey, IssuingKeyError
 from engine_plugin.ledger_clock import ClockRefusedError, LedgerClock
 from engine_plugin.wire import ReceiptVerdict
 from ledger.evidence.binding import Binding
@@ -30,7 +34,11 @@ CLOCK_RETRY_S = 1.0
 CLOCK_RETRY_MOST_S = 10.0
 ENTITLEMENT_RETRY_S = 1.0
 ENTITLEMENT_RETRY_MOST_S = 30.0
+ISSUING_KEY_INTERVAL_S = 60.0
+ISSUING_KEY_RETRY_S = 5.0
 _DOUBLINGS_MAX = 10
+
+_log = structlog.get_logger(__name__)
 
 Emit = Callable[..., None]
 Fail = Callable[[str, str], None]
@@ -55,7 +63,9 @@ class Upkeep:
         collector: Collector,
         entitlements: OwnEntitlements,
         binding: Signed[Binding],
+        issuing_key: IssuingKey,
         announce: Callable[[], None],
+        announce_issuing_key: Callable[[], None],
         emit: Emit,
         fail: Fail,
     ) -> None:
@@ -65,7 +75,9 @@ class Upkeep:
         self._binding = binding
         self._scopes: dict[bytes, _Asking] = {}
         self._wake = asyncio.Event()
+        self._issuing_key = issuing_key
         self._announce = announce
+        self._announce_issuing_key = announce_issuing_key
         self._emit = emit
         self._fail = fail
 
@@ -83,6 +95,34 @@ class Upkeep:
                 wait_s = min(CLOCK_RETRY_S * 2**failures, CLOCK_RETRY_MOST_S)
                 failures = min(failures + 1, _DOUBLINGS_MAX)
                 self._fail("clock", str(error))
+            await asyncio.sleep(wait_s)
+
+    async def keep_issuing_key(self) -> None:
+        """Ask for the newest word on the issuing key, now and then, until cancelled."""
+        while True:
+            try:
+                if self._issuing_key.take(await self._collector.read_issuing_binding()):
+                    self._emit("issuing_key", last_epoch=self._issuing_key.last_epoch)
+                    self._announce_issuing_key()
+            except CollectorUnavailableError:
+                # The clock's loop says so when the collector is away.
+                await asyncio.sleep(ISSUING_KEY_RETRY_S)
+                continue
+            except CollectorRefusedError:
+                _log.info("issuing_key_untold")
+            except IssuingKeyError as error:
+                self._fail("issuing_key", str(error))
+            await asyncio.sleep(ISSUING_KEY_INTERVAL_S)
+
+    async def keep_coverage(self, gate: CoverageGate) -> None:
+        """Ask what the escrow covers, now and then, until cancelled."""
+        while gate.min_ppm:
+            wait_s = CHECK_EVERY_S
+            try:
+                gate.take(await self._collector.read_coverage())
+            except (CollectorUnavailableError, CollectorRefusedError) as error:
+                gate.take(None, str(error))
+                wait_s = RETRY_S
             await asyncio.sleep(wait_s)
 
     def watch(self, scope_id: bytes, given: Signed[Entitlement] | None) -> None:
@@ -108,9 +148,16 @@ class Upkeep:
         wait_s = ENTITLEMENT_RETRY_S
         if self._entitlements.is_wanting(scope_id, self._ledger_s()):
             try:
-                is_taken = self._take(
-                    await self._collector.fetch_entitlement(self._binding, scope_id), scope_id
+                newest = self._entitlements.newest(scope_id)
+                is_nearly_used_up = newest is not None and self._entitlements.is_nearly_used_up(
+                    newest
                 )
+                fetched = await self._collector.fetch_entitlement(
+                    self._binding,
+                    scope_id,
+                    after=newest.digest if newest is not None and is_nearly_used_up else None,
+                )
+                is_taken = self._take(fetched, scope_id)
             except (CollectorUnavailableError, CollectorRefusedError) as error:
                 self._fail("entitlement", str(error))
                 is_taken = False

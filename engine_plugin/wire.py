@@ -56,6 +56,14 @@ class ReceiptVerdict(IntEnum):
     MORE_THAN_SENT = 11
     WRONG_EPOCH = 12
     NOT_STORED = 13
+    OVER_MAX_BYTES = 14
+    """More than the entitlement's cap of bytes."""
+    OVER_MAX_RATE = 15
+    """More than its cap of the rate allows until now; time alone mends it."""
+    OVER_MAX_MEDIA = 16
+    """More media time than its cap."""
+    ISSUING_KEY_REVOKED = 17
+    """The broadcaster's account took the issuing key back before this epoch."""
 
 
 class Endpoint(NamedTuple):

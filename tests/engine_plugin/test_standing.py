@@ -65,17 +65,21 @@ def test_new_connections_of_one_address_share_what_an_unknown_peer_may_take():
     assert elsewhere.treatments == {2: Treatment.PROBATION}
 
 
-def test_a_key_that_never_acknowledges_is_held_at_once_beyond_its_bound():
+def test_a_key_that_never_acknowledges_is_held_half_a_second_beyond_its_bound():
     first = look(StandingBook(), taking(1, 4 * MIB, KEY))
-    assert first.treatments == {1: Treatment.FREE}
-    second = look(first.book, taking(1, 4 * MIB + 1, KEY), now_s=0.25)
-    assert second.treatments == {1: Treatment.HELD}
+    over = look(first.book, taking(1, 4 * MIB + 1, KEY), now_s=0.25)
+    assert over.treatments == {1: Treatment.FREE}
+    late = look(over.book, taking(1, 4 * MIB + 1, KEY), now_s=0.75)
+    assert late.treatments == {1: Treatment.HELD}
+    bounded = look(first.book, taking(1, 4 * MIB, KEY), now_s=9.0)
+    assert bounded.treatments == {1: Treatment.FREE}
 
 
 def test_receipts_of_earlier_runs_do_not_cover_what_is_taken_now():
     past = {KEY: 500 * MIB}
     book = look(StandingBook(), taking(1, 0, KEY), receipted=past).book
-    judged = look(book, taking(1, 5 * MIB, KEY), receipted=past, now_s=0.25)
+    book = look(book, taking(1, 5 * MIB, KEY), receipted=past, now_s=0.25).book
+    judged = look(book, taking(1, 5 * MIB, KEY), receipted=past, now_s=0.75)
     assert judged.treatments == {1: Treatment.HELD}
 
 
@@ -136,11 +140,12 @@ def test_an_address_is_cut_off_for_a_growing_time_and_starts_anew_after_it():
 
 def test_a_cut_off_for_debts_ends_when_they_are_paid():
     book = look(StandingBook(), taking(1, 5 * MIB, KEY)).book
-    judged = look(book, taking(1, 5 * MIB, KEY), now_s=5)
+    book = look(book, taking(1, 5 * MIB, KEY), now_s=1).book
+    judged = look(book, taking(1, 5 * MIB, KEY), now_s=6)
     assert judged.cut == {HOME}
     # The connection ends now; the side channel does not, and brings the receipt.
     keys = {KEY: KeyExposure(sent_bytes=5 * MIB, receipted_bytes=5 * MIB)}
-    paid = judge(judged.book, [], keys, now_s=6, policy=POLICY)
+    paid = judge(judged.book, [], keys, now_s=7, policy=POLICY)
     assert paid.cut == frozenset()
 
 
@@ -177,7 +182,8 @@ def test_plain_clients_get_what_the_policy_says(plain_peers, treatment):
 
 
 def test_a_connection_that_cannot_be_held_is_cut_off():
-    judged = look(StandingBook(), taking(1, 5 * MIB, KEY), unholdable=frozenset({1}))
+    book = look(StandingBook(), taking(1, 5 * MIB, KEY)).book
+    judged = look(book, taking(1, 5 * MIB, KEY), now_s=1.0, unholdable=frozenset({1}))
     assert judged.cut == {HOME}
 
 
