@@ -87,6 +87,12 @@ class StepResult:
     removed_bytes: dict[Source, int] = field(default_factory=dict)
     """Firm content bytes by source of the torrent that this step removed."""
 
+    @property
+    def tells_something(self) -> bool:
+        """Whether anybody need look at it: most steps of an upload bring sent blocks only."""
+        told = self.notices or self.pieces or self.reads or self.removed_bytes
+        return bool(told) or self.committed or self.journal_error is not None
+
 
 class MeterPump:
     """Owns the session's alert queue.
