@@ -30,6 +30,7 @@ from engine_plugin.lanes import ReceiptLanes, StoredReceipt
 from engine_plugin.libtorrent_door import PeerSnapshot
 from engine_plugin.libtorrent_door.session_options import split_endpoint
 from engine_plugin.payee import Exposure, PayeeDesk
+from engine_plugin.relay_dialling import RelayDialling
 from engine_plugin.side_channel import Channel, ChannelIdentity, SideChannel
 from engine_plugin.wire import (
     ACKNOWLEDGEMENT_STEP,
@@ -140,6 +141,8 @@ class Exchange:
         """Who takes records that are not about receipts."""
         self.issuing_key: IssuingKey | None = None
         """What peers tell us about the broadcaster's issuing key, and are told by us."""
+        self.relay: RelayDialling | None = None
+        """How peers are reached whom neither side can dial."""
         self.on_channel: list[Callable[[Channel], None]] = []
         """Who is told of every proved channel."""
         self._journal = journal
@@ -204,8 +207,12 @@ class Exchange:
             return
         self._next_debtors_s = now_s + _DEBTORS_EVERY_S
         for key in {receipt.payee_key for receipt in self._lanes.list_unacknowledged()}:
+            if self.is_connected(key):
+                continue
+            if self.relay is not None:
+                self.relay.seek(key, now_s, is_here=False)
             address = self._addresses.get(key)
-            if address is not None and not self.is_connected(key):
+            if address is not None:
                 state = self._dialling.setdefault((key, b""), _Dialling(now_s))
                 if is_last:
                     state.next_s = now_s
@@ -259,6 +266,8 @@ class Exchange:
             return
         for peer in [peer for peer in self._dialling if peer[0] == channel.peer_key]:
             del self._dialling[peer]
+        if self.relay is not None:
+            self.relay.forget(channel.peer_key)
         ends = ChannelEnds(
             own_ip=channel.own_address.ip,
             peer_ip=channel.address.ip,
@@ -339,6 +348,8 @@ class Exchange:
         for (key, peer_id), snapshot in wanted.items():
             if key not in proved or proved[key].peer_id != peer_id:
                 self._dial_peer(key, snapshot, now_s)
+                if self.relay is not None:
+                    self.relay.seek(key, now_s)
 
     def _note_connections(self, snapshots: tuple[PeerSnapshot, ...]) -> None:
         for snapshot in snapshots:

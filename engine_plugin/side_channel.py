@@ -67,7 +67,7 @@ READ_AHEAD_BYTES = 8 << 10
 FRAMES_PER_SECOND = 50
 FRAMES_BURST = 500
 
-_EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared, not bound
+EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared, not bound
 _TRANSLATABLE = tuple(
     ipaddress.ip_network(block)
     for block in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")
@@ -287,7 +287,7 @@ class Channel:
     def _listen_endpoint(self) -> Endpoint:
         # Bound to every address, we listen on the one that this channel uses.
         listen = self._identity.listen
-        return Endpoint(self.own_address.ip, listen.port) if listen.ip in _EVERYWHERE else listen
+        return Endpoint(self.own_address.ip, listen.port) if listen.ip in EVERYWHERE else listen
 
     async def _authenticate(self, own_hello: Signed[Hello]) -> None:
         code, raw = await self._read()
@@ -416,7 +416,7 @@ class SideChannel:
         identity = self._identity
         if identity is None:
             return False
-        source = None if identity.listen.ip in _EVERYWHERE else (identity.listen.ip, 0)
+        source = None if identity.listen.ip in EVERYWHERE else (identity.listen.ip, 0)
         try:
             async with asyncio.timeout(DIAL_TIMEOUT_S):
                 reader, writer = await asyncio.open_connection(
@@ -424,7 +424,7 @@ class SideChannel:
                 )
         except OSError:
             return False
-        self._begin(reader, writer, ChannelRole.DIALLER, expected_key)
+        self.begin(reader, writer, ChannelRole.DIALLER, expected_key)
         return True
 
     async def close(self) -> None:
@@ -440,15 +440,23 @@ class SideChannel:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._begin(reader, writer, ChannelRole.ANSWERER, None)
+        self.begin(reader, writer, ChannelRole.ANSWERER, None)
 
-    def _begin(
+    def begin(
         self,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         role: ChannelRole,
         expected_key: bytes | None,
     ) -> None:
+        """Run a channel over a stream in the background; the owner hears how it goes.
+
+        Args:
+            reader: What the peer says.
+            writer: What we say.
+            role: Whether we opened the stream.
+            expected_key: Whose it has to be; None: anybody's.
+        """
         # Whoever has left already has no address any more.
         if self._identity is None or writer.get_extra_info("peername") is None:
             writer.transport.abort()

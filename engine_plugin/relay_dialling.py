@@ -1,0 +1,67 @@
+"""When to turn to the relay: for whom, after how long, and how often.
+
+A peer that has no side channel some seconds after it was first wanted is reached through the
+collector instead; whoever does not answer there either is tried ever more seldom.
+
+Not here: the relay itself (`relay`), dialling over TCP (`exchange`).
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Protocol
+
+SEEK_AFTER_S = 4.0
+"""From the first wish to the first opening: by then either side has dialled over TCP."""
+
+AGAIN_FIRST_S = 20.0
+AGAIN_MOST_S = 600.0
+SOUGHT_MAX = 4_096
+
+
+class Opener(Protocol):
+    """What opens streams."""
+
+    def expect(self, key: bytes) -> None:
+        """Let a peer open a stream to us."""
+
+    def dial(self, key: bytes) -> bool:
+        """Open a stream to a peer."""
+
+
+@dataclass(slots=True)
+class _Sought:
+    """A peer without a channel."""
+
+    next_s: float
+    """Monotonic seconds of the next opening."""
+    tries: int = 0
+
+
+class RelayDialling:
+    """Opens streams to peers that cannot be reached otherwise."""
+
+    def __init__(self, opener: Opener) -> None:
+        self._opener = opener
+        self._sought: OrderedDict[bytes, _Sought] = OrderedDict()
+
+    def seek(self, key: bytes, now_s: float, *, is_here: bool = True) -> None:
+        """Want a channel to a peer; call it again for as long as there is none.
+
+        Args:
+            key: The peer's.
+            now_s: Monotonic seconds.
+            is_here: Whether it is in the swarm, so that it may seek us as well.
+        """
+        sought = self._sought.setdefault(key, _Sought(now_s + SEEK_AFTER_S))
+        if len(self._sought) > SOUGHT_MAX:
+            self._sought.popitem(last=False)
+        if now_s >= sought.next_s:
+            if self._opener.dial(key):
+                sought.next_s = now_s + min(AGAIN_FIRST_S * 2**sought.tries, AGAIN_MOST_S)
+                sought.tries = min(sought.tries + 1, 10)
+        elif is_here and sought.tries:
+            self._opener.expect(key)
+
+    def forget(self, key: bytes) -> None:
+        """Take note that there is a channel."""
+        self._sought.pop(key, None)
