@@ -41,8 +41,6 @@ from engine_plugin.libtorrent_door.tiers import TierTable
 from engine_plugin.payee import PayeeDesk
 from engine_plugin.relay import Relay
 from engine_plugin.relay_dialling import RelayDialling
-from engine_plugin.relay import Relay
-from engine_plugin.relay_dialling import RelayDialling
 from engine_plugin.side_channel import EVERYWHERE, ChannelIdentity
 from engine_plugin.spool import Spool
 from engine_plugin.state_dir import StateDir
@@ -155,14 +153,6 @@ class LedgerSide:
             accept=self.exchange.side.begin,
         )
         self.exchange.relay = RelayDialling(self.relay)
-        self.relay = Relay(
-            door=self._collector,
-            network_id=terms.value.network_id,
-            session_seed=seeds.session,
-            ledger_ms=self.clock.now_ms,
-            accept=self.exchange.side.begin,
-        )
-        self.exchange.relay = RelayDialling(self.relay)
         bundler = Bundler(
             terms=terms.value,
             spool=self.spool,
@@ -216,8 +206,6 @@ class LedgerSide:
         """Begin to answer and to dial; the BitTorrent side listens already."""
         if listen.ip not in EVERYWHERE:
             self.relay.own_ip = listen.ip
-        if listen.ip not in EVERYWHERE:
-            self.relay.own_ip = listen.ip
         self.exchange.start(
             ChannelIdentity(
                 network_id=self.terms.value.network_id,
@@ -239,7 +227,6 @@ class LedgerSide:
         return {
             "upload": self.uploader.run,
             "clock": self._upkeep.keep_clock,
-            "relay": self.relay.run,
             "relay": self.relay.run,
             "entitlement": self._upkeep.keep_entitlements,
             "issuing_key": self._upkeep.keep_issuing_key,
