@@ -1,18 +1,16 @@
 """`engine init` as its owner runs it: on a terminal, in a script, twice, and with wrong input."""
 
-import json
 import os
 import pty
 import re
 import select
 import stat
-import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
+from engine_commands import engine
 
 from engine_plugin.owner_settings import load_settings
 from engine_plugin.recovery_phrase import derive_account_seed
@@ -22,24 +20,6 @@ ADDRESS = "GDRXE2BQUC3AZNPVFSCEZ76NJ3WWL25FYFK6RGZGIEKWE4SOOHSUJUJ6"
 START = (
     "import sys; sys.argv[0] = 'swarmledger engine'; from engine_plugin.command import main; main()"
 )
-
-pytestmark = pytest.mark.process
-
-
-def engine(*arguments: object, stdin: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", START, *(str(argument) for argument in arguments)],
-        input=stdin,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, **environ},
-    )
-
-
-def answer_of(run: subprocess.CompletedProcess[str]) -> dict[str, Any]:
-    assert run.returncode == 0, run.stderr
-    return dict(json.loads(run.stdout))
 
 
 class Terminal:
@@ -94,6 +74,7 @@ def ask_back(terminal: Terminal, words: list[str], *, rightly: bool = True) -> N
         terminal.type(words[place - 1] if rightly else "wrong")
 
 
+@pytest.mark.process
 def test_phrase_is_shown_once_asked_back_and_gives_the_account(tmp_path: Path) -> None:
     state = tmp_path / "state"
     terminal = Terminal("init", "--state", state, "--words", 12)
@@ -113,6 +94,7 @@ def test_phrase_is_shown_once_asked_back_and_gives_the_account(tmp_path: Path) -
         assert words[0].encode() + b" " + words[1].encode() not in path.read_bytes()
 
 
+@pytest.mark.process
 def test_phrase_that_is_not_repeated_makes_no_key(tmp_path: Path) -> None:
     terminal = Terminal("init", "--state", tmp_path / "state")
     terminal.wait_for(r"24 [a-z]+ *\r\n")
@@ -123,6 +105,7 @@ def test_phrase_that_is_not_repeated_makes_no_key(tmp_path: Path) -> None:
     assert not (tmp_path / "state" / "engine.toml").exists()
 
 
+@pytest.mark.process
 def test_consent_that_is_not_given_is_not_assumed(tmp_path: Path) -> None:
     phrase = tmp_path / "phrase"
     terminal = Terminal("init", "--state", tmp_path / "state", "--phrase-out", phrase)
@@ -139,7 +122,7 @@ def test_script_gets_keys_settings_and_a_phrase_file(tmp_path: Path) -> None:
         "--upload-limit", "20 Mbit/s", "--monthly-upload", "500 GB", "--disk-quota", "100 GiB",
         "--schedule", "Mon-Fri 22:00-07:00", "--time-zone", "Europe/Berlin",
     )  # fmt: skip
-    answer = answer_of(run)
+    answer = run.answer
     assert stat.S_IMODE(phrase.stat().st_mode) == 0o600
     seed = derive_account_seed(phrase.read_text().strip())
     assert (state / "account.seed").read_text().strip() == seed.hex()
@@ -154,11 +137,11 @@ def test_script_gets_keys_settings_and_a_phrase_file(tmp_path: Path) -> None:
         "time_zone": "Europe/Berlin",
         "payout_account": "",
     }
-    assert phrase.read_text().split()[0] not in run.stderr
+    assert phrase.read_text().split()[0] not in run.err
 
-    again = answer_of(
-        engine("init", "--state", state, "--json", "--payout-account", ADDRESS, "--schedule", "")
-    )
+    again = engine(
+        "init", "--state", state, "--json", "--payout-account", ADDRESS, "--schedule", ""
+    ).answer
     assert again["account"] == answer["account"]
     assert again["session_key"] == answer["session_key"]
     assert again["settings"] == {
@@ -167,23 +150,23 @@ def test_script_gets_keys_settings_and_a_phrase_file(tmp_path: Path) -> None:
 
 
 def test_phrase_restores_its_account_and_never_replaces_another(tmp_path: Path) -> None:
-    restored = answer_of(engine("init", "--state", tmp_path / "a", "--from-phrase", "--json", stdin=PHRASE))  # fmt: skip # noqa: E501
+    restored = engine("init", "--state", tmp_path / "a", "--from-phrase", "--json", stdin=PHRASE).answer  # fmt: skip # noqa: E501
     assert restored["address"] == ADDRESS
     again = engine("init", "--state", tmp_path / "a", "--from-phrase", "--json", stdin=PHRASE)
-    assert answer_of(again)["address"] == ADDRESS
+    assert again.answer["address"] == ADDRESS
 
     other = tmp_path / "b"
-    answer_of(engine("init", "--state", other, "--phrase-out", tmp_path / "p", "--json"))
+    assert engine("init", "--state", other, "--phrase-out", tmp_path / "p").code == 0
     before = (other / "account.seed").read_bytes()
     refused = engine("init", "--state", other, "--from-phrase", stdin=PHRASE)
-    assert refused.returncode == 1
-    assert "keys are never overwritten" in refused.stderr
+    assert refused.code == 1
+    assert "keys are never overwritten" in refused.err
     assert (other / "account.seed").read_bytes() == before
 
     file = tmp_path / "phrase"
     file.write_text(f"{PHRASE}\n")
     second = engine("init", "--state", tmp_path / "c", "--phrase-in", file, "--json", "--account-index", 1)  # fmt: skip # noqa: E501
-    assert answer_of(second)["address"].startswith("GBAW5XGWORWVFE2X")
+    assert second.answer["address"].startswith("GBAW5XGWORWVFE2X")
 
 
 @pytest.mark.parametrize(
@@ -208,9 +191,8 @@ def test_wrong_input_is_told_and_makes_no_key(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     run = engine("init", "--state", "state", *arguments, stdin="not aphrase", TERM="dumb")
-    assert run.returncode == 2, run.stderr
-    assert message in run.stderr
-    assert "Traceback" not in run.stderr
+    assert run.code == 2, run.err
+    assert message in run.err
     assert not (tmp_path / "state" / "account.seed").exists()
 
 
@@ -225,20 +207,20 @@ def test_broken_settings_file_is_told_by_every_command_that_reads_it(tmp_path: P
         ["seed", content, "--listen", "127.0.0.1:0"],
     ):
         run = engine(*command, "--state", state)
-        assert run.returncode == 2
-        assert "engine.toml: upload_rate: got an unknown field" in run.stderr
+        assert run.code == 2
+        assert "engine.toml: upload_rate: got an unknown field" in run.err
 
 
 def test_keys_shows_public_keys_and_the_payout_account_set_later(tmp_path: Path) -> None:
     state = tmp_path / "state"
-    made = answer_of(engine("init", "--state", state, "--phrase-out", tmp_path / "p", "--json"))
-    shown = answer_of(engine("keys", "--state", state))
+    made = engine("init", "--state", state, "--phrase-out", tmp_path / "p", "--json").answer
+    shown = engine("keys", "--state", state).answer
     assert shown == {name: made[name] for name in ("session_key", "account", "address")}
-    assert engine("keys", "set-payout", ADDRESS, "--state", state).returncode == 0
-    assert answer_of(engine("keys", "--state", state))["payout_account"] == ADDRESS
+    assert engine("keys", "set-payout", ADDRESS, "--state", state).code == 0
+    assert engine("keys", "--state", state).answer["payout_account"] == ADDRESS
     wrong = engine("keys", "set-payout", ADDRESS[:-1], "--state", state)
-    assert wrong.returncode == 2
-    assert "payout_account: got" in wrong.stderr
+    assert wrong.code == 2
+    assert "payout_account: got" in wrong.err
     absent = engine("keys", "--state", tmp_path / "absent")
-    assert absent.returncode == 1
-    assert "No such file" in absent.stderr
+    assert absent.code == 1
+    assert "No such file" in absent.err
