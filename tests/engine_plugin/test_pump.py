@@ -1,0 +1,161 @@
+"""When the pump makes credits durable, and under which epoch: a scripted alert queue."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builders import EPOCH, key_of
+
+from engine_plugin import pump as pump_module
+from engine_plugin.journal import MeterJournal
+from engine_plugin.journal_records import PeerKey
+from engine_plugin.libtorrent_door.session import Drained
+from engine_plugin.meter import EventKind
+from engine_plugin.pump import COMMIT_BYTES, COMMIT_SECONDS, EARLY_COMMIT_SECONDS, MeterPump
+from engine_plugin.torrents import make_torrent
+
+PEER = PeerKey(b"P" * 20, "127.0.0.2:6881")
+PIECE = 16_384
+
+
+class Queue:
+    """Stands where libtorrent's session stands: holds the events that the test put in."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[int, int, int, int, int]] = []
+        self.next_piece = 0
+
+    def deliver(self, byte_count: int) -> None:
+        for _ in range(byte_count // PIECE):
+            piece, self.next_piece = self.next_piece, self.next_piece + 1
+            for kind in (EventKind.ASKED, EventKind.WRITTEN, EventKind.PASSED):
+                self.events.append((kind, 0, 0, piece, 0))
+
+    def wait(self, timeout_ms: int) -> bool:
+        return bool(self.events)
+
+    def drain(self) -> Drained:
+        events, self.events = self.events, []
+        return Drained(events=events)
+
+    def peers(self) -> list[Any]:
+        return []
+
+    def peer_key(self, peer: int) -> PeerKey:
+        return PEER
+
+
+class Bench:
+    """A pump over a scripted queue, its clock and the ledger's epoch in the test's hands."""
+
+    def __init__(self, folder: Path) -> None:
+        self.now_s, self.epoch = 100.0, EPOCH
+        self.queue = Queue()
+        self.journal = MeterJournal(folder / "meter.sqlite")
+        self.journal.start_run(session_id=bytes(16), session_key=key_of("viewer"), started_at_ms=1)
+        self.pump = MeterPump(
+            self.queue,  # type: ignore[arg-type]  # the queue is all that is used of it here
+            self.journal,
+            current_epoch=lambda: self.epoch,
+            clock=lambda: self.now_s,
+        )
+        (folder / "film").write_bytes(bytes(64 << 20))
+        torrent = make_torrent(folder / "film", piece_bytes=PIECE)
+        self.pump.add(torrent, lambda: 0)
+        self.journal.prove_peer(PEER, key_of("seeder"), epoch=EPOCH)
+
+    def step(self, passed_s: float = 0.0) -> bool:
+        self.now_s += passed_s
+        return self.pump.step(0).committed
+
+    def claims(self) -> dict[int, int]:
+        return {claim.epoch: claim.byte_count for claim in self.journal.list_claims()}
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    bench = Bench(tmp_path)
+    bench.step(COMMIT_SECONDS)
+    yield bench
+    bench.journal.close()
+
+
+def test_few_bytes_wait_for_the_next_commit(bench: Bench) -> None:
+    bench.queue.deliver(PIECE)
+    assert bench.step(COMMIT_SECONDS)
+    bench.queue.deliver(PIECE)
+    assert not bench.step(COMMIT_SECONDS / 2)
+    assert bench.step(COMMIT_SECONDS / 2)
+    assert bench.claims() == {EPOCH: 2 * PIECE}
+
+
+def test_many_bytes_are_durable_at_once(bench: Bench) -> None:
+    bench.queue.deliver(PIECE)
+    assert bench.step(COMMIT_SECONDS)
+    bench.queue.deliver(COMMIT_BYTES)
+    assert not bench.step(EARLY_COMMIT_SECONDS / 2)
+    assert bench.step(EARLY_COMMIT_SECONDS / 2)
+    assert bench.claims() == {EPOCH: COMMIT_BYTES + PIECE}
+
+
+def test_slow_disk_is_not_asked_more_often(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit = bench.journal.commit_batch
+
+    def slowly(*arguments: Any, **fields: Any) -> None:
+        bench.now_s += 0.02
+        commit(*arguments, **fields)
+
+    monkeypatch.setattr(bench.journal, "commit_batch", slowly)
+    bench.queue.deliver(COMMIT_BYTES)
+    assert bench.step(COMMIT_SECONDS)
+    bench.queue.deliver(COMMIT_BYTES)
+    assert not bench.step(0.1)
+    assert bench.step(0.1)
+
+
+def test_bytes_belong_to_the_epoch_in_which_they_became_firm(bench: Bench) -> None:
+    bench.queue.deliver(PIECE)
+    assert bench.step(COMMIT_SECONDS)
+    bench.queue.deliver(2 * PIECE)
+    assert not bench.step(0.01)
+    bench.queue.deliver(2 * PIECE)
+    bench.epoch = EPOCH + 1
+    bench.step(0.01)
+    bench.step(COMMIT_SECONDS)
+    assert bench.claims() == {EPOCH: 3 * PIECE, EPOCH + 1: 2 * PIECE}
+
+
+def test_bytes_of_before_the_first_reading_of_the_clock_get_the_epoch_then(
+    tmp_path: Path,
+) -> None:
+    bench = Bench(tmp_path)
+    bench.epoch = None  # type: ignore[assignment]
+    bench.queue.deliver(PIECE)
+    bench.step(COMMIT_SECONDS)
+    assert bench.claims() == {}
+    bench.epoch = EPOCH
+    bench.queue.deliver(PIECE)
+    bench.step(COMMIT_SECONDS)
+    bench.journal.stamp_epoch(EPOCH)
+    assert bench.claims() == {EPOCH: 2 * PIECE}
+    bench.journal.close()
+
+
+def test_refused_commit_at_a_border_loses_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise pump_module.JournalError("disk full")
+
+    bench.queue.deliver(PIECE)
+    assert bench.step(COMMIT_SECONDS)
+    bench.queue.deliver(2 * PIECE)
+    assert not bench.step(0.001)
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.journal, "commit_batch", refuse)
+        bench.epoch = EPOCH + 1
+        bench.queue.deliver(PIECE)
+        assert bench.pump.step(0).journal_error == "disk full"
+    bench.step(COMMIT_SECONDS)
+    assert sum(bench.claims().values()) == 4 * PIECE
