@@ -23,6 +23,10 @@ ALERT_MASK = (
 )
 
 
+CONNECTIONS_MAX = 1000
+"""Peers of all torrents together; libtorrent lowers it to what file descriptors allow."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionOptions:
     """How to set up a session.
@@ -116,6 +120,9 @@ def make_settings(options: SessionOptions) -> dict[str, object]:
         "upload_rate_limit": options.upload_limit,
         "download_rate_limit": options.download_limit,
         "unchoke_slots_limit": options.upload_slots,
+        # The defaults, 200 and 5, turn viewers away when many come at once.
+        "connections_limit": CONNECTIONS_MAX,
+        "listen_queue_size": 128,
         "urlseed_max_request_bytes": options.web_seed_request_bytes,
         "urlseed_wait_retry": 2,
         # A web seed that answers nothing for so long is let go, and what it was asked for with it.
