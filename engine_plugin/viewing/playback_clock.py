@@ -4,7 +4,7 @@ While the player says that it plays, the media between two reported positions, d
 counts; without positions the time itself does. Between two heartbeats no more can be claimed than
 the wall clock ran, so a player's jitter is carried to the next and a player's lie is cut; media
 played for the first time must have been received. Wall clock is the caller's monotonic clock; the
-player's own clock only says how long a report was on its way.
+player's own clock only says how long a report was on its way, and cannot stretch the whole.
 
 A state machine without clock, I/O or chance. Not here: signing, ledger time (`desk`), parsing
 (`cmcd`).
@@ -40,6 +40,10 @@ CARRY_MOST_MS = 250
 
 DELAY_MOST_MS = 5_000
 """Longest time that a report is believed to have been on its way."""
+
+LEAD_MOST_MS = 250
+"""How far a report's time may seem to lie after its arrival, while a stretch that began with a slow
+report runs."""
 
 BURST_MOST = 20
 """Heartbeats that may follow each other at once; afterwards one a second."""
@@ -80,6 +84,7 @@ class PlaybackClock:
         self._ranges = PlayedRanges()
         self._state = ""
         self._rate_permille = 1000
+        self._opened_ms = self._now_ms = now_ms
         self._at_ms = now_ms
         """Time of the newest report; stretches begin here."""
         self._position_ms: int | None = None
@@ -121,6 +126,7 @@ class PlaybackClock:
             if report.sequence_number <= self._last_sn:
                 return []
             self._last_sn = report.sequence_number
+        self._now_ms = arrived_ms
         at_ms = self._time_of(report, arrived_ms)
         state = report.state if report.state is not None else self._state
         self._close_stretch(at_ms, report, state)
@@ -138,6 +144,7 @@ class PlaybackClock:
 
     def tick(self, now_ms: int) -> list[Beat]:
         """Return the heartbeat that is due for its age, if one is."""
+        self._now_ms = now_ms
         if self._is_owed and self._refill(now_ms):
             return self._beat(now_ms)
         is_lost = self._state == "p" and now_ms - self._at_ms >= ASSUMED_MOST_MS
@@ -149,6 +156,7 @@ class PlaybackClock:
 
     def beat_now(self, now_ms: int) -> list[Beat]:
         """Return a heartbeat if the player is known to play or to rebuffer."""
+        self._now_ms = now_ms
         silent_ms = now_ms - self._at_ms
         is_active = (self._state == "p" and silent_ms <= ASSUMED_MOST_MS + _TICK_SLACK_MS) or (
             self._state == "r" and silent_ms <= REBUFFERING_MOST_MS
@@ -172,15 +180,19 @@ class PlaybackClock:
         return self.take(gone, now_ms)
 
     def _time_of(self, report: PlayerReport, arrived_ms: int) -> int:
-        """Return when a report was made, by our clock: never after its arrival, never falling."""
-        at_ms = arrived_ms
-        if report.timestamp_ms is not None:
-            offset_ms = arrived_ms - report.timestamp_ms
-            # The least difference is that of the fastest report. A step of the player's clock
-            # shows as one that is faster still, or as one that is far too slow.
-            if self._offset_ms is None or not 0 <= offset_ms - self._offset_ms <= DELAY_MOST_MS:
-                self._offset_ms = offset_ms
-            at_ms = report.timestamp_ms + self._offset_ms
+        """Return when a report was made, by our clock: hardly after its arrival, never falling."""
+        if report.timestamp_ms is None:
+            return max(arrived_ms, self._at_ms, self._beat_ms)
+        offset_ms = arrived_ms - report.timestamp_ms
+        known_ms = self._offset_ms
+        if known_ms is None or not -LEAD_MOST_MS <= offset_ms - known_ms <= DELAY_MOST_MS:
+            # The first report; or a step of the player's clock: faster than any, or far too slow.
+            self._offset_ms = offset_ms
+        elif self._state != "p":
+            # The least difference is that of the fastest report. It is not changed while a stretch
+            # runs: both ends of it are then late by the same, and its length is right.
+            self._offset_ms = min(known_ms, offset_ms)
+        at_ms = report.timestamp_ms + (self._offset_ms or 0)
         return max(at_ms, self._at_ms, self._beat_ms)
 
     def _close_stretch(self, at_ms: int, report: PlayerReport, state: str) -> None:
@@ -222,7 +234,10 @@ class PlaybackClock:
             played_ms += self._assume_ms(at_ms)
         if self._beat_state == "p":
             # Only here: what is claimed while the heartbeats say "paused" would count for nobody.
-            self._claimed_ms = max(self._claimed_ms, min(played_ms, self._claimed_ms + wall_ms))
+            self._claimed_ms = max(
+                self._claimed_ms,
+                min(played_ms, self._claimed_ms + wall_ms, self._now_ms - self._opened_ms),
+            )
         self._played_ms = min(self._played_ms, self._claimed_ms + CARRY_MOST_MS)
         self._beat_ms = max(at_ms, self._beat_ms)
         self._beat_state = self._state
