@@ -30,6 +30,7 @@ from engine_plugin.lanes import ReceiptLanes, StoredReceipt
 from engine_plugin.libtorrent_door import PeerSnapshot
 from engine_plugin.libtorrent_door.session_options import split_endpoint
 from engine_plugin.payee import Exposure, PayeeDesk
+from engine_plugin.proved_peers import ProvedPeers
 from engine_plugin.relay_dialling import RelayDialling
 from engine_plugin.side_channel import Channel, ChannelIdentity, SideChannel
 from engine_plugin.wire import (
@@ -98,8 +99,8 @@ class _Talk:
     """Monotonic seconds of the last record from it."""
     unanswered: dict[bytes, tuple[bytes, int]] = field(default_factory=dict)
     """Lane and sequence of the receipts sent, by their short name; bounded."""
-    presented: set[bytes] = field(default_factory=set)
-    """Digests of the entitlements it was shown."""
+    presented: dict[bytes, bytes] = field(default_factory=dict)
+    """Content or stream of each entitlement it was shown, by the entitlement's digest."""
     sent_s: float = 0.0
     """Monotonic seconds of the last receipt to it."""
     retries: int = 0
@@ -133,8 +134,23 @@ class Exchange:
         snapshots: Callable[[], tuple[PeerSnapshot, ...]],
         epoch: Callable[[], int | None],
         emit: Emit,
+        sent_to: Callable[[PeerKey], int],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Bind it; nothing is dialled yet.
+
+        Args:
+            journal: The meter's.
+            lanes: Our own receipts.
+            cadence: Hears what payees say is outstanding.
+            desk: Judges receipts that pay us.
+            entitlements: Our own.
+            snapshots: The last look at all connections.
+            epoch: The ledger's epoch; None while unknown.
+            emit: Takes events.
+            sent_to: Content bytes handed to a connection in this run.
+            clock: Monotonic seconds.
+        """
         self.side = SideChannel(self, clock=clock)
         self.totals = ExchangeTotals()
         self.handlers: dict[RecordCode, Handler] = {}
@@ -159,8 +175,7 @@ class Exchange:
         self._listen_port = 0
         self._next_debtors_s = 0.0
         self._book = ConnectionBook()
-        self._key_by_peer: dict[PeerKey, bytes] = {}
-        self._peers_by_key: dict[bytes, dict[PeerKey, None]] = {}
+        self._proved = ProvedPeers(sent_to)
         self._dialling: dict[tuple[bytes, bytes], _Dialling] = {}
         self._addresses: dict[bytes, Endpoint] = {}
         self._talks: dict[Channel, _Talk] = {}
@@ -224,15 +239,19 @@ class Exchange:
 
     def key_of(self, peer: PeerKey) -> bytes | None:
         """Return the key that proved a connection of this run, if one did."""
-        return self._key_by_peer.get(peer)
+        return self._proved.key_of(peer)
 
     def peers_of(self, key: bytes) -> list[PeerKey]:
-        """Return the connections of this run that a key proved."""
-        return list(self._peers_by_key.get(key, ()))
+        """Return connections of this run that a key proved; of many only the latest."""
+        return self._proved.peers_of(key)
 
     def proved_keys(self) -> list[bytes]:
         """Return the keys that proved a connection in this run."""
-        return list(self._peers_by_key)
+        return self._proved.list_keys()
+
+    def sent_by(self, key: bytes) -> int:
+        """Return content bytes handed to all connections of a key in this run."""
+        return self._proved.sent_by(key)
 
     def exposures(self) -> dict[bytes, Exposure]:
         """Return what every key that proved a connection in this run took and receipted.
@@ -240,7 +259,7 @@ class Exchange:
         Raises:
             SpoolError: The spool could not be read.
         """
-        return {key: self._desk.exposure_to(key) for key in self._peers_by_key}
+        return {key: self._desk.exposure_to(key) for key in self._proved.list_keys()}
 
     def wire_bytes(self) -> tuple[int, int]:
         """Return the bytes written to, and read from, all side channels of this run."""
@@ -256,12 +275,14 @@ class Exchange:
             self._tell_issuing_key(channel)
 
     def announce_entitlements(self) -> None:
-        """Present a new entitlement to everybody who is connected."""
+        """Present a renewed entitlement to those who know the one before."""
         for channel, talk in self._talks.items():
-            self._present(channel, talk)
+            for signed in self._entitlements.all:
+                if signed.value.content_id in talk.presented.values():
+                    self._present(channel, talk, signed.digest)
 
     def on_open(self, channel: Channel) -> None:
-        """Present our entitlements and whatever the peer has not acknowledged."""
+        """Send whatever the peer has not acknowledged, and claim our connections."""
         if channel.peer is None:
             return
         for peer in [peer for peer in self._dialling if peer[0] == channel.peer_key]:
@@ -280,7 +301,6 @@ class Exchange:
         self._note_connections(self._snapshots())
         self._look_at_channel(channel, talk)
         self._tell_issuing_key(channel)
-        self._present(channel, talk)
         try:
             waiting = self._lanes.list_unacknowledged(channel.peer_key)
         except JournalError as error:
@@ -368,24 +388,23 @@ class Exchange:
 
     def _prove(self, peer: PeerKey, key: bytes) -> None:
         """Attribute a connection to a key."""
-        if self._key_by_peer.get(peer) == key and self._journal.proved_key(peer) == key:
+        if self._proved.key_of(peer) == key == self._journal.proved_key(peer):
             return
         try:
             self._journal.prove_peer(peer, key, epoch=self._epoch())
         except JournalError as error:
             self._fail("journal", error)
             return
-        is_new = peer not in self._key_by_peer
-        self._key_by_peer[peer] = key
-        self._peers_by_key.setdefault(key, {})[peer] = None
-        if is_new:
+        if self._proved.add(peer, key):
             self._emit("peer", endpoint=peer.endpoint, key=key.hex(), attested=True)
 
     def _prove_again(self, snapshots: tuple[PeerSnapshot, ...]) -> None:
         # The journal forgets a connection with its torrent; the same ends may carry another one.
-        for peer in {PeerKey(snapshot.peer_id, snapshot.endpoint) for snapshot in snapshots}:
-            if key := self._key_by_peer.get(peer):
+        present = {PeerKey(snapshot.peer_id, snapshot.endpoint) for snapshot in snapshots}
+        for peer in present:
+            if key := self._proved.key_of(peer):
                 self._prove(peer, key)
+        self._proved.fold(present)
 
     def _dial_peer(self, key: bytes, snapshot: PeerSnapshot, now_s: float) -> None:
         hint = _parse_handshake(snapshot.client)
@@ -435,18 +454,17 @@ class Exchange:
             self._emit("issuing_key", last_epoch=known.last_epoch)
             self.announce_issuing_key()
 
-    def _present(self, channel: Channel, talk: _Talk) -> None:
+    def _present(self, channel: Channel, talk: _Talk, digest: bytes) -> None:
+        """Show a peer the entitlement of what it is about to get; of others it learns nothing."""
         for signed in self._entitlements.all:
-            self._present_one(channel, talk, signed.digest, signed.raw)
-
-    def _present_one(self, channel: Channel, talk: _Talk, digest: bytes, raw: bytes) -> None:
-        if digest not in talk.presented:
-            talk.presented.add(digest)
-            channel.send(RecordCode.ENTITLEMENT, raw)
+            if signed.digest == digest and digest not in talk.presented:
+                talk.presented[digest] = signed.value.content_id
+                channel.send(RecordCode.ENTITLEMENT, signed.raw)
 
     def _send(self, channel: Channel, talk: _Talk, signed: Signed[Receipt]) -> None:
         talk.sent_s = self._clock()
         receipt = signed.value
+        self._present(channel, talk, receipt.entitlement_digest)
         talk.unanswered[signed.digest[:RECEIPT_NAME_SIZE]] = receipt.lane_digest, receipt.sequence
         if len(talk.unanswered) > _UNANSWERED_MAX:
             del talk.unanswered[next(iter(talk.unanswered))]
@@ -501,6 +519,8 @@ class Exchange:
         self._cadence.note_answer(key, answer.unacknowledged_blocks * BLOCK_SIZE)
         if answer.verdict != ReceiptVerdict.ACCEPTED:
             self._refuse("own_receipt", channel, answer.verdict)
+            if answer.verdict == ReceiptVerdict.UNKNOWN_ENTITLEMENT:
+                talk.presented.clear()
             return
         talk.retries = 0
         if receipt is not None and receipt.sequence == named[1]:

@@ -68,7 +68,7 @@ class Gatekeeper:
         takings = list_takings(snapshots, sent, lambda one: self._exchange.key_of(_peer_key(one)))
         keys = {
             key: KeyExposure(
-                sent_bytes=sum(map(self._sent_bytes, self._exchange.peers_of(key))),
+                sent_bytes=self._exchange.sent_by(key),
                 receipted_bytes=self._desk.receipted_bytes(key),
                 is_refused=self._desk.refusal_of(key) is not None,
             )

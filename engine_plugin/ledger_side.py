@@ -143,6 +143,7 @@ class LedgerSide:
             snapshots=snapshots,
             epoch=self.clock.epoch,
             emit=emit,
+            sent_to=sent_bytes,
         )
         self.exchange.issuing_key = self.issuing_key
         self.relay = Relay(
@@ -281,8 +282,7 @@ class LedgerSide:
 
     def sent_bytes(self, session_key: bytes) -> int:
         """Return content bytes ever handed to a session key's connections."""
-        live = sum(self._sent_bytes_to(peer) for peer in self.exchange.peers_of(session_key))
-        return self._journal.sent_before_bytes(session_key) + live
+        return self._journal.sent_before_bytes(session_key) + self.exchange.sent_by(session_key)
 
     def tick(self, now_s: float) -> None:
         """Do what is due.

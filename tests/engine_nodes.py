@@ -112,7 +112,7 @@ class Node:
             session_key=self.key,
             content_ids={CONTENT},
             ledger_ms=self.clock.now_ms,
-            sent_bytes=self._sent_bytes,
+            sent_bytes=self._sent_by,
         )
         self.exchange = Exchange(
             journal=self.journal,
@@ -123,6 +123,7 @@ class Node:
             snapshots=lambda: self.snapshots,
             epoch=self.clock.epoch,
             emit=self._emit,
+            sent_to=lambda peer: self.sent[peer.endpoint],
             clock=self.time,
         )
 
@@ -224,8 +225,8 @@ class Node:
         """Bytes through its side channels so far, both ways."""
         return sum(self.exchange.wire_bytes())
 
-    def _sent_bytes(self, session_key: bytes) -> int:
-        return sum(self.sent[peer.endpoint] for peer in self.exchange.peers_of(session_key))
+    def _sent_by(self, key: bytes) -> int:
+        return self.exchange.sent_by(key)
 
     def _emit(self, name: str, **fields: Any) -> None:
         self.events.append({"event": name, **fields})

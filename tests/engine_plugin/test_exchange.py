@@ -402,6 +402,51 @@ def test_seeder_whose_ledger_time_is_an_epoch_behind_still_takes_receipts(tmp_pa
     asyncio.run(run())
 
 
+def test_ended_connections_of_a_live_stream_do_not_pile_up(tmp_path: Path) -> None:
+    async def script(viewer: Node, seeder: Node) -> None:
+        await open_channel(viewer, seeder)
+        for port in range(51_000, 51_600):
+            here = connect(viewer, seeder, port)
+            seeder.sent[str(here)] = BLOCK
+            viewer.see(*viewer.snapshots[-3:])
+            seeder.see(*seeder.snapshots[-3:])
+            viewer.time.now_s += 1
+            viewer.tick()
+            await asyncio.sleep(0)
+        await until(lambda: viewer.wire() == seeder.wire())
+        seeder.tick()
+        assert len(seeder.exchange.peers_of(viewer.key)) <= 256
+        # What was sent over them is not forgotten.
+        attested = seeder.exchange.exposures()[viewer.key].sent_bytes // BLOCK
+        assert 256 < attested <= 600
+
+    run_pair(tmp_path, script)
+
+
+def test_entitlements_are_shown_only_to_those_who_get_receipts_under_them(tmp_path: Path) -> None:
+    async def script(viewer: Node, seeder: Node) -> None:
+        other = entitlement(
+            "viewer",
+            content_id=digest_of("other content"),
+            terms_digest=viewer.terms.digest,
+            not_after_s=GENESIS_S + (1 << 30),
+        )
+        viewer.entitlements.take(other, digest_of("other content"))
+        here = await open_channel(viewer, seeder)
+        viewer.exchange.announce_entitlements()
+        await deliver(viewer, seeder, here, BLOCK)
+        shown = seeder.spool.list_entitlements(viewer.key)
+        assert [signed.value.content_id for signed in shown] == [CONTENT]
+        # A renewal is told to those who know the one before, at once.
+        viewer.fields = {"serial": bytes(16)}
+        viewer.take_entitlement()
+        viewer.exchange.announce_entitlements()
+        await until(lambda: len(seeder.spool.list_entitlements(viewer.key)) == 2)
+        assert "refused" not in {event["event"] for event in seeder.events}
+
+    run_pair(tmp_path, script)
+
+
 def test_claims_outlive_the_torrent_that_carried_the_connection(tmp_path: Path) -> None:
     """The journal folds a removed torrent; the next one over the same ends is attested too."""
 
