@@ -20,15 +20,16 @@ from starlette.exceptions import HTTPException
 
 from ledger.api.answers import RefusedError, format_refusal
 from ledger.api.collector import Collector
+from ledger.api.coverage import add_coverage
 from ledger.api.ledger_time import LedgerTimeSource
 from ledger.api.log_files import read_log_file
 from ledger.api.relay import Relay, RelayLimits, add_relay
 from ledger.api.requests import parse_hex, read_bounded
-from ledger.audit.address import format_account, parse_account
+from ledger.api.shards import Broadcaster, shard_of
+from ledger.audit.address import format_account
 from ledger.books.judgement import BundleCode, ReceiptCode
 from ledger.evidence.bundle import BUNDLE_SIZE_MAX
 from ledger.evidence.clock import CLOCK, Clock
-from ledger.evidence.errors import MalformedError
 from ledger.store.bundle_store import Refusal, StoredBundle, find_by_digest, list_refusals
 from ledger.store.engine import DatabaseUnavailableError, Session, SessionFactory
 from ledger.store.epoch_store import (
@@ -39,16 +40,13 @@ from ledger.store.epoch_store import (
     find_result,
     list_epochs,
 )
-from ledger.store.errors import UnknownBroadcasterError
 from ledger.store.settlement_store import load_anchor
-from ledger.store.shard_store import Shard, find_shard, list_shards, terms_in_force
+from ledger.store.shard_store import Shard, list_shards, terms_in_force
 
 OCTETS: Final = "application/octet-stream"
 EPOCHS_MAX: Final = 1_000
 
 _log = structlog.get_logger(__name__)
-
-Broadcaster = Annotated[str | None, Query(description="G… account; default: the only one")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +82,7 @@ def make_app(parts: ApiParts) -> FastAPI:
     relay = Relay(sessions=parts.sessions, read_time=collector.read_time, limits=parts.relay_limits)
     add_relay(app, relay)
     _add_epochs(app, parts)
+    add_coverage(app, parts.sessions)
     _add_health(app, parts)
     return app
 
@@ -121,7 +120,7 @@ def _add_collector(app: FastAPI, parts: ApiParts, collector: Collector) -> None:
         nonce_bytes = parse_hex("nonce", nonce, 16)
         now = collector.read_time()
         with parts.sessions.begin() as session:
-            terms = terms_in_force(session, _shard_of(session, broadcaster)).value
+            terms = terms_in_force(session, shard_of(session, broadcaster)).value
         record = Clock(
             network_id=terms.network_id,
             nonce=nonce_bytes,
@@ -142,7 +141,7 @@ def _add_collector(app: FastAPI, parts: ApiParts, collector: Collector) -> None:
     def terms(broadcaster: Broadcaster = None) -> Response:
         """The signed terms in force."""
         with parts.sessions.begin() as session:
-            raw = terms_in_force(session, _shard_of(session, broadcaster)).raw
+            raw = terms_in_force(session, shard_of(session, broadcaster)).raw
         return Response(raw, media_type=OCTETS, headers={"Cache-Control": "max-age=10"})
 
     @app.post("/v1/bundles", response_class=Response)
@@ -182,7 +181,7 @@ def _add_epochs(app: FastAPI, parts: ApiParts) -> None:
     ) -> dict[str, Any]:
         """Epochs, ascending; `after` pages by number."""
         with parts.sessions.begin() as session:
-            shard = _shard_of(session, broadcaster)
+            shard = shard_of(session, broadcaster)
             found = list_epochs(session, shard, after=after, limit=limit)
         return {
             "broadcaster": format_account(shard.account),
@@ -193,7 +192,7 @@ def _add_epochs(app: FastAPI, parts: ApiParts) -> None:
     def epoch(number: int, broadcaster: Broadcaster = None) -> dict[str, Any]:
         """One epoch: state, roots, sizes, and what anchors it."""
         with parts.sessions.begin() as session:
-            shard = _shard_of(session, broadcaster)
+            shard = shard_of(session, broadcaster)
             found = find_epoch(session, shard, number)
             if found is None:
                 raise RefusedError(
@@ -221,22 +220,6 @@ def _add_health(app: FastAPI, parts: ApiParts) -> None:
         if parts.ledger_time.read() is None:
             raise RefusedError(503, "clock_stale")
         return {"status": "ready"}
-
-
-def _shard_of(session: Session, broadcaster: str | None) -> Shard:
-    if broadcaster is None:
-        shards = list_shards(session)
-        if len(shards) == 1:
-            return shards[0]
-        raise RefusedError(
-            400, "which_broadcaster", field="broadcaster", got="none", want="a G… account"
-        )
-    try:
-        return find_shard(session, parse_account(broadcaster))
-    except (MalformedError, UnknownBroadcasterError):
-        raise RefusedError(
-            404, "unknown_broadcaster", field="broadcaster", got=broadcaster, want="a known account"
-        ) from None
 
 
 def _describe_bundle(stored: StoredBundle) -> dict[str, Any]:

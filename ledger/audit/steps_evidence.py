@@ -65,12 +65,14 @@ def prove_terms(case: Case) -> str:
     require(
         is_valid_binding(binding), "issuing binding", got="bad signature", want="two signatures"
     )
+    # One that ended before this epoch still says whose terms these are; no entitlement counts.
     require(
-        binding.value.covers(Role.ISSUING, contents.epoch),
+        binding.value.covers(Role.ISSUING, terms.first_epoch)
+        and binding.value.first_epoch <= contents.epoch,
         "issuing binding",
         got=f"role {binding.value.role}, epochs {binding.value.first_epoch} to "
         f"{binding.value.last_epoch}",
-        want=f"role {int(Role.ISSUING)} in epoch {contents.epoch}",
+        want=f"role {int(Role.ISSUING)} in epoch {terms.first_epoch} and before {contents.epoch}",
     )
     for what, got, want in (
         ("issuing binding: account", binding.value.account, trust.broadcaster_account),
@@ -93,7 +95,10 @@ def prove_terms(case: Case) -> str:
         want=f"epoch {contents.epoch} among them",
     )
     case.terms = signed
-    return f"signed by the issuing key of {format_account(terms.broadcaster_account)}"
+    account = format_account(terms.broadcaster_account)
+    if contents.epoch > binding.value.last_epoch:
+        return f"signed by the issuing key of {account}, revoked after {binding.value.last_epoch}"
+    return f"signed by the issuing key of {account}"
 
 
 def prove_checkpoints(case: Case) -> str:
@@ -246,11 +251,12 @@ def prove_bundles(case: Case) -> str:
     """Every signature, entitlement and binding is judged anew; bundles stand in order."""
     contents = case.contents
     terms = proven(case.terms)
+    binding = BINDING.parse(contents.issuing_binding).value
     require_same("codes: bundles", got=len(contents.codes), want=len(contents.bundles))
     checks: list[BundleCheck] = []
     passed_and_set_aside = 0
     for raw, stated in zip(contents.bundles, contents.codes, strict=True):
-        check = check_bundle(raw, terms, contents.epoch)
+        check = check_bundle(raw, terms, contents.epoch, issued_through=binding.last_epoch)
         # The collector takes no others; and a digest does not cover the submitter's signature.
         is_framed = check.code not in {BundleCode.MALFORMED, BundleCode.BAD_SIGNATURE}
         require(is_framed, "bundle", got=check.code.name, want="one that its submitter signed")

@@ -80,6 +80,9 @@ class ReceiptCode(IntEnum):
     ENTITLEMENT_VOID = 24
     """Its session key signed contradicting receipts in an earlier epoch."""
 
+    ISSUING_KEY_REVOKED = 25
+    """The broadcaster's account revoked the key that issued it before this epoch."""
+
     EQUIVOCATION = 30
     """It contradicts another receipt of its lane; the smaller total counts."""
 
@@ -187,13 +190,21 @@ class Judgement:
     """(entitlement digest, first epoch in which it is void), ascending."""
 
 
-def check_bundle(raw: bytes, terms: Signed[Terms], sealing_epoch: int) -> BundleCheck:
+def check_bundle(
+    raw: bytes,
+    terms: Signed[Terms],
+    sealing_epoch: int,
+    *,
+    issued_through: int = _EPOCH_MAX,
+) -> BundleCheck:
     """Judge one bundle alone.
 
     Args:
         raw: The bytes as they came; at most `BUNDLE_SIZE_MAX`.
         terms: Valid terms of the broadcaster.
         sealing_epoch: Epoch in whose seal the bundle stands.
+        issued_through: Last epoch in which the terms' issuing key acts; entitlements count for
+            nothing in later ones.
 
     Returns:
         A verdict; hostile bytes never raise.
@@ -213,7 +224,8 @@ def check_bundle(raw: bytes, terms: Signed[Terms], sealing_epoch: int) -> Bundle
     if not is_signed_by_submitter(signed):
         return _refused(raw, signed, BundleCode.BAD_SIGNATURE)
     account = _bound_account(bundle, bundle.bindings)
-    context = _BundleContext(bundle, terms, account, entitlement_codes(bundle, terms))
+    entitlements = entitlement_codes(bundle, terms, issued_through)
+    context = _BundleContext(bundle, terms, account, entitlements)
     codes = tuple(_check_receipt(receipt, context) for receipt in bundle.receipts)
     return BundleCheck(
         raw=raw,
@@ -273,16 +285,18 @@ def _bound_account(bundle: Bundle, bindings: Iterable[Signed[Binding]]) -> bytes
 
 
 def entitlement_codes(
-    bundle: Bundle, terms: Signed[Terms]
+    bundle: Bundle, terms: Signed[Terms], issued_through: int = _EPOCH_MAX
 ) -> dict[bytes, tuple[Entitlement, ReceiptCode]]:
     """Return a bundle's entitlements with their verdicts, by digest.
 
     Args:
         bundle: Of the broadcaster of the terms.
         terms: Valid terms.
+        issued_through: Last epoch in which the terms' issuing key acts.
 
     Returns:
-        The code is `COUNTED`, `BAD_ENTITLEMENT` or `ENTITLEMENT_NOT_VALID` for the bundle's epoch.
+        The code is `COUNTED`, `BAD_ENTITLEMENT`, `ENTITLEMENT_NOT_VALID` or `ISSUING_KEY_REVOKED`
+        for the bundle's epoch.
     """
     start_s = terms.value.epoch_start_s(bundle.epoch)
     end_s = terms.value.epoch_end_s(bundle.epoch)
@@ -301,6 +315,8 @@ def entitlement_codes(
             code = ReceiptCode.BAD_ENTITLEMENT
         elif entitlement.not_after_s < start_s or entitlement.not_before_s >= end_s:
             code = ReceiptCode.ENTITLEMENT_NOT_VALID
+        elif bundle.epoch > issued_through:
+            code = ReceiptCode.ISSUING_KEY_REVOKED
         verdicts[signed.digest] = (entitlement, code)
     return verdicts
 

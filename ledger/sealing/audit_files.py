@@ -28,7 +28,7 @@ from ledger.store.epoch_store import (
 )
 from ledger.store.errors import EpochOrderError
 from ledger.store.settlement_store import anchor_fact
-from ledger.store.shard_store import Shard, activation_in_force
+from ledger.store.shard_store import Shard, activation_in_force, issuing_binding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +91,9 @@ def make_audit_file(session: Session, shard: Shard, number: int, parts: AuditFil
         log=log,
         notes=Notes(
             trust_digest=parts.trust.digest,
-            issuing_binding=shard.binding,
+            issuing_binding=issuing_binding(
+                session, shard, replay.inputs.terms.value.issuing_key, number
+            ).raw,
             previous_checkpoint=b"" if previous is None else previous.note,
             checkpoint=checkpoint.note,
         ),

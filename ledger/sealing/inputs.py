@@ -27,7 +27,13 @@ from ledger.store.engine import Session
 from ledger.store.epoch_store import Epoch, first_epoch, load_closing_state, load_lanes
 from ledger.store.errors import UnprovenError
 from ledger.store.settlement_store import LedgerPoint, load_facts
-from ledger.store.shard_store import Shard, activations_of, authentic_terms, rule_in_force
+from ledger.store.shard_store import (
+    Shard,
+    activations_of,
+    authentic_terms,
+    issued_through,
+    rule_in_force,
+)
 from ledger.store.signed_log import load_signed_epoch
 
 
@@ -103,7 +109,13 @@ def load_inputs(
         through_sequence=last_ledger.sequence,
     )
     stored = load_checks(session, shard, epoch.number)
-    vouched = require_vouched(log_seed, stored, terms, epoch.number)
+    vouched = require_vouched(
+        log_seed,
+        stored,
+        terms,
+        epoch.number,
+        issued_through=issued_through(session, shard, terms.value, epoch.number),
+    )
     checks = tuple(sorted(vouched, key=bundle_order))
     late = late_lanes(checks, opening, epoch.number)
     return EpochInputs(

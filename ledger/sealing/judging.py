@@ -14,7 +14,7 @@ from ledger.evidence.encoding import ZERO_KEY
 from ledger.sealing.vouching import vouch_for
 from ledger.store.bundle_store import ClaimedBundle, claim_bundle, list_unjudged, store_verdict
 from ledger.store.engine import SessionFactory
-from ledger.store.shard_store import authentic_terms, load_shard
+from ledger.store.shard_store import authentic_terms, issued_through, load_shard
 
 
 class JudgingOutcome(StrEnum):
@@ -44,10 +44,11 @@ def judge_bundle(
     with sessions.begin() as session:
         shard = load_shard(session, claimed.broadcaster_id)
         terms = authentic_terms(session, shard, claimed.sealing_epoch)
+        last = issued_through(session, shard, terms.value, claimed.sealing_epoch)
     if claimed.attempts > attempts_max:
         check = set_aside(_unchecked(claimed))
     else:
-        check = check_bundle(claimed.raw, terms, claimed.sealing_epoch)
+        check = check_bundle(claimed.raw, terms, claimed.sealing_epoch, issued_through=last)
     with sessions.begin() as session:
         vouch = vouch_for(log_seed, check, claimed.sealing_epoch)
         is_stored = store_verdict(session, bundle_id, check, vouch)

@@ -35,7 +35,12 @@ def vouch_for(log_seed: bytes, check: BundleCheck, sealing_epoch: int) -> bytes:
 
 
 def require_vouched(
-    log_seed: bytes, stored: Iterable[StoredCheck], terms: Signed[Terms], sealing_epoch: int
+    log_seed: bytes,
+    stored: Iterable[StoredCheck],
+    terms: Signed[Terms],
+    sealing_epoch: int,
+    *,
+    issued_through: int,
 ) -> tuple[BundleCheck, ...]:
     """Return the stored verdicts of a seal, each vouched for or found again just now.
 
@@ -48,7 +53,7 @@ def require_vouched(
         check = one.check
         mark = vouch_for(log_seed, check, sealing_epoch)
         if check.code != BundleCode.POISON and not hmac.compare_digest(one.vouch, mark):
-            found = check_bundle(check.raw, terms, sealing_epoch)
+            found = check_bundle(check.raw, terms, sealing_epoch, issued_through=issued_through)
             got = (check.code, check.receipt_codes, check.payee_account)
             if got != (found.code, found.receipt_codes, found.payee_account):
                 raise UnprovenError(

@@ -22,7 +22,13 @@ from ledger.evidence.errors import (
 from ledger.evidence.leaf import ACTIVATION, Activation
 from ledger.evidence.terms import Terms, parse_terms, require_valid_terms
 from ledger.store.errors import UnknownBroadcasterError, UnknownRulesError, UnprovenError
-from ledger.store.tables import ActivationRow, BroadcasterRow, TermsRow
+from ledger.store.tables import (
+    ActivationRow,
+    BroadcasterRow,
+    BundleRow,
+    IssuingBindingRow,
+    TermsRow,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +45,7 @@ class Shard:
     """32 bytes."""
 
     binding: bytes
-    """The signed binding of its issuing key."""
+    """The signed binding of its first issuing key."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +110,7 @@ def register(session: Session, registration: Registration) -> Shard:
         .on_conflict_do_nothing(index_elements=["account"])
     )
     shard = find_shard(session, terms.value.broadcaster_account)
+    add_issuing_binding(session, shard, registration.binding)
     is_known = session.scalar(select(exists().where(TermsRow.broadcaster_id == shard.id)))
     if not is_known and activation.value.first_epoch != terms.value.first_epoch:
         raise MalformedRecordError(
@@ -133,6 +140,106 @@ def register(session: Session, registration: Registration) -> Shard:
         .on_conflict_do_nothing(index_elements=["broadcaster_id", "first_epoch"])
     )
     return shard
+
+
+def add_issuing_binding(session: Session, shard: Shard, signed: Signed[Binding]) -> None:
+    """Store a binding of an issuing key: of a new key, or a newer one that revokes.
+
+    Storing it again changes nothing. What bundles were judged by stays as it was: a newer binding
+    may change only epochs for which no bundle has come.
+
+    Raises:
+        BadSignatureError: The account and the key did not both sign it.
+        MalformedRecordError: It is another account's, network's or role's; it is older than what
+            is known and differs; or it would change an epoch that has bundles.
+    """
+    binding = signed.value
+    for field, got, want in (
+        ("account", binding.account, shard.account),
+        ("network_id", binding.network_id, shard.network_id),
+    ):
+        if got != want:
+            raise MalformedRecordError(f"binding.{field}", got=got.hex(), want=want.hex())
+    if binding.role != Role.ISSUING:
+        raise MalformedRecordError("binding.role", got=binding.role, want=str(int(Role.ISSUING)))
+    if not is_valid_binding(signed):
+        raise BadSignatureError("binding: signature not valid under its account and key")
+    known = list_issuing_bindings(session, shard, binding.key)
+    if any(one.raw == signed.raw for one in known):
+        return
+    if known and binding.serial <= known[-1].value.serial:
+        raise MalformedRecordError(
+            "binding.serial", got=binding.serial, want=f"> {known[-1].value.serial}"
+        )
+    for epoch in session.scalars(
+        select(BundleRow.epoch).where(BundleRow.broadcaster_id == shard.id).distinct()
+    ):
+        if known and binding.covers(Role.ISSUING, epoch) != known[-1].value.covers(
+            Role.ISSUING, epoch
+        ):
+            raise MalformedRecordError(
+                "binding.last_epoch",
+                got=binding.last_epoch,
+                want=f"no change of epoch {epoch}, which has bundles",
+            )
+    session.execute(
+        insert(IssuingBindingRow)
+        .values(broadcaster_id=shard.id, key=binding.key, serial=binding.serial, raw=signed.raw)
+        .on_conflict_do_nothing()
+    )
+
+
+def list_issuing_bindings(session: Session, shard: Shard, key: bytes) -> list[Signed[Binding]]:
+    """Return the bindings of one of a broadcaster's issuing keys, oldest first."""
+    raws = session.scalars(
+        select(IssuingBindingRow.raw)
+        .where(IssuingBindingRow.broadcaster_id == shard.id, IssuingBindingRow.key == key)
+        .order_by(IssuingBindingRow.serial)
+    )
+    later = [BINDING.parse(raw) for raw in raws]
+    first = BINDING.parse(shard.binding)
+    is_listed = first.value.key != key or any(one.raw == first.raw for one in later)
+    return later if is_listed else [first, *later]
+
+
+def issuing_binding(
+    session: Session, shard: Shard, key: bytes, epoch: int | None = None
+) -> Signed[Binding]:
+    """Return the binding that decides whether an issuing key acts in an epoch.
+
+    The first one while all known ones agree that it does, so that what was written before a
+    revocation is written the same after it; else the newest.
+
+    Args:
+        session: In a transaction.
+        shard: Whose key.
+        key: The issuing key of its terms.
+        epoch: None: the newest binding.
+
+    Raises:
+        UnprovenError: No binding by the broadcaster's account names this key.
+    """
+    known = [
+        signed
+        for signed in list_issuing_bindings(session, shard, key)
+        if signed.value.account == shard.account and is_valid_binding(signed)
+    ]
+    if not known:
+        raise UnprovenError(
+            f"binding: got issuing key {key.hex()}, want one that account {shard.account.hex()} "
+            "bound"
+        )
+    agree = epoch is not None and all(one.value.covers(Role.ISSUING, epoch) for one in known)
+    return known[0] if agree else known[-1]
+
+
+def issued_through(session: Session, shard: Shard, terms: Terms, epoch: int) -> int:
+    """Return the last epoch in which the terms' issuing key acts, as far as an epoch's seal asks.
+
+    Raises:
+        UnprovenError: No binding by the broadcaster's account names this key.
+    """
+    return issuing_binding(session, shard, terms.issuing_key, epoch).value.last_epoch
 
 
 def list_shards(session: Session) -> list[Shard]:
@@ -196,13 +303,12 @@ def authentic_terms(session: Session, shard: Shard, epoch: int | None = None) ->
     terms = signed.value
     try:
         require_valid_terms(signed)
-        binding = BINDING.parse(shard.binding)
+        binding = issuing_binding(session, shard, terms.issuing_key)
     except EvidenceError as error:
         raise UnprovenError(f"terms or binding of {shard.account.hex()}: {error}") from error
-    bound = (binding.value.account, binding.value.key, terms.broadcaster_account)
-    is_bound = bound == (shard.account, terms.issuing_key, shard.account)
-    is_issuing = binding.value.covers(Role.ISSUING, terms.first_epoch)
-    if not (is_bound and is_issuing and is_valid_binding(binding)):
+    bound = (binding.value.key, terms.broadcaster_account)
+    is_bound = bound == (terms.issuing_key, shard.account)
+    if not (is_bound and binding.value.covers(Role.ISSUING, terms.first_epoch)):
         raise UnprovenError(
             f"terms {signed.digest.hex()}: got issuing key {terms.issuing_key.hex()}, "
             f"want one that account {shard.account.hex()} bound"

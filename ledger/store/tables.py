@@ -41,8 +41,20 @@ class BroadcasterRow(Base):
     account: Mapped[bytes] = mapped_column(unique=True)
     network_id: Mapped[bytes]
     binding: Mapped[bytes]
-    """The signed binding of the issuing key."""
+    """The signed binding of the first issuing key."""
     registered_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class IssuingBindingRow(Base):
+    """A later binding of one of a broadcaster's issuing keys: a new key's, or a revocation."""
+
+    __tablename__ = "issuing_bindings"
+    __table_args__ = (check_length("key"), check_natural("serial"))
+
+    broadcaster_id: Mapped[int] = mapped_column(ForeignKey("broadcasters.id"), primary_key=True)
+    key: Mapped[bytes] = mapped_column(primary_key=True)
+    serial: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    raw: Mapped[bytes]
 
 
 class TermsRow(Base):

@@ -1,0 +1,128 @@
+"""Coverage: what a broadcaster's escrow holds against what it owes, for anybody to see.
+
+    GET /v1/coverage         figures of the newest computed epoch, and what has come since
+    GET /v1/issuing-binding  the newest binding of an issuing key: 252 bytes, signed by both
+
+A seeder decides from the first whether to serve at all, and learns from the second when a key was
+revoked. The figures are the operator's; what they rest on is sealed, anchored and audited.
+Not here: refusing to issue, which is the broadcaster's own affair.
+"""
+
+import threading
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.responses import Response
+
+from ledger.api.answers import RefusedError
+from ledger.api.shards import Broadcaster, shard_of
+from ledger.audit.address import format_account
+from ledger.evidence.terms import Terms
+from ledger.store.coverage_store import (
+    BookedFunds,
+    load_booked_funds,
+    newest_computed_epoch,
+    sum_pending_bytes,
+)
+from ledger.store.engine import Session, SessionFactory
+from ledger.store.errors import UnprovenError
+from ledger.store.shard_store import Shard, issuing_binding, terms_in_force
+
+PPM = 1_000_000
+
+
+def add_coverage(app: FastAPI, sessions: SessionFactory) -> None:
+    """Add the two public questions about a broadcaster's word to an application."""
+    books = _Books()
+
+    @app.get("/v1/coverage")
+    def coverage(broadcaster: Broadcaster = None) -> dict[str, Any]:
+        """What the escrow holds and owes; `ratio_ppm` is null while nothing is owed."""
+        with sessions.begin() as session:
+            shard = shard_of(session, broadcaster)
+            funds = books.newest(session, shard)
+            after = -1 if funds is None else funds.epoch
+            pending_bytes = sum_pending_bytes(session, shard, after)
+            terms = terms_in_force(session, shard).value
+        return describe_coverage(shard, terms, funds, pending_bytes)
+
+    @app.get("/v1/issuing-binding", response_class=Response)
+    def binding(broadcaster: Broadcaster = None, key: str | None = None) -> Response:
+        """The newest binding of the issuing key of the terms in force, or of `key`."""
+        with sessions.begin() as session:
+            shard = shard_of(session, broadcaster)
+            wanted = terms_in_force(session, shard).value.issuing_key
+            if key is not None:
+                wanted = _parse_key(key)
+            try:
+                raw = issuing_binding(session, shard, wanted).raw
+            except UnprovenError:
+                raise RefusedError(
+                    404, "unknown_key", field="key", got=wanted, want="an issuing key"
+                ) from None
+        return Response(
+            raw, media_type="application/octet-stream", headers={"Cache-Control": "max-age=10"}
+        )
+
+
+def describe_coverage(
+    shard: Shard, terms: Terms, funds: BookedFunds | None, pending_bytes: int
+) -> dict[str, Any]:
+    """Return the answer: stroops, bytes, and the ratio in parts per million, rounded down.
+
+    What is pending is charged by the terms' price, rounded up, fee included: no contract credits
+    more.
+    """
+    pending = -(-pending_bytes * terms.price_stroops // terms.price_quantity_bytes)
+    held = owed = fees = 0
+    if funds is not None:
+        held = funds.escrow_stroops + funds.payout_stroops
+        owed, fees = funds.owed_stroops, funds.fees_stroops
+    liable = owed + fees + pending
+    return {
+        "broadcaster": format_account(shard.account),
+        "escrow_account": format_account(terms.escrow_account),
+        "asset_code": terms.asset_code,
+        "epoch": None if funds is None else funds.epoch,
+        "held_stroops": held,
+        "owed_stroops": owed,
+        "fees_stroops": fees,
+        "pending_bytes": pending_bytes,
+        "pending_stroops": pending,
+        "liable_stroops": liable,
+        "unspent_stroops": 0 if funds is None else funds.unspent_stroops,
+        "ratio_ppm": held * PPM // liable if liable else None,
+    }
+
+
+class _Books:
+    """Closing figures by broadcaster, read once an epoch: a state may have millions of rows."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: dict[int, BookedFunds] = {}
+
+    def newest(self, session: Session, shard: Shard) -> BookedFunds | None:
+        epoch = newest_computed_epoch(session, shard)
+        if epoch is None:
+            return None
+        with self._lock:
+            known = self._known.get(shard.id)
+        if known is None or known.epoch != epoch:
+            known = load_booked_funds(session, shard, epoch)
+            if known is not None:
+                with self._lock:
+                    self._known[shard.id] = known
+        return known
+
+
+def _parse_key(text: str) -> bytes:
+    try:
+        key = bytes.fromhex(text)
+    except ValueError:
+        key = b""
+    if len(key) != 32:
+        raise RefusedError(
+            400, "bad_parameter", field="key", got=text, want="64 hexadecimal digits"
+        )
+    return key
