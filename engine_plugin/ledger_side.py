@@ -351,7 +351,9 @@ class LedgerSide:
     def describe(self) -> dict[str, Any]:
         """Return what was signed and what came in, by the newest receipt of every lane."""
         sums = self.lanes.sum_bytes()
+        written, read = self.exchange.wire_bytes()
         return {
+            "side_channel": {"sent_bytes": written, "received_bytes": read},
             "receipts_out": {
                 "p2p_bytes": sums.p2p_bytes,
                 "cdn_bytes": sums.cdn_bytes,

@@ -5,11 +5,19 @@ entitlements, receipts, answers, framing. `pytest -s` prints the figures.
 """
 
 import asyncio
+import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from engine_nodes import BLOCK, Node, Time, connect, until
+
+from engine_plugin.config import ContentOptions, EngineConfig
+from engine_plugin.engine import Engine
+from engine_plugin.torrents import make_torrent
+from engine_plugin.wire import Endpoint
 
 GIB = 1 << 30
 MIB = 1 << 20
@@ -150,3 +158,74 @@ def test_wire_and_exposure_are_within_their_bounds(
         )
     assert cost.bytes_per_gib <= BUDGET_BYTES
     assert cost.known_exposure_bytes <= 4 * MIB
+
+
+@pytest.mark.swarm
+@pytest.mark.parametrize("rate_bytes", [8_000_000, 30_000_000])
+def test_real_swarm_stays_within_the_budget(
+    tmp_path: Path,
+    make_operator: Callable[..., Any],
+    capsys: pytest.CaptureFixture[str],
+    rate_bytes: int,
+) -> None:
+    """One seeder, one viewer, libtorrent between them; the seeder's own counters.
+
+    The bound on bytes outstanding depends on the machine's load, so it is printed, not asserted.
+    """
+    size = 64 * MIB
+    (tmp_path / "film.bin").write_bytes(random.Random(5).randbytes(size))
+    torrent = make_torrent(tmp_path / "film.bin", piece_bytes=256 << 10)
+    operator = make_operator()
+    outstanding: list[int] = []
+
+    def config(name: str, ip: str, **fields: Any) -> EngineConfig:
+        return EngineConfig(
+            listen=Endpoint(ip, 0),
+            state_path=tmp_path / name,
+            terms=operator.terms,
+            entitlement_url=operator.url,
+            dials_utp=False,
+            **fields,
+        )
+
+    async def run() -> tuple[int, int]:
+        ready: list[str] = []
+
+        def note(name: str, /, **fields: Any) -> None:
+            if name == "ready":
+                ready.append(fields["listen"])
+
+        seeding = Engine(config("s", "127.0.0.81", upload_limit=rate_bytes), note)
+        async with seeding as seeder, Engine(config("v", "127.0.0.82")) as viewer:
+            await seeder.add(torrent, ContentOptions(save_path=tmp_path, is_complete=True))
+            ip, _, port = ready[0].rpartition(":")
+            content = await viewer.add(
+                torrent,
+                ContentOptions(save_path=tmp_path / "got", peers=(Endpoint(ip, int(port)),)),
+            )
+            assert seeder.ledger is not None
+            exchange = seeder.ledger.exchange
+            async with asyncio.timeout(120):
+                while not content.is_finished:
+                    await asyncio.sleep(0.01)
+                    outstanding.extend(
+                        exposure.unacknowledged_bytes
+                        for exposure in exchange.exposures().values()
+                        if exposure.receipted_bytes
+                    )
+                while seeder.ledger.spool.total_bytes() < size:
+                    await asyncio.sleep(0.01)
+            written, read = exchange.wire_bytes()
+            return written + read, seeder.ledger.spool.total_bytes()
+
+    wire, receipted = asyncio.run(run())
+    outstanding.sort()
+    with capsys.disabled():
+        print(
+            f"\nreal swarm, {rate_bytes} B/s: {wire} bytes for {receipted >> 20} MiB, which is"
+            f" {wire * GIB // receipted} per GiB with the handshake; outstanding at most"
+            f" {outstanding[-1] >> 10} KiB, median {outstanding[len(outstanding) // 2] >> 10} KiB"
+        )
+    assert receipted == size
+    # Hellos, proofs and the entitlement come once per channel, not once per GiB.
+    assert wire <= 3000 + BUDGET_BYTES * receipted // GIB
