@@ -6,7 +6,7 @@ torrent's bytes are worth, and to whom, is the meter's and the accounting's busi
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -32,6 +32,11 @@ class SourceBytes:
     cdn_bytes: int = 0
     """From web seeds."""
 
+    @classmethod
+    def of(cls, totals: Mapping[Source, int]) -> "SourceBytes":
+        """Return totals by source as fields."""
+        return cls(p2p_bytes=totals[Source.P2P], cdn_bytes=totals[Source.CDN])
+
 
 class Content:
     """A torrent that the engine serves or fetches; made by `Engine.add`."""
@@ -45,7 +50,7 @@ class Content:
         torrent: TorrentFile,
         save_path: Path,
         stream_id: bytes | None,
-        is_complete: bool,
+        pieces_here: Iterable[int],
         peers: tuple[Endpoint, ...],
         name_cdn: Callable[[str], None],
     ) -> None:
@@ -55,20 +60,21 @@ class Content:
         self.save_path = save_path
         self.stream_id = stream_id
         self.peers_to_dial = list(peers)
-        self.was_complete = is_complete
+        self._passed = set(pieces_here)
+        self.was_complete = len(self._passed) == torrent.layout.piece_count
         """Whether it was handed in complete."""
-        self.is_finished = is_complete
+        self.is_finished = self.was_complete
         """Whether every wanted piece is here."""
-        self.is_complete_told = is_complete
+        self.is_complete_told = self.was_complete
         self._session = session
         self._pump = pump
         self._name_cdn = name_cdn
-        self._passed: set[int] = set(range(torrent.layout.piece_count)) if is_complete else set()
         self._waiting: defaultdict[int, list[asyncio.Future[None]]] = defaultdict(list)
         self._reads: defaultdict[int, list[asyncio.Future[bytes]]] = defaultdict(list)
         self._web_seed_bytes: dict[int, int] = {}
         self._failed_web_seeds: list[str] = []
         self._is_removed = False
+        self._final_bytes = SourceBytes()
 
     @property
     def scope_id(self) -> bytes:
@@ -189,9 +195,8 @@ class Content:
     def bytes_by_source(self) -> SourceBytes:
         """Return firm bytes of this run."""
         if self._is_removed:
-            return SourceBytes()
-        totals = self._pump.firm_bytes(self.number)
-        return SourceBytes(p2p_bytes=totals[Source.P2P], cdn_bytes=totals[Source.CDN])
+            return self._final_bytes
+        return SourceBytes.of(self._pump.firm_bytes(self.number))
 
     def take_piece_event(self, kind: int, piece: int) -> None:
         """Take note of a piece that passed or was lost; the engine calls it."""
@@ -213,9 +218,10 @@ class Content:
             else:
                 _resolve(future, read.data)
 
-    def note_removed(self) -> None:
+    def note_removed(self, final_bytes: SourceBytes) -> None:
         """End every wait; the engine calls it."""
         self._is_removed = True
+        self._final_bytes = final_bytes
         reason = f"{self.torrent.name}: was removed"
         for waiting in self._waiting.values():
             for future in waiting:

@@ -10,20 +10,21 @@ its users (`content`).
 
 import asyncio
 import os
-import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Self
 
 import structlog
 
 from engine_plugin.config import ContentOptions, EngineConfig
-from engine_plugin.content import Content
+from engine_plugin.content import Content, SourceBytes
+from engine_plugin.coverage import CoverageGate
 from engine_plugin.errors import EngineError, SessionError
 from engine_plugin.events import Emit, Event, EventHub
+from engine_plugin.failures import FailureTeller
 from engine_plugin.identity import (
-    CLIENT_PREFIX,
     SESSION_ID_SIZE,
     format_handshake,
     make_peer_id,
@@ -33,6 +34,7 @@ from engine_plugin.journal_records import PeerKey, SessionAudit
 from engine_plugin.ledger_side import LedgerSide, Seeds
 from engine_plugin.libtorrent_door import (
     EngineSession,
+    ForeignSession,
     Notice,
     NoticeKind,
     SessionOptions,
@@ -41,11 +43,15 @@ from engine_plugin.libtorrent_door import (
 from engine_plugin.limits import AllowedRates
 from engine_plugin.orphan import OrphanWatch
 from engine_plugin.owners_limits import OwnersLimits
+from engine_plugin.peer_news import PeerNews
 from engine_plugin.progress import ProgressTeller, describe_totals
 from engine_plugin.pump import MeterPump, StepResult
+from engine_plugin.pump_thread import PumpThread
 from engine_plugin.state_dir import StateDir
 from engine_plugin.upload_volume import UploadVolume
 from engine_plugin.wire import Endpoint
+from ledger.evidence.encoding import Signed
+from ledger.evidence.entitlement import Entitlement
 from ledger.evidence.keys import public_key_of
 
 TICK_S = 0.25
@@ -62,25 +68,34 @@ STOP_ORPHAN_S = 2.0
 """Longest stop when the parent process is gone."""
 
 RESTART_S = 1.0
-FAILURE_REPEAT_S = 10.0
-"""How long the same failure is not told again."""
-
-BATCH_PAUSE_S = 0.02
-"""Between two drains of a busy alert queue: fewer, larger batches cost less."""
-
 _log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostSession:
+    """A host application's libtorrent session, and who reads its alert queue."""
+
+    session: Any
+    """A `libtorrent.session` of the pinned version."""
+    on_alerts: Callable[[list[Any]], None] | None = None
+    """The engine reads the queue and hands each batch to this, in the meter's thread; the alerts
+    are valid until it returns. None: the host reads it and calls `Engine.feed`."""
 
 
 class Engine:
     """A running engine; use it as an asynchronous context manager, from one event loop."""
 
-    def __init__(self, config: EngineConfig, emit: Emit | None = None) -> None:
+    def __init__(
+        self, config: EngineConfig, emit: Emit | None = None, *, host: HostSession | None = None
+    ) -> None:
         """Bind an engine; nothing starts yet.
 
         Args:
             config: What it works with.
             emit: Takes every event at once, in the event loop's thread; see also `events`.
+            host: A host application's session to meter instead of one of our own.
         """
+        self._host = host
         self.contents: dict[int, Content] = {}
         """What it serves or fetches, by number."""
         self.ledger: LedgerSide | None = None
@@ -88,15 +103,17 @@ class Engine:
         self._config = config
         self._owner: OwnersLimits | None = None
         self._hub = EventHub(emit)
-        self._pump_stops = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._fail = FailureTeller(self._hub.tell).tell
+        self._owner_serves = True
+        is_paid = config.terms is not None
+        self._gate = CoverageGate(
+            config.min_coverage_ppm if is_paid else 0, on_change=self._take_coverage
+        )
+        self._thread: PumpThread | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._orphan = OrphanWatch(config.parent_pid)
-        self._peers_told: set[int] = set()
-        self._strangers: dict[int, int] = {}
         self._early: dict[int, list[tuple[int, int]]] = {}
         self._newest = -1
-        self._failures: dict[str, tuple[str, float]] = {}
         self._next_reconnect_s = 0.0
         self._next_progress_s = 0.0
         self._stopping = asyncio.Event()
@@ -172,21 +189,83 @@ class Engine:
             torrent=torrent,
             save_path=options.save_path,
             stream_id=scope_id,
-            is_complete=options.is_complete,
+            pieces_here=range(torrent.layout.piece_count) if options.is_complete else (),
             peers=tuple(options.peers),
             name_cdn=self._name_cdn,
         )
-        self.contents[number] = content
-        self._newest = max(self._newest, number)
-        for step in self._early.pop(number, ()):
+        web_seeds = torrent.web_seeds if options.uses_web_seeds else ()
+        self._welcome(content, options.entitlement, web_seeds=web_seeds)
+        return content
+
+    def _welcome(
+        self,
+        content: Content,
+        entitlement: Signed[Entitlement] | None,
+        *,
+        web_seeds: Iterable[str],
+    ) -> None:
+        self.contents[content.number] = content
+        self._newest = max(self._newest, content.number)
+        for step in self._early.pop(content.number, ()):
             content.take_piece_event(*step)
         if self.ledger is not None:
-            self.ledger.watch(content.scope_id, options.entitlement)
-        if options.uses_web_seeds:
-            for url in torrent.web_seeds:
-                self._name_cdn(url)
+            self.ledger.watch(content.scope_id, entitlement)
+        for url in web_seeds:
+            self._name_cdn(url)
         self._hub.tell("content", state="added", **describe_content(content))
+
+    async def attach(
+        self,
+        handle: Any,
+        *,
+        stream_id: bytes | None = None,
+        entitlement: Signed[Entitlement] | None = None,
+    ) -> Content:
+        """Meter a torrent that runs in the host's session, from here on.
+
+        Bytes whose peer was not seen asking or writing are reported ambiguous.
+
+        Args:
+            handle: A `libtorrent.torrent_handle` with metadata.
+            stream_id: The stream it is part of, if it is.
+            entitlement: What lets this engine's receipts for it count.
+
+        Raises:
+            EngineError: This engine has no host, or the torrent cannot be metered.
+        """
+        session = self._session
+        if not isinstance(session, ForeignSession):
+            raise SessionError("attach: got a session of our own, want an engine with a host")
+        torrent = await asyncio.to_thread(session.describe, handle)
+        number = await asyncio.to_thread(
+            self._pump.add, torrent, lambda: session.adopt(handle), scope_id=stream_id
+        )
+        folder, here = await asyncio.to_thread(session.look_at, number)
+        content = Content(
+            session=session,
+            pump=self._pump,
+            number=number,
+            torrent=torrent,
+            save_path=folder,
+            stream_id=stream_id,
+            pieces_here=here,
+            peers=(),
+            name_cdn=self._name_cdn,
+        )
+        self._welcome(content, entitlement, web_seeds=torrent.web_seeds)
         return content
+
+    def feed(self, alerts: list[Any]) -> None:
+        """Take a batch of alerts that the host popped; call it before the host's next pop.
+
+        Raises:
+            SessionError: This engine reads its queue itself.
+        """
+        if not isinstance(self._session, ForeignSession) or self._host is None:
+            raise SessionError("feed: got a session of our own, want an engine with a host")
+        if self._host.on_alerts is not None:
+            raise SessionError("feed: the engine reads the queue and calls the host back")
+        self._session.feed(alerts)
 
     async def remove(self, content: Content, *, deletes_files: bool = False) -> None:
         """Stop serving or fetching a torrent; what it brought is durable first.
@@ -200,7 +279,7 @@ class Engine:
         self._take_step(result)
         if result.journal_error is None:
             del self.contents[content.number]
-            content.note_removed()
+            content.note_removed(SourceBytes.of(result.removed_bytes))
             if self._owner is not None:
                 self._owner.release(content.torrent.content_id)
             self._hub.tell("content", state="removed", **describe_content(content))
@@ -221,7 +300,19 @@ class Engine:
         self._session.set_limits(
             upload_limit=rates.upload_bytes_per_s, download_limit=rates.download_bytes_per_s
         )
-        self._session.set_serving(serves=rates.stop_reason is None)
+        self._owner_serves = rates.stop_reason is None
+        self._apply_serving()
+
+    def _apply_serving(self) -> None:
+        self._session.set_serving(serves=self._owner_serves and self._gate.is_open)
+
+    def _take_coverage(self, is_open: bool, why: str) -> None:
+        self._apply_serving()
+        self._hub.tell("coverage", serves=is_open, detail=why)
+
+    def _largest_piece_bytes(self) -> int:
+        layouts = (content.torrent.layout for content in self.contents.values())
+        return max((layout.piece_bytes for layout in layouts), default=0)
 
     async def stop(self) -> None:
         """Stop the transfer, then settle accounts within the time there is."""
@@ -233,7 +324,6 @@ class Engine:
 
     async def _start(self) -> None:
         config = self._config
-        self._loop = asyncio.get_running_loop()
         seeds = Seeds(
             session=self._state.load_session_seed(),
             account=self._state.load_account_seed(config.account_path),
@@ -259,18 +349,22 @@ class Engine:
                 fail=self._fail,
             )
             self._teller.ledger = self.ledger
+            await self.ledger.require_coverage()
             receipt_port = await self.ledger.listen()
-        self._session = EngineSession(
-            SessionOptions(
-                listen=str(config.listen),
-                peer_id=peer_id,
-                handshake_text=format_handshake(key, receipt_port),
-                upload_limit=config.upload_limit,
-                download_limit=config.download_limit,
-                discovers=config.discovers,
-                dials_utp=config.dials_utp,
-                allows_local_web_seeds=config.allows_local_web_seeds,
-            )
+        options = SessionOptions(
+            listen=str(config.listen),
+            peer_id=peer_id,
+            handshake_text=format_handshake(key, receipt_port),
+            upload_limit=config.upload_limit,
+            download_limit=config.download_limit,
+            discovers=config.discovers,
+            dials_utp=config.dials_utp,
+            allows_local_web_seeds=config.allows_local_web_seeds,
+        )
+        self._session: EngineSession = (
+            EngineSession(options)
+            if self._host is None
+            else ForeignSession(self._host.session, options, on_alerts=self._host.on_alerts)
         )
         if config.owner is not None:
             self._owner = OwnersLimits(
@@ -280,9 +374,13 @@ class Engine:
                 emit=self._hub.tell,
             )
             self._owner.tick(time.monotonic())
+        if not self._gate.is_open:
+            self._apply_serving()
+        if self.ledger is not None and self._session.tiers is not None:
+            self.ledger.enforce(self._session.tiers, largest_piece_bytes=self._largest_piece_bytes)
         self._pump = MeterPump(self._session, self._journal, current_epoch=self._current_epoch)
-        self._thread = threading.Thread(target=self._pump_until_stopped, name="meter", daemon=True)
-        self._thread.start()
+        self._thread = PumpThread(self._pump, take_step=self._take_step, fail=self._fail)
+        self._news = PeerNews(journal=self._journal, peer_key=self._peer_key, emit=self._hub.tell)
         listen = Endpoint(config.listen.ip, await self._await_listen_port())
         if self.ledger is not None:
             self.ledger.start(
@@ -298,11 +396,10 @@ class Engine:
 
     def _abandon(self) -> None:
         """Give up a start that failed half-way."""
-        self._pump_stops.set()
         for task in self._tasks:
             task.cancel()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.stop()
 
     async def _await_listen_port(self) -> int:
         deadline_s = time.monotonic() + LISTEN_TIMEOUT_S
@@ -323,7 +420,7 @@ class Engine:
     def _start_tasks(self) -> None:
         loops: dict[str, Callable[[], Awaitable[None]]] = {"tick": self._tick_until_stopped}
         if self.ledger is not None:
-            loops |= self.ledger.loops()
+            loops |= self.ledger.loops(self._gate)
         self._tasks = [
             asyncio.create_task(self._keep_running(name, loop)) for name, loop in loops.items()
         ]
@@ -344,22 +441,6 @@ class Engine:
 
     def _current_epoch(self) -> int | None:
         return None if self.ledger is None else self.ledger.clock.epoch()
-
-    def _pump_until_stopped(self) -> None:
-        while not self._pump_stops.is_set():
-            try:
-                result = self._pump.step()
-            except (EngineError, ValueError, LookupError) as error:
-                # Fails open: what this step would have counted is reported as lost, not guessed.
-                self._call(self._fail, "meter", str(error))
-                time.sleep(TICK_S)
-                continue
-            self._call(self._take_step, result)
-            time.sleep(BATCH_PAUSE_S)
-
-    def _call(self, function: Callable[..., None], *arguments: Any) -> None:
-        with suppress(RuntimeError):  # the loop has closed: nobody is left to tell
-            self._loop.call_soon_threadsafe(function, *arguments)
 
     def _take_step(self, result: StepResult) -> None:
         if result.journal_error is not None:
@@ -390,7 +471,7 @@ class Engine:
                 self.ledger.accounting.flush_all_soon(now_s)
         elif notice.kind is NoticeKind.DISCONNECTED:
             if self.ledger is not None and is_lasting and notice.peer >= 0:
-                self.ledger.flush_peer(PeerKey(*self._session.peer_key(notice.peer)), now_s)
+                self.ledger.flush_peer(self._peer_key(notice.peer), now_s)
         elif notice.kind in _FAULTS:
             if content is not None and notice.kind is NoticeKind.WEB_SEED_FAILED:
                 content.note_web_seed_failure(notice.url)
@@ -417,12 +498,12 @@ class Engine:
             self._fail(where, f"{type(error).__name__}: {error}")
 
     def _tick_progress(self, now_s: float) -> None:
-        self._tell_peers()
+        self._news.tell(self._pump.peers, has_ledger=self.ledger is not None)
         if now_s >= self._next_reconnect_s:
             self._next_reconnect_s = now_s + RECONNECT_S
             for content in list(self.contents.values()):
                 content.dial_lost_peers()
-            self._forget_strangers()
+            self._news.give_up_strangers(self._firm_bytes)
             self._journal.retire_settled()
         for content in list(self.contents.values()):
             self._tell_completion(content)
@@ -445,50 +526,19 @@ class Engine:
                 **describe_totals(self._journal.totals()),
             )
 
-    def _tell_peers(self) -> None:
-        for snapshot in self._pump.peers:
-            if snapshot.handshake_done and snapshot.peer not in self._peers_told:
-                self._peers_told.add(snapshot.peer)
-                is_plugin = snapshot.peer_id.startswith(CLIENT_PREFIX)
-                if not snapshot.is_web_seed and not (is_plugin and self.ledger is not None):
-                    self._strangers[snapshot.peer] = snapshot.torrent
-                self._hub.tell(
-                    "peer",
-                    endpoint=snapshot.endpoint,
-                    client=snapshot.client,
-                    web_seed=snapshot.is_web_seed,
-                    attested=False,
-                )
+    def _peer_key(self, peer: int) -> PeerKey:
+        return PeerKey(*self._session.peer_key(peer))
 
-    def _forget_strangers(self) -> None:
-        """Give up the blocks of peers that can never be proved; their bytes stay counted.
-
-        A plugin's peer-id commits to its key, so one of another form belongs to no key. Kept, the
-        blocks would grow without bound.
-        """
-        for peer, number in list(self._strangers.items()):
-            is_over = number not in self.contents
-            if is_over or self._pump.meter(number).firm.get(peer, 0):
-                closed = self._journal.close_unproved(PeerKey(*self._session.peer_key(peer)))
-                if closed or is_over:
-                    del self._strangers[peer]
-
-    def _fail(self, where: str, detail: str) -> None:
-        """Tell of a failure; one that repeats is told again after a while only."""
-        now_s = time.monotonic()
-        last, told_s = self._failures.get(where, ("", 0.0))
-        if detail == last and now_s - told_s < FAILURE_REPEAT_S:
-            return
-        self._failures[where] = detail, now_s
-        _log.warning("accounting_failed", where=where, detail=detail)
-        self._hub.tell("error", where=where, detail=detail)
+    def _firm_bytes(self, torrent: int, peer: int) -> int | None:
+        if torrent not in self.contents:
+            return None
+        return self._pump.meter(torrent).firm.get(peer, 0)
 
     async def _stop(self) -> None:
         limit_s = STOP_ORPHAN_S if self._orphan.is_orphan() else self._config.stop_seconds
         deadline_s = time.monotonic() + limit_s
-        self._pump_stops.set()
         if self._thread is not None:
-            await asyncio.to_thread(self._thread.join)
+            await asyncio.to_thread(self._thread.stop)
         result = await asyncio.to_thread(self._pump.finish, grace_seconds=STOP_GRACE_S)
         self._take_step(result)
         audit: SessionAudit | None = None
@@ -504,7 +554,7 @@ class Engine:
         if self.ledger is not None:
             await self.ledger.close()
         for content in self.contents.values():
-            content.note_removed()
+            content.note_removed(content.bytes_by_source())
         self._hub.tell("stopped", **self._describe_end(audit))
         self._session.close()
         self._journal.close()

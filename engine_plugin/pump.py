@@ -168,7 +168,9 @@ class MeterPump:
             self._torrents[number] = _Metered(
                 torrent=torrent,
                 journal_id=journal_id,
-                meter=TorrentMeter(torrent.layout),
+                meter=TorrentMeter(
+                    torrent.layout, reports_every_write=not self.session.options.tells_requests
+                ),
                 web_seeds=list(torrent.web_seeds),
                 active_seeds=list(torrent.web_seeds) if uses_web_seeds else [],
             )
@@ -338,19 +340,20 @@ class MeterPump:
     def _feed(self, drained: Drained) -> None:
         by_torrent: dict[int, list[tuple[int, int, int, int, int]]]
         numbers = set(map(_TORRENT_OF, drained.events))
-        if len(numbers) == 1 and ALL_TORRENTS not in numbers:
+        # What belongs to all torrents is the word that events were lost.
+        has_loss = ALL_TORRENTS in numbers
+        if len(numbers) == 1 and not has_loss:
             by_torrent = {numbers.pop(): drained.events}
         else:
             by_torrent = {number: [] for number in numbers | self._torrents.keys()}
             for event in drained.events:
-                if event[1] == ALL_TORRENTS:
-                    for number in self._torrents:
-                        by_torrent[number].append(event)
-                else:
-                    by_torrent[event[1]].append(event)
+                by_torrent[event[1]].append(event)
         for number, events in by_torrent.items():
-            if events and (metering := self._torrents.get(number)):
-                metering.meter.feed(events)
+            if (events or has_loss) and (metering := self._torrents.get(number)):
+                if has_loss:
+                    metering.meter.feed_with_loss(events)
+                else:
+                    metering.meter.feed(events)
                 metering.touched.update(map(_PEER_OF, events))
                 metering.touched.discard(NO_PEER)
 

@@ -5,6 +5,7 @@ inside. Facts about libtorrent that shape the code stand beside the line that ne
 for the PyPI wheel libtorrent 2.1.1.
 """
 
+from engine_plugin.libtorrent_door.foreign import ForeignSession
 from engine_plugin.libtorrent_door.magnet import fetch_torrent, is_magnet
 from engine_plugin.libtorrent_door.session import (
     Drained,
@@ -27,6 +28,7 @@ from engine_plugin.libtorrent_door.torrent_file import (
 __all__ = [
     "Drained",
     "EngineSession",
+    "ForeignSession",
     "Notice",
     "NoticeKind",
     "PeerSnapshot",

@@ -149,7 +149,7 @@ def decode_dictionary(data: bytes) -> dict[bytes, Any]:
         ContentError: The bytes are none.
     """
     try:
-        decoded = lt.bdecode(data)
+        decoded: Any = lt.bdecode(data)
     except (RuntimeError, ValueError) as error:
         raise ContentError(f"bencoding: {error}") from error
     if not isinstance(decoded, dict):
