@@ -20,6 +20,7 @@ from engine_plugin.commands.status_command import spool, status
 from engine_plugin.commands.torrent_command import make
 from engine_plugin.commands.unit_command import unit
 from engine_plugin.commands.view_command import view
+from engine_plugin.http_face.serve_command import serve
 from engine_plugin.live.command import broadcast, watch
 
 app = typer.Typer(
@@ -50,6 +51,7 @@ def _failing(command: Callable[..., None]) -> Callable[..., None]:
 app.command()(init)
 app.command()(seed)
 app.command()(view)
+app.command()(serve)
 app.command()(adopt)
 app.command()(_failing(broadcast))
 app.command()(_failing(watch))

@@ -13,8 +13,11 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final, Protocol
 
+from engine_plugin.content import SourceBytes
+from engine_plugin.errors import EngineError
 from engine_plugin.torrents import TorrentFile
 
 CACHE_BYTES: Final = 32 << 20
@@ -23,6 +26,8 @@ CACHE_BYTES: Final = 32 << 20
 WINDOW_PIECES_MAX: Final = 128
 """Longest window; libtorrent looks at every deadline at every tick."""
 
+_INFLOW_S: Final = 0.25
+_INFLOW_STALE_S: Final = 5.0
 _SOONER_S: Final = 0.05
 """A wish that is not sooner than the standing one by this much changes nothing."""
 
@@ -48,6 +53,9 @@ class PieceSource(Protocol):
 
     def forget_deadlines(self) -> None:
         """Take back every `want_piece`."""
+
+    def bytes_by_source(self) -> SourceBytes:
+        """Return what came in so far."""
 
 
 class PlayHead:
@@ -81,6 +89,9 @@ class PieceDesk:
         self._kept: OrderedDict[int, bytes] = OrderedDict()
         self._kept_bytes = 0
         self._reads: dict[int, asyncio.Task[bytes]] = {}
+        self._inflow = 0
+        self._counted_bytes = 0
+        self._counted_s = float("-inf")
 
     @property
     def head_count(self) -> int:
@@ -114,13 +125,27 @@ class PieceDesk:
         if not window:
             return
         self._due_s.clear()
-        self.source.forget_deadlines()
+        with suppress(EngineError):  # the content was removed: there is nothing to forget
+            self.source.forget_deadlines()
         now_s = self._clock()
         for other in self._heads.values():
             missing = {
                 piece: due_s for piece, due_s in other.items() if not self.source.has_piece(piece)
             }
             self._want(missing, now_s)
+
+    def inflow_bytes_per_s(self) -> int:
+        """Return how fast the content has been coming in lately; a fall is believed slowly."""
+        now_s = self._clock()
+        passed_s = now_s - self._counted_s
+        if passed_s >= _INFLOW_S:
+            received = self.source.bytes_by_source()
+            count = received.p2p_bytes + received.cdn_bytes
+            if passed_s < _INFLOW_STALE_S:
+                rate = int((count - self._counted_bytes) / passed_s)
+                self._inflow = max(rate, (self._inflow + rate) // 2)
+            self._counted_bytes, self._counted_s = count, now_s
+        return self._inflow
 
     def is_ready(self, piece: int) -> bool:
         """Say whether `take` would return a piece without waiting for peers."""

@@ -1,15 +1,17 @@
 """Bytes of one file in order, from wherever a player wants to start.
 
 Each `read` is a play head: a window of deadlines runs ahead of it, so that what is needed next is
-fetched next. The window begins with one piece, so that nothing competes with the first bytes after
-a start or a seek, and doubles with every piece delivered until it holds the wished time of the
-rate at which the player takes bytes. A seek is the end of one `read` and the start of another.
+fetched next. After a start or a seek it holds what comes in within a moment: less would leave room
+for requests of no use now, more would let later pieces compete with the first. It doubles with
+every piece delivered until it holds the wished time at the rate at which the player takes bytes. A
+seek is the end of one `read` and the start of another.
 
 A slow player slows only its own head: nothing is read for it before it asks, beyond a small stock.
 
 Not here: the player's clock and what counts as a stall (`pacing`).
 """
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
@@ -24,6 +26,11 @@ _RATE_FLOOR = 256 << 10
 """Bytes per second assumed of a player that has not taken any yet, or is paused."""
 
 _SPACING_MS_MAX = 1000
+_LOOK_S = 0.1
+"""How often the window is looked at anew while its first piece is awaited."""
+
+_PIPELINE_MS = 1500
+"""libtorrent has so much asked for at a time; see `request_queue_time`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +41,8 @@ class WindowPolicy:
         ValueError: A field is out of range.
     """
 
+    first_bytes: int = 1 << 20
+    """Least window after a start or a seek; n ≥ 1."""
     ahead_ms: int = 10_000
     """Playing time that the window shall hold; n ≥ 1."""
     least_bytes: int = 4 << 20
@@ -44,6 +53,8 @@ class WindowPolicy:
     """How much of what is here already is read in advance; n ≥ 0."""
 
     def __post_init__(self) -> None:
+        if self.first_bytes < 1:
+            raise ValueError(f"first_bytes: got {self.first_bytes}, want n >= 1")
         if self.ahead_ms < 1:
             raise ValueError(f"ahead_ms: got {self.ahead_ms}, want n >= 1")
         if not 1 <= self.least_bytes <= self.most_bytes:
@@ -112,15 +123,14 @@ class Reader:
             )
         head = PlayHead()
         at, end = self.span.start + offset, self.span.start + offset + length
-        begun_s, first, ahead_bytes = self._clock(), at, self._piece_bytes
+        begun_s, first = self._clock(), at
+        ahead_bytes = max(self._policy.first_bytes, self._piece_bytes)
         try:
             while at < end:
                 rate = max(_RATE_FLOOR, int((at - first) / max(self._clock() - begun_s, 0.1)))
-                self._look_ahead(head, at, min(end, at + ahead_bytes), rate)
                 piece = at // self._piece_bytes
-                data = await self._desk.take(piece)
+                data = await self._take(head, at, end, ahead_bytes, rate)
                 ahead_bytes = min(2 * ahead_bytes, self._policy.full_bytes(rate))
-                ahead_bytes = max(ahead_bytes, self._piece_bytes)
                 base = piece * self._piece_bytes
                 stop = min(end, base + len(data))
                 while at < stop:
@@ -139,7 +149,24 @@ class Reader:
         """
         return b"".join([part async for part in self.read(offset, length)])
 
-    def _look_ahead(self, head: PlayHead, at: int, upto: int, rate: int) -> None:
+    async def _take(self, head: PlayHead, at: int, end: int, ahead_bytes: int, rate: int) -> bytes:
+        """Return the piece at a place; while it is awaited the window follows what comes in."""
+        piece = at // self._piece_bytes
+        self._look_ahead(head, at, end, ahead_bytes, rate)
+        if self._desk.is_ready(piece):
+            return await self._desk.take(piece)
+        task = asyncio.ensure_future(self._desk.take(piece))
+        try:
+            while not (await asyncio.wait({task}, timeout=_LOOK_S))[0]:
+                self._look_ahead(head, at, end, ahead_bytes, rate)
+            return task.result()
+        finally:
+            task.cancel()
+
+    def _look_ahead(self, head: PlayHead, at: int, end: int, ahead_bytes: int, rate: int) -> None:
+        pipeline_bytes = self._desk.inflow_bytes_per_s() * _PIPELINE_MS // 1000
+        ahead_bytes = min(max(ahead_bytes, pipeline_bytes), self._policy.most_bytes)
+        upto = min(end, at + ahead_bytes)
         pieces = range(at // self._piece_bytes, (upto - 1) // self._piece_bytes + 1)
         spacing_ms = min(_SPACING_MS_MAX, self._piece_bytes * 1000 // rate)
         self._desk.move(head, pieces, spacing_ms)

@@ -11,6 +11,7 @@ import typer
 
 from ledger.bench.engine import KINDS, EngineBench, run_engine_bench
 from ledger.bench.errors import BenchError
+from ledger.bench.playback import PlaybackBench, run_playback_bench
 from ledger.bench.report import format_json, format_table
 
 QUICK_SIZE_MIB = 96
@@ -60,6 +61,28 @@ def engine(
         raise typer.BadParameter(str(error)) from None
     try:
         report = run_engine_bench(bench, tell=_tell)
+    except (BenchError, OSError) as error:
+        typer.echo(f"swarmledger bench: {error}", err=True)
+        raise typer.Exit(1) from None
+    sys.stdout.write(format_json(report) if as_json else format_table(report))
+
+
+@app.command()
+def playback(
+    mbit: Annotated[int, typer.Option(min=1, help="The film's rate in Mb/s.")] = 85,
+    length: Annotated[int, typer.Option(min=20, help="The film's length in seconds.")] = 60,
+    seeks: Annotated[int, typer.Option(min=1, help="Jumps of each run.")] = 5,
+    runs: Annotated[int, typer.Option(min=1, max=100, help="Of each uplink; medians count.")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Measure what a viewer sees: start, seeks, stalls, with metering on.
+
+    Takes twice the film's length and some seconds a run, and four times its size in the temporary
+    folder.
+    """
+    bench = PlaybackBench(mbit_per_s=mbit, film_s=length, seeks=seeks, runs=runs)
+    try:
+        report = run_playback_bench(bench, tell=_tell)
     except (BenchError, OSError) as error:
         typer.echo(f"swarmledger bench: {error}", err=True)
         raise typer.Exit(1) from None

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine_plugin.content import SourceBytes
 from engine_plugin.errors import EngineError
 from engine_plugin.meter import PieceLayout
 from engine_plugin.playback.piece_desk import PieceDesk
@@ -52,6 +53,7 @@ class MemoryContent:
         self.there = set(range(layout.piece_count)) if is_there else set()
         self.wanted: dict[int, int] = {}
         self.forgotten = 0
+        self.received = 0
         self.reads: list[int] = []
         self.broken: set[int] = set()
         self._arrived = asyncio.Condition()
@@ -73,6 +75,9 @@ class MemoryContent:
     def want_piece(self, piece: int, deadline_ms: int) -> None:
         assert deadline_ms >= 0
         self.wanted[piece] = deadline_ms
+
+    def bytes_by_source(self) -> SourceBytes:
+        return SourceBytes(p2p_bytes=self.received)
 
     def forget_deadlines(self) -> None:
         self.wanted.clear()
@@ -135,10 +140,13 @@ def test_file_that_is_not_there_is_refused() -> None:
         asyncio.run(run())
 
 
-def test_window_begins_with_one_piece_and_doubles() -> None:
+SMALL = WindowPolicy(first_bytes=1)
+
+
+def test_window_begins_small_and_doubles() -> None:
     async def run() -> None:
         content = MemoryContent([64 * PIECE], is_there=False)
-        reader = Reader(PieceDesk(content), 0)
+        reader = Reader(PieceDesk(content), 0, policy=SMALL)
         async with aclosing(reader.read(8 * PIECE, 40 * PIECE)) as parts:
             first = asyncio.ensure_future(anext(parts))
             await settle()
@@ -150,12 +158,44 @@ def test_window_begins_with_one_piece_and_doubles() -> None:
             assert set(content.wanted) == {8, 9, 10}
             await content.arrive(9)
             await second
-            third = asyncio.ensure_future(anext(parts))
-            await settle()
-            assert set(content.wanted) == {8, 9, 10, 11, 12, 13}
-            assert content.wanted[13] > content.wanted[11]
-            await content.arrive(10)
-            await third
+
+    asyncio.run(run())
+
+
+def test_window_begins_as_large_as_what_comes_in_within_a_moment() -> None:
+    async def run() -> None:
+        now_s = 100.0
+        content = MemoryContent([640 * PIECE], is_there=False)
+        desk = PieceDesk(content, clock=lambda: now_s)
+        assert desk.inflow_bytes_per_s() == 0
+        now_s, content.received = 101.0, 20 * PIECE
+        assert desk.inflow_bytes_per_s() == 20 * PIECE
+        reader = Reader(desk, 0, policy=SMALL)
+        parts = reader.read(100 * PIECE, 100 * PIECE)
+        waiting = asyncio.ensure_future(anext(parts))
+        await settle()
+        assert set(content.wanted) == set(range(100, 130))
+        assert content.wanted[129] > content.wanted[101] > content.wanted[100] == 0
+        waiting.cancel()
+        await settle()
+
+    asyncio.run(run())
+
+
+def test_window_grows_with_what_comes_in_while_its_first_piece_is_awaited() -> None:
+    async def run() -> None:
+        now_s = 100.0
+        content = MemoryContent([640 * PIECE], is_there=False)
+        reader = Reader(PieceDesk(content, clock=lambda: now_s), 0, policy=SMALL)
+        waiting = asyncio.ensure_future(anext(reader.read(0, 100 * PIECE)))
+        await settle()
+        assert set(content.wanted) == {0}
+        now_s, content.received = 101.0, 20 * PIECE
+        async with asyncio.timeout(10):
+            while len(content.wanted) < 30:
+                await asyncio.sleep(0.02)
+        waiting.cancel()
+        await settle()
 
     asyncio.run(run())
 
@@ -164,7 +204,7 @@ def test_window_ends_with_the_range() -> None:
     async def run() -> None:
         content = MemoryContent([64 * PIECE], is_there=False)
         await content.arrive(*range(10))
-        reader = Reader(PieceDesk(content), 0)
+        reader = Reader(PieceDesk(content), 0, policy=SMALL)
         async with aclosing(reader.read(0, 12 * PIECE)) as parts:
             for _ in range(10):
                 await anext(parts)
@@ -180,7 +220,7 @@ def test_window_ends_with_the_range() -> None:
 def test_seek_forgets_the_old_window() -> None:
     async def run() -> None:
         content = MemoryContent([64 * PIECE], is_there=False)
-        reader = Reader(PieceDesk(content), 0)
+        reader = Reader(PieceDesk(content), 0, policy=SMALL)
         for start in (0, 30):
             parts = reader.read(start * PIECE, PIECE)
             waiting = asyncio.ensure_future(anext(parts))
@@ -284,7 +324,14 @@ def test_piece_that_cannot_be_read_ends_the_read_and_the_window() -> None:
 
 
 @pytest.mark.parametrize(
-    "fields", [{"ahead_ms": 0}, {"least_bytes": 0}, {"most_bytes": 1}, {"stock_bytes": -1}]
+    "fields",
+    [
+        {"first_bytes": 0},
+        {"ahead_ms": 0},
+        {"least_bytes": 0},
+        {"most_bytes": 1},
+        {"stock_bytes": -1},
+    ],
 )
 def test_policy_out_of_range_is_refused(fields: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=next(iter(fields)).partition("_")[0]):
