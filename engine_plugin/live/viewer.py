@@ -11,7 +11,7 @@ playlists (`window`, the HTTP face).
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -118,6 +118,7 @@ class LiveViewer:
         self._next = -1
         self._queue: asyncio.Queue[_Fetch] = asyncio.Queue()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._removals: set[asyncio.Task[None]] = set()
         self._kept: deque[_Fetch] = deque()
         self._started_s = 0.0
         self._is_playing = False
@@ -143,7 +144,8 @@ class LiveViewer:
         finally:
             for task in self._tasks:
                 task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            # What is being removed goes on: half of a removal would confuse the engine.
+            await asyncio.gather(*self._tasks, *self._removals, return_exceptions=True)
             await self.window.end()
             try:
                 async with asyncio.timeout(1.0):
@@ -226,12 +228,7 @@ class LiveViewer:
         due_ms = due_in_ms(self._policy, segment_ms=self._stream.segment_ms, behind=behind)
         fetch = _Fetch(entry, now_s, now_s + due_ms / 1000)
         self._queue.put_nowait(fetch)
-        self._start(self._fetch(fetch))
-
-    def _start(self, work: Any) -> None:
-        task: asyncio.Task[None] = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        _start(self._fetch(fetch), self._tasks)
 
     async def _order(self) -> None:
         """Offer finished segments in their order, and keep the newest few."""
@@ -247,7 +244,7 @@ class LiveViewer:
                 self._emit("gap", first=number, last=number, reason="did not come in time")
             self._kept.append(fetch)
             while len(self._kept) > self._policy.kept_segments:
-                self._start(self._drop(self._kept.popleft()))
+                _start(self._drop(self._kept.popleft()), self._removals)
 
     def _tell_ready(self, fetch: _Fetch) -> None:
         segment = fetch.segment
@@ -287,9 +284,7 @@ class LiveViewer:
                 entitlement=self._entitlement,
             ),
         )
-        whole = asyncio.create_task(_wait_whole(content))
-        self._tasks.add(whole)
-        whole.add_done_callback(self._tasks.discard)
+        whole = _start(_wait_whole(content), self._tasks)
         steps: list[tuple[float, Callable[[], None]]] = [
             (
                 fetch.learned_s + DIAL_ALL_AFTER_S,
@@ -352,6 +347,13 @@ class LiveViewer:
             p2p_bytes=totals.p2p_bytes,
             cdn_bytes=totals.cdn_bytes,
         )
+
+
+def _start(work: Coroutine[Any, Any, None], tasks: set[asyncio.Task[None]]) -> asyncio.Task[None]:
+    task = asyncio.create_task(work)
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
+    return task
 
 
 async def _wait_whole(content: Content) -> None:
