@@ -1,5 +1,6 @@
 """An application on a real socket for the length of a test, and a client that talks to it."""
 
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -13,9 +14,12 @@ from ledger.serving import bind, url_of
 
 
 @contextmanager
-def serve_app(app: FastAPI) -> Iterator[httpx.Client]:
-    """Serve in a thread of this process; stopped and joined at the end."""
-    listener = bind("127.0.0.1:0")
+def serve_app(app: FastAPI, listener: socket.socket | None = None) -> Iterator[httpx.Client]:
+    """Serve in a thread of this process; stopped and joined at the end.
+
+    A listener may come from another network namespace; then the client reaches nothing.
+    """
+    listener = listener or bind("127.0.0.1:0")
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, ws="none"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()

@@ -284,13 +284,15 @@ def make_cdn() -> Iterator[Callable[[bytes, int], str]]:
 class EngineProcess:
     """One `swarmledger engine` process and the events it printed."""
 
-    def __init__(self, arguments: list[str], log: Path) -> None:
+    def __init__(self, arguments: list[str], log: Path, inside: str = "") -> None:
+        """Start it, in a network namespace if `inside` names one."""
         self.events: list[dict[str, Any]] = []
         self.log = log
         self._arrived = threading.Condition()
+        enter = ["ip", "netns", "exec", inside] if inside else []
         with log.open("ab") as stderr:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", _START, *arguments, "--json"],
+                [*enter, sys.executable, "-c", _START, *arguments, "--json"],
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 text=True,
@@ -360,8 +362,9 @@ def start_engine(tmp_path: Path) -> Iterator[Callable[..., EngineProcess]]:
     """Start `engine ARGUMENTS…`; whatever still runs at the end is killed."""
     started: list[EngineProcess] = []
 
-    def start(*arguments: object, log: str = "engine") -> EngineProcess:
-        process = EngineProcess([str(argument) for argument in arguments], tmp_path / f"{log}.log")
+    def start(*arguments: object, log: str = "engine", inside: str = "") -> EngineProcess:
+        words = [str(argument) for argument in arguments]
+        process = EngineProcess(words, tmp_path / f"{log}.log", inside)
         started.append(process)
         return process
 
