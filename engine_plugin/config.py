@@ -95,7 +95,8 @@ def parse_endpoint(text: str, field: str) -> Endpoint:
         ConfigError: It is none.
     """
     ip, colon, port = text.rpartition(":")
-    ip = ip.removeprefix("[").removesuffix("]")
+    if ip.startswith("[") and ip.endswith("]"):
+        ip = ip[1:-1]
     try:
         pack_address(ip)
     except ValueError:
