@@ -60,6 +60,7 @@ class TsCutter:
         """
         self._segment_ticks = segment_ms * TICKS_PER_MS
         self._rest = bytearray()
+        self._in_rhythm = False
         self._open = _Open()
         self._pmt_pid = -1
         self._lead_pid = -1
@@ -76,12 +77,14 @@ class TsCutter:
         done: list[CutSegment] = []
         at, end = 0, len(self._rest)
         while end - at >= PACKET_BYTES:
-            if self._rest[at] != SYNC_BYTE or (
-                end - at > PACKET_BYTES and self._rest[at + PACKET_BYTES] != SYNC_BYTE
-            ):
+            is_alone = end - at > PACKET_BYTES and self._rest[at + PACKET_BYTES] != SYNC_BYTE
+            # In rhythm one sync byte is enough; to find the rhythm again it takes two.
+            if self._rest[at] != SYNC_BYTE or (is_alone and not self._in_rhythm):
                 at += 1
                 self.skipped_bytes += 1
+                self._in_rhythm = False
                 continue
+            self._in_rhythm = True
             cut = self._take(bytes(self._rest[at : at + PACKET_BYTES]))
             if cut is not None:
                 done.append(cut)
