@@ -18,6 +18,7 @@ from engine_plugin.commands.init_command import init
 from engine_plugin.commands.seed_command import seed
 from engine_plugin.commands.status_command import spool, status
 from engine_plugin.commands.torrent_command import make
+from engine_plugin.commands.totals_command import totals
 from engine_plugin.commands.unit_command import unit
 from engine_plugin.commands.view_command import view
 from engine_plugin.http_face.serve_command import serve
@@ -59,4 +60,5 @@ app.command()(status)
 app.command()(spool)
 app.add_typer(keys_command.app, name="keys")
 app.command("torrent")(make)
+app.command()(totals)
 app.command()(unit)

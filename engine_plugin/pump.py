@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from urllib.parse import urlsplit
 
+from engine_plugin.adapters.protocol import MeteredEngine
 from engine_plugin.errors import JournalError
 from engine_plugin.journal import MeterJournal
 from engine_plugin.journal_records import (
@@ -25,7 +26,6 @@ from engine_plugin.journal_records import (
     TorrentGauges,
 )
 from engine_plugin.libtorrent_door import (
-    EngineSession,
     Notice,
     NoticeKind,
     PeerSnapshot,
@@ -102,7 +102,7 @@ class MeterPump:
 
     def __init__(
         self,
-        session: EngineSession,
+        session: MeteredEngine,
         journal: MeterJournal,
         *,
         current_epoch: Callable[[], int | None],
@@ -169,7 +169,7 @@ class MeterPump:
                 torrent=torrent,
                 journal_id=journal_id,
                 meter=TorrentMeter(
-                    torrent.layout, reports_every_write=not self.session.options.tells_requests
+                    torrent.layout, reports_every_write=self.session.reports_every_write
                 ),
                 web_seeds=list(torrent.web_seeds),
                 active_seeds=list(torrent.web_seeds) if uses_web_seeds else [],

@@ -3,9 +3,11 @@
 Byte classes and peers from the meter journal, bundles from the spool. Not here: anything live.
 """
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from engine_plugin.adapters.totals_journal import TOTALS_NAME, read_aggregates
 from engine_plugin.journal_reading import read_peers, read_totals
 from engine_plugin.progress import describe_totals
 from engine_plugin.spool import read_spool
@@ -35,6 +37,8 @@ def describe_state(folder: Path) -> dict[str, Any]:
             for peer in read_peers(journal)
         ],
         "spool": describe_spool(folder) if _has_spool(folder) else None,
+        # Another engine's word, apart from every class above.
+        "aggregate": [asdict(sums) for sums in read_aggregates(folder / TOTALS_NAME)],
     }
 
 

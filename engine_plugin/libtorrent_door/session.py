@@ -176,6 +176,11 @@ class EngineSession:
             self._block_kinds[lt.block_downloading_alert] = int(EventKind.ASKED)
 
     @property
+    def reports_every_write(self) -> bool:
+        """Whether a write report comes for every block before its piece is reported passed."""
+        return not self.options.tells_requests
+
+    @property
     def listen_port(self) -> int:
         """The TCP port listened on; 0 while not listening."""
         return int(self._session.listen_port())

@@ -1,0 +1,1 @@
+"""What a delivery engine must offer to be metered, and engines other than libtorrent."""
