@@ -409,6 +409,22 @@ class MeterJournal:
                 ),
             )
 
+    def received_bytes(self, scope_id: bytes) -> tuple[int, int]:
+        """Returns firm bytes of this run from peers and from CDNs, of one content or stream."""
+        run = self._current_run()
+        rows = self._read(
+            "SELECT p.source, sum(p.firm_bytes) FROM journal_torrent t"
+            " JOIN journal_peer p ON p.torrent = t.id AND p.run = ? WHERE t.scope_id = ?"
+            " GROUP BY 1 UNION ALL SELECT source, sum(firm_bytes) FROM journal_retired"
+            " WHERE run = ? AND scope_id = ? GROUP BY 1",
+            (run, scope_id, run, scope_id),
+        )
+        p2p, cdn = (
+            sum(count for source, count in rows if source == wanted)
+            for wanted in (Source.P2P, Source.CDN)
+        )
+        return p2p, cdn
+
     def sent_before_bytes(self, public_key: bytes) -> int:
         """Returns content bytes handed to a proved key's connections in earlier runs."""
         rows = self._read(

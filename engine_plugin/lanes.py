@@ -10,6 +10,7 @@ what the payee thinks of a receipt (`payee`).
 """
 
 import sqlite3
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -84,6 +85,8 @@ class ReceiptLanes:
         """
         self._journal = journal
         self._seed = session_seed
+        self.media_ms: Callable[[Signed[Entitlement]], int] = _no_media
+        """Media played under an entitlement so far, in milliseconds; the viewing side's."""
         with journal.transaction() as tx:
             tx.execute(_SCHEMA)
             self._known = {
@@ -152,6 +155,8 @@ class ReceiptLanes:
                 lane,
                 sequence=lane.sequence + 1,
                 cumulative_bytes=lane.cumulative_bytes + sum(block.length for block in blocks),
+                # The lane's own total never falls, whatever the viewing side knows at the moment.
+                media_ms=max(lane.media_ms, self.media_ms(entitlement)),
                 root_state=root.export_state(),
             )
             signed = self._sign(lane, entitlement.value.network_id, root.root())
@@ -275,6 +280,10 @@ _SELECT = (
     "SELECT raw, payee_key, epoch, is_cdn, sequence, bytes_total, digest, acknowledged_sequence,"
     " verdict FROM lane_receipt"
 )
+
+
+def _no_media(_entitlement: Signed[Entitlement]) -> int:
+    return 0
 
 
 def _store(tx: sqlite3.Connection, signed: Signed[Receipt]) -> None:

@@ -46,6 +46,7 @@ from engine_plugin.spool import Spool
 from engine_plugin.state_dir import StateDir
 from engine_plugin.upkeep import Upkeep
 from engine_plugin.uploader import Uploader
+from engine_plugin.viewing.desk import ViewingDesk
 from engine_plugin.wire import Endpoint
 from ledger.evidence.binding import Binding
 from ledger.evidence.encoding import Signed
@@ -154,6 +155,16 @@ class LedgerSide:
             accept=self.exchange.side.begin,
         )
         self.exchange.relay = RelayDialling(self.relay)
+        self.viewing = ViewingDesk(
+            terms=terms.value,
+            spool=self.spool,
+            session_seed=seeds.session,
+            ledger_time=self.clock,
+            find_entitlement=self.entitlements.find,
+            bytes_by_source=journal.received_bytes,
+        )
+        """Takes players' reports; receipts say the media time that it signed."""
+        self.lanes.media_ms = self.viewing.media_ms
         bundler = Bundler(
             terms=terms.value,
             spool=self.spool,
@@ -291,6 +302,7 @@ class LedgerSide:
             EngineError: The journal or the spool refused; the next tick tries again.
         """
         self.exchange.tick(now_s)
+        self.viewing.tick()
         self.accounting.tick(now_s)
         if self._gatekeeper is not None:
             self._gatekeeper.tick(now_s)
@@ -320,6 +332,7 @@ class LedgerSide:
             guard: Runs a step and tells its failure.
         """
         now_s = time.monotonic()
+        guard("viewing", lambda _: self.viewing.close_all(), now_s)
         guard("receipts", lambda _: self.accounting.sign_all(), now_s)
         self.exchange.dial_debtors(now_s, is_last=True)
         until_s = min(deadline_s - 2.0, now_s + linger_s)

@@ -102,15 +102,6 @@ class _Ticket:
     """None once a player reports by itself."""
 
 
-@dataclass(slots=True)
-class _ScopeMedia:
-    """Media time of a scope over all its playbacks, never above wall clock."""
-
-    media_ms: int
-    covered_ms: int
-    """Monotonic time up to which it is accounted for."""
-
-
 class ViewingDesk:
     """Turns reports into signed, stored heartbeats."""
 
@@ -133,7 +124,10 @@ class ViewingDesk:
         self._bytes_by_source = bytes_by_source
         self._monotonic = monotonic
         self._tickets: dict[str, _Ticket] = {}
-        self._scopes: dict[bytes, _ScopeMedia] = {}
+        self._media_ms: dict[bytes, int] = {}
+        """Entitlement's digest → media time under it, over all playbacks and runs."""
+        self._covered_ms: dict[bytes, int] = {}
+        """Scope → monotonic time up to which its media time is accounted for."""
         self._offset_ms: int | None = None
         self._epoch: int | None = None
         self.signed_count = 0
@@ -239,13 +233,19 @@ class ViewingDesk:
                 beats = clock.beat_now(now_ms) if is_turn else clock.tick(now_ms)
                 self._sign_all(ticket, playback, beats)
 
-    def media_ms(self, scope_id: bytes, epoch: int) -> int:  # noqa: ARG002 - a lane names its epoch
-        """Return media played in a scope so far, over runs; for receipts.
+    def media_ms(self, entitlement: Signed[Entitlement]) -> int:
+        """Return media played under an entitlement so far, over runs; for receipts.
 
-        It never falls and never grows faster than the wall clock, however many players there are.
-        Media time is the session's and goes on over epochs, as a receipt's field does.
+        It never falls, never grows faster than the wall clock, however many players there are, and
+        stays within the entitlement's cap: beyond it nothing is payable in any case. What the spool
+        cannot tell now counts as nothing played: receipts do not wait for it.
         """
-        return self._scope_of(scope_id).media_ms
+        try:
+            known_ms = self._known_media_ms(entitlement.digest)
+        except SpoolError as error:
+            _log.warning("media_time_not_read", error=str(error))
+            return 0
+        return min(known_ms, entitlement.value.max_media_ms or known_ms)
 
     def _ticket_of(self, token: str) -> _Ticket:
         ticket = self._tickets.pop(token, None)
@@ -320,17 +320,17 @@ class ViewingDesk:
             epoch_before = self._terms.epoch_at(earliest_ms // 1000)
             if epoch_before != epoch:
                 epochs, neighbour = list(range(epoch_before, epoch + 1)), before
-        scope = self._scope_of(ticket.scope_id)
+        covered_ms = self._covered_ms.get(ticket.scope_id, 0)
         played_ms = signed.value.media_ms_total - (before.value.media_ms_total if before else 0)
-        free_ms = max(beat.at_ms - max(playback.at_ms, scope.covered_ms), 0)
-        media_ms = scope.media_ms + min(played_ms, free_ms)
+        free_ms = max(beat.at_ms - max(playback.at_ms, covered_ms), 0)
+        media_ms = self._known_media_ms(entitlement.digest) + min(played_ms, free_ms)
         with self._spool.transaction() as tx:
             heartbeat_rows.add_heartbeat(tx, signed, epochs=epochs, before=neighbour)
-            heartbeat_rows.save_media_ms(tx, ticket.scope_id, media_ms)
+            heartbeat_rows.save_media_ms(tx, entitlement.digest, media_ms)
         # Durable from here: only now may receipts and bundles say so.
-        scope.media_ms = media_ms
+        self._media_ms[entitlement.digest] = media_ms
         if played_ms:
-            scope.covered_ms = max(scope.covered_ms, beat.at_ms)
+            self._covered_ms[ticket.scope_id] = max(covered_ms, beat.at_ms)
         playback.last, playback.at_ms = signed, max(beat.at_ms, playback.at_ms)
         self.signed_count += 1
         return True
@@ -363,12 +363,11 @@ class ViewingDesk:
             previous_digest=before.digest if before else ZERO_KEY,
         )
 
-    def _scope_of(self, scope_id: bytes) -> _ScopeMedia:
-        if (scope := self._scopes.get(scope_id)) is None:
+    def _known_media_ms(self, digest: bytes) -> int:
+        if (known_ms := self._media_ms.get(digest)) is None:
             with self._spool.transaction() as tx:
-                stored_ms = heartbeat_rows.read_media_ms(tx, scope_id)
-            scope = self._scopes[scope_id] = _ScopeMedia(stored_ms, 0)
-        return scope
+                known_ms = self._media_ms[digest] = heartbeat_rows.read_media_ms(tx, digest)
+        return known_ms
 
     def _offset(self) -> int | None:
         """Return ledger less monotonic milliseconds."""

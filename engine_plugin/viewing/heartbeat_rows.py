@@ -36,8 +36,8 @@ CREATE TABLE IF NOT EXISTS playback (
   session_id BLOB NOT NULL UNIQUE CHECK (length(session_id) = 16),
   last_raw BLOB
 ) STRICT;
-CREATE TABLE IF NOT EXISTS viewing_scope (
-  scope_id BLOB PRIMARY KEY CHECK (length(scope_id) = 32),
+CREATE TABLE IF NOT EXISTS entitlement_media (
+  digest BLOB PRIMARY KEY CHECK (length(digest) = 32),
   media_ms INTEGER NOT NULL CHECK (media_ms >= 0)
 ) STRICT;
 """
@@ -122,18 +122,18 @@ def mark_bundled(
     tx.execute("DELETE FROM heartbeat WHERE is_bundled = 1 AND epoch < ?", (epoch - EPOCHS_KEPT,))
 
 
-def read_media_ms(tx: sqlite3.Connection, scope_id: bytes) -> int:
-    """Return the media time of a scope that was saved last; 0 if none was."""
+def read_media_ms(tx: sqlite3.Connection, digest: bytes) -> int:
+    """Return the media time under an entitlement that was saved last; 0 if none was."""
     row = tx.execute(
-        "SELECT media_ms FROM viewing_scope WHERE scope_id = ?", (scope_id,)
+        "SELECT media_ms FROM entitlement_media WHERE digest = ?", (digest,)
     ).fetchone()
     return int(row[0]) if row else 0
 
 
-def save_media_ms(tx: sqlite3.Connection, scope_id: bytes, media_ms: int) -> None:
-    """Save the media time of a scope; it never falls."""
+def save_media_ms(tx: sqlite3.Connection, digest: bytes, media_ms: int) -> None:
+    """Save the media time under an entitlement; it never falls."""
     tx.execute(
-        "INSERT INTO viewing_scope VALUES (?, ?) ON CONFLICT (scope_id)"
+        "INSERT INTO entitlement_media VALUES (?, ?) ON CONFLICT (digest)"
         " DO UPDATE SET media_ms = max(media_ms, excluded.media_ms)",
-        (scope_id, media_ms),
+        (digest, media_ms),
     )

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route, Router
+from starlette.routing import BaseRoute, Route
 
 from engine_plugin.spool import SpoolError
 from engine_plugin.viewing.cmcd import BODY_BYTES_MAX, MalformedReportError, parse_reports
@@ -42,7 +42,7 @@ def report_path(token: str) -> str:
     return f"/?token={token}"
 
 
-def make_router(desk: ViewingDesk) -> Router:
+def make_routes(desk: ViewingDesk) -> list[BaseRoute]:
     """Return the routes over a desk; call it in the event loop that the desk lives in."""
 
     async def take_reports(request: Request) -> Response:
@@ -57,12 +57,10 @@ def make_router(desk: ViewingDesk) -> Router:
             SCRIPT_PATH.read_text(), media_type="text/javascript", headers=_ANY_ORIGIN
         )
 
-    return Router(
-        [
-            Route("/", take_reports, methods=["POST", "OPTIONS"]),
-            Route("/viewing.js", send_script, methods=["GET"]),
-        ]
-    )
+    return [
+        Route("/", take_reports, methods=["POST", "OPTIONS"]),
+        Route("/viewing.js", send_script, methods=["GET"]),
+    ]
 
 
 async def _take(request: Request, desk: ViewingDesk) -> Response:

@@ -424,6 +424,23 @@ def test_credits_of_a_streams_torrents_are_one_claim_that_names_each(
     assert taken == [(b"\1" * 32, 0, 0, 10), (b"\2" * 32, 0, 0, 20)]
 
 
+def test_bytes_of_a_scope_are_those_of_all_its_torrents_in_this_run_by_source(
+    journal: MeterJournal,
+) -> None:
+    _commit_segment(journal, _segment(journal, 1), byte_count=10)
+    retired = _segment(journal, 2)
+    _commit_segment(journal, retired, byte_count=20)
+    journal.prove_peer(ALICE, PAYEE, epoch=5)
+    with journal.transaction():
+        journal.take_credits(journal.list_claims()[0])
+    journal.retire_torrent(retired)
+    journal.retire_settled()
+    assert journal.received_bytes(STREAM) == (30, 0)
+    assert journal.received_bytes(b"other".ljust(32)) == (0, 0)
+    journal.start_run(session_id=b"2" * 16, session_key=KEY, started_at_ms=2)
+    assert journal.received_bytes(STREAM) == (0, 0)
+
+
 def test_a_torrent_is_of_one_scope(journal: MeterJournal) -> None:
     _segment(journal, 1)
     with pytest.raises(JournalError, match="scope_id"):

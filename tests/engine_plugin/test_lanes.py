@@ -78,6 +78,21 @@ def test_receipts_are_cumulative_with_the_root_over_all_credits(journal: MeterJo
     assert journal.list_claims() == []
 
 
+def test_receipts_say_the_media_time_under_their_entitlement_and_it_never_falls(
+    journal: MeterJournal,
+) -> None:
+    lanes = ReceiptLanes(journal, seed_of("viewer"))
+    told = iter([1500, 900, 2500])
+    lanes.media_ms = lambda signed: next(told) if signed == entitlement() else 10**6
+    stated = []
+    for piece in range(3):
+        credit(journal, (piece, 0, 16384))
+        signed = lanes.sign_claim(journal.list_claims()[0], entitlement())
+        assert signed is not None
+        stated.append(signed.value.media_ms_total)
+    assert stated == [1500, 1500, 2500]
+
+
 def test_every_epoch_has_its_own_lane_from_zero(journal: MeterJournal) -> None:
     lanes = ReceiptLanes(journal, seed_of("viewer"))
     credit(journal, (0, 0, 100))

@@ -40,7 +40,7 @@ from starlette.routing import Mount, Route
 from engine_plugin.bundler import Bundler
 from engine_plugin.spool import Spool
 from engine_plugin.viewing.desk import ViewingDesk
-from engine_plugin.viewing.routes import make_router, report_path
+from engine_plugin.viewing.routes import make_routes, report_path
 from ledger.books.heartbeats import judge_heartbeats
 from ledger.books.judgement import check_bundle
 from ledger.books.viewing_time import measure_viewing
@@ -112,8 +112,8 @@ await event("ended");
 """Seeks go to parts that were not played, so the ranges add up to all that was played."""
 
 STALLED = "await video.play(); await played(9); video.pause();"
-FIRST_TAB = "await video.play(); await played(9); video.pause();"
-SECOND_TAB = "await video.play(); await played(7); video.pause();"
+FIRST_TAB = "await video.play(); await played(7); video.pause();"
+SECOND_TAB = "await video.play(); await played(9); video.pause();"
 
 
 def make_clip(path: Path) -> bytes:
@@ -179,7 +179,7 @@ class Scene:
         self.url = f"/ace/cmcd{report_path(self.desk.open(SCOPE))}"
         self.app = Starlette(
             routes=[
-                Mount("/ace/cmcd", app=make_router(self.desk)),
+                Mount("/ace/cmcd", routes=make_routes(self.desk)),
                 Route("/page/{name}", self._page),
                 Route("/clip.webm", self._clip),
                 Route("/truth", self._truth, methods=["POST"]),
@@ -364,8 +364,9 @@ def test_two_tabs_count_their_union_and_never_more_than_wall_clock(
     spans = sorted(
         (truth["started"], truth["started"] + played_ms(truth)) for truth in scene.truths
     )
-    (begin_ms, first_end_ms), (second_begin_ms, end_ms) = spans
-    assert second_begin_ms < first_end_ms < end_ms
-    assert_within_a_thousandth(playing_ms(beats), end_ms - begin_ms)
+    (first_begin_ms, first_end_ms), (second_begin_ms, second_end_ms) = spans
+    assert second_begin_ms < first_end_ms
+    union_ms = max(first_end_ms, second_end_ms) - first_begin_ms
+    assert_within_a_thousandth(playing_ms(beats), union_ms)
     both_ms = sum(played_ms(truth) for truth in scene.truths)
     assert playing_ms(beats) < both_ms - 1000

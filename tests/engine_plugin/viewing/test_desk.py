@@ -180,7 +180,7 @@ def test_chain_goes_on_after_kill_and_restart(scene: Scene) -> None:
     assert [beat.sequence_number for beat in beats] == list(range(len(beats)))
     assert len({beat.session_id for beat in beats}) == 1
     assert measure(beats, EPOCH) == 10_000
-    assert scene.desk.media_ms(SCOPE, EPOCH) == 10_000
+    assert scene.desk.media_ms(entitlement()) == 10_000
 
 
 def test_what_cannot_be_signed_yet_waits_and_is_signed_with_its_own_time(scene: Scene) -> None:
@@ -191,14 +191,14 @@ def test_what_cannot_be_signed_yet_waits_and_is_signed_with_its_own_time(scene: 
     scene.report(token, "a", 2000)
     scene.run(1000)
     assert scene.beats() == []
-    assert scene.desk.media_ms(SCOPE, EPOCH) == 0
+    assert scene.desk.media_ms(entitlement()) == 0
     scene.ledger_offset_ms, held, scene.entitlement = offset_ms, scene.entitlement, None
     scene.run(1000)
     assert scene.beats() == []
     scene.entitlement = held
     scene.run(250)
     assert [beat.timestamp_ms - EPOCH_MS for beat in scene.beats()] == [0, 2000]
-    assert scene.desk.media_ms(SCOPE, EPOCH) == 2000
+    assert scene.desk.media_ms(entitlement()) == 2000
 
 
 def test_waiting_heartbeats_are_bounded(scene: Scene) -> None:
@@ -223,7 +223,7 @@ def test_failing_spool_delays_heartbeats_and_loses_none(scene: Scene) -> None:
     scene.run(1000)
     scene.report(token, "a", 1000)
     assert scene.desk.signed_count == 1
-    assert scene.desk.media_ms(SCOPE, EPOCH) == 0
+    assert scene.desk.media_ms(entitlement()) == 0
     blocker.execute("ROLLBACK")
     blocker.close()
     scene.run(250)
@@ -266,19 +266,52 @@ def test_two_tabs_never_make_media_time_exceed_wall_clock(scene: Scene) -> None:
     beats = scene.judged(EPOCH)
     assert len({beat.session_id for beat in beats}) == 2
     assert measure(beats, EPOCH) == 12_000
-    assert scene.desk.media_ms(SCOPE, EPOCH) <= 12_000
+    assert scene.desk.media_ms(entitlement()) <= 12_000
 
 
-def test_media_time_of_a_scope_survives_a_restart_and_never_falls(scene: Scene) -> None:
+def test_media_time_under_an_entitlement_survives_a_restart_and_never_falls(scene: Scene) -> None:
     token = scene.desk.open(SCOPE)
     scene.report(token, "p", 0)
     scene.run(5000)
     scene.report(token, "q", 5000)
     scene.start()
-    assert scene.desk.media_ms(SCOPE, EPOCH + 4) == 5000
+    assert scene.desk.media_ms(entitlement()) == 5000
     with scene.spool.transaction() as tx:
-        heartbeat_rows.save_media_ms(tx, SCOPE, 1)
-        assert heartbeat_rows.read_media_ms(tx, SCOPE) == 5000
+        heartbeat_rows.save_media_ms(tx, entitlement().digest, 1)
+        assert heartbeat_rows.read_media_ms(tx, entitlement().digest) == 5000
+
+
+def test_media_time_counts_under_the_entitlement_that_held_when_it_was_played(
+    scene: Scene,
+) -> None:
+    renewed = entitlement(serial=digest_of("renewed")[:16])
+    token = scene.desk.open(SCOPE)
+    scene.report(token, "p", 0)
+    scene.run(3000)
+    scene.report(token, "a", 3000)
+    scene.entitlement = renewed
+    scene.report(token, "p", 3000)
+    scene.run(2000)
+    scene.report(token, "q", 5000)
+    assert scene.desk.media_ms(entitlement()) == 3000
+    assert scene.desk.media_ms(renewed) == 2000
+
+
+def test_media_time_for_receipts_stays_within_the_entitlements_cap(scene: Scene) -> None:
+    scene.entitlement = entitlement(max_media_ms=2000)
+    token = scene.desk.open(SCOPE)
+    scene.report(token, "p", 0)
+    scene.run(3000)
+    scene.report(token, "q", 3000)
+    assert scene.desk.media_ms(scene.entitlement) == 2000
+
+
+def test_media_time_that_cannot_be_read_holds_no_receipt_up(scene: Scene) -> None:
+    blocker = sqlite3.connect(scene.path, isolation_level=None)
+    scene.spool._connection.execute("PRAGMA busy_timeout = 1")
+    blocker.execute("BEGIN IMMEDIATE")
+    assert scene.desk.media_ms(entitlement()) == 0
+    blocker.close()
 
 
 def test_heartbeats_beyond_one_bundle_go_into_the_next(scene: Scene) -> None:

@@ -13,7 +13,7 @@ from starlette.routing import Mount
 from engine_plugin.spool import Spool
 from engine_plugin.viewing.cmcd import BODY_BYTES_MAX, PlayerReport
 from engine_plugin.viewing.desk import PLAYBACKS_PER_TOKEN_MAX, ViewingDesk
-from engine_plugin.viewing.routes import make_router, report_path
+from engine_plugin.viewing.routes import make_routes, report_path
 
 
 class KnownTime:
@@ -45,7 +45,7 @@ def ask(
     **options: Any,
 ) -> httpx.Response:
     async def send() -> httpx.Response:
-        app = Starlette(routes=[Mount("/ace/cmcd", app=make_router(desk))])
+        app = Starlette(routes=[Mount("/ace/cmcd", routes=make_routes(desk))])
         transport = httpx.ASGITransport(app=app, client=(client, 50_000))
         async with httpx.AsyncClient(transport=transport, base_url=f"http://{host}") as http:
             return await http.request(method, f"/ace/cmcd{path}", **options)
