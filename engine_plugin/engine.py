@@ -472,6 +472,8 @@ class Engine:
         elif notice.kind is NoticeKind.DISCONNECTED:
             if self.ledger is not None and is_lasting and notice.peer >= 0:
                 self.ledger.flush_peer(self._peer_key(notice.peer), now_s)
+        elif notice.kind is NoticeKind.PORT_MAPPED:
+            self._hub.tell("notice", kind=str(notice.kind), detail=notice.text)
         elif notice.kind in _FAULTS:
             if content is not None and notice.kind is NoticeKind.WEB_SEED_FAILED:
                 content.note_web_seed_failure(notice.url)
@@ -592,5 +594,6 @@ _FAULTS = frozenset(
         NoticeKind.TORRENT_FAILED,
         NoticeKind.HASH_FAILED,
         NoticeKind.ALERTS_DROPPED,
+        NoticeKind.PORT_MAPPING_FAILED,
     }
 )

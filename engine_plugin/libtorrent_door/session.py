@@ -14,8 +14,10 @@ from typing import Any
 import libtorrent as lt
 
 from engine_plugin.errors import SessionError
+from engine_plugin.libtorrent_door.port_mapping import SidePortMapping
 from engine_plugin.libtorrent_door.session_options import (
     SessionOptions,
+    buffer_for,
     format_endpoint,
     make_settings,
     split_endpoint,
@@ -49,6 +51,8 @@ class NoticeKind(StrEnum):
     TORRENT_FAILED = "torrent_failed"
     HASH_FAILED = "hash_failed"
     ALERTS_DROPPED = "alerts_dropped"
+    PORT_MAPPED = "port_mapped"
+    PORT_MAPPING_FAILED = "port_mapping_failed"
 
 
 _SENT = int(EventKind.SENT)
@@ -167,6 +171,8 @@ class EngineSession:
         self._only_torrent: int | None = None
         """The one torrent that was ever added; None when there are more, or none."""
         self._counters: SessionCounters | None = None
+        maps_ports = options.discovers and not self.is_foreign
+        self._side_port = SidePortMapping(session, options.handshake_text, is_wanted=maps_ports)
         self._handlers = self._make_handlers()
         self._block_kinds = {
             lt.block_finished_alert: int(EventKind.WRITTEN),
@@ -393,7 +399,11 @@ class EngineSession:
     def set_limits(self, *, upload_limit: int, download_limit: int) -> None:
         """Changes the session's rates; bytes per second, 0 = unlimited."""
         self._session.apply_settings(
-            {"upload_rate_limit": upload_limit, "download_rate_limit": download_limit}
+            {
+                "upload_rate_limit": upload_limit,
+                "download_rate_limit": download_limit,
+                "send_buffer_watermark": buffer_for(upload_limit),
+            }
         )
 
     def set_serving(self, *, serves: bool) -> None:
@@ -428,7 +438,9 @@ class EngineSession:
             lt.alerts_dropped_alert: self._on_dropped,
             lt.session_stats_alert: self._on_stats,
             lt.read_piece_alert: self._on_read,
-            lt.listen_succeeded_alert: note(kinds.LISTENING),
+            lt.listen_succeeded_alert: self._on_listening,
+            lt.portmap_alert: self._on_port_mapped,
+            lt.portmap_error_alert: note(kinds.PORT_MAPPING_FAILED),
             lt.listen_failed_alert: note(kinds.LISTEN_FAILED),
             lt.peer_connect_alert: note(kinds.CONNECTED),
             lt.peer_disconnected_alert: note(kinds.DISCONNECTED),
@@ -456,6 +468,15 @@ class EngineSession:
             )
 
         return copy_notice
+
+    def _on_listening(self, alert: Any, drained: Drained) -> None:
+        self._note(NoticeKind.LISTENING)(alert, drained)
+        if alert.socket_type == lt.socket_type_t.tcp:
+            self._side_port.want()
+
+    def _on_port_mapped(self, alert: Any, drained: Drained) -> None:
+        self._note(NoticeKind.PORT_MAPPED)(alert, drained)
+        self._side_port.take(int(alert.mapping), int(alert.external_port))
 
     def _on_piece_finished(self, alert: Any, drained: Drained) -> None:
         torrent = self._torrent_of(alert.handle)

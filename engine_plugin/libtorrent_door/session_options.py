@@ -20,11 +20,16 @@ ALERT_MASK = (
     | _CATEGORY.block_progress_notification
     | _CATEGORY.piece_progress_notification
     | _CATEGORY.upload_notification
+    | _CATEGORY.port_mapping_notification
 )
 
 
 CONNECTIONS_MAX = 1000
 """Peers of all torrents together; libtorrent lowers it to what file descriptors allow."""
+_SEND_BUFFER_BYTES = 500 * 1024
+"""libtorrent's own default."""
+_SEND_BUFFER_LEAST_BYTES = 48 * 1024
+"""Three blocks: one on its way, one next, one being read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +124,10 @@ def make_settings(options: SessionOptions) -> dict[str, object]:
         "enable_natpmp": options.discovers,
         "upload_rate_limit": options.upload_limit,
         "download_rate_limit": options.download_limit,
+        # What a connection buffers counts as sent: at a slow rate it must not be seconds of it.
+        "send_buffer_watermark": buffer_for(options.upload_limit),
+        # Pieces served to choked peers would be served outside of the owner's hours.
+        "allowed_fast_set_size": 0,
         "unchoke_slots_limit": options.upload_slots,
         # The defaults, 200 and 5, turn viewers away when many come at once.
         "connections_limit": CONNECTIONS_MAX,
@@ -132,3 +141,10 @@ def make_settings(options: SessionOptions) -> dict[str, object]:
     if not ipaddress.ip_address(address).is_unspecified:
         settings["outgoing_interfaces"] = address
     return settings
+
+
+def buffer_for(upload_limit: int) -> int:
+    """Return how many bytes a connection may buffer at a rate; 0 = unlimited."""
+    if not upload_limit:
+        return _SEND_BUFFER_BYTES
+    return min(max(upload_limit // 4, _SEND_BUFFER_LEAST_BYTES), _SEND_BUFFER_BYTES)

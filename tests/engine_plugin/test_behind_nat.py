@@ -11,12 +11,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-from networks import NATS, Host, Internet, Nat, missing
+from networks import NATS, Host, Internet, Nat, PortMapper, missing
 from served_app import serve_app
 from shard_scene import make_shard_scene
 from simulated_operator import seed
@@ -37,6 +37,8 @@ pytestmark = [
 
 MIB = 1 << 20
 BT_PORT, RECEIPT_PORT = 6881, 7001
+PORT_SHIFT = 100
+"""Outside ports of the port-mapping router less those inside."""
 SHARE_LEAST_PPM = 980_000
 SETTLE_S = 40
 """How long an engine stays after its download, at most: people watch longer than they load."""
@@ -51,29 +53,38 @@ class Scene:
     sessions: SessionFactory
     folder: Path
     start: Callable[..., Any]
+    stack: ExitStack
+    mapped: dict[tuple[str, int], int] = field(default_factory=dict)
 
-    def add_seeder(self, nat: Nat, *, utp: bool, size: int = 6 * MIB) -> Any:
-        """A seeder whose BitTorrent port is reachable over one transport, and no other port."""
+    def add_seeder(self, nat: Nat, *, utp: bool, maps_ports: bool = False) -> Any:
+        """A seeder whose BitTorrent port is reachable over one transport, and no other port.
+
+        With `maps_ports` it is left to the seeder to have ports mapped.
+        """
         host = self.net.add_host("seeder", nat)
-        if host.router:
+        if maps_ports:
+            mapper = self.stack.enter_context(PortMapper(host, shift=PORT_SHIFT))
+            self.mapped = mapper.mapped
+        elif host.router:
             host.forward_port(BT_PORT, tcp=not utp, udp=utp)
         else:
             closed = {"tcp": [RECEIPT_PORT, BT_PORT]} if utp else {"tcp": [RECEIPT_PORT]}
             host.block_inbound(**closed)
         (self.folder / "seed").mkdir()
         content = self.folder / "seed" / "film.bin"
-        content.write_bytes(random.Random(3).randbytes(size + 4321))
+        content.write_bytes(random.Random(3).randbytes(6 * MIB + 4321))
         return self._start(
-            host, "seed", content, "--torrent-out", self.folder / "film.torrent", utp=utp
-        )
+            host, "seed", content, "--torrent-out", self.folder / "film.torrent",
+            "--discover" if maps_ports else "--no-discover", utp=utp,
+        )  # fmt: skip
 
-    def start_viewer(self, host: Host, to: Host, *, utp: bool) -> Any:
+    def start_viewer(self, host: Host, to: Host, *, utp: bool, port: int = BT_PORT) -> Any:
         """A viewer that dials one peer from a host whose receipt port is closed."""
         if not host.router:
             host.block_inbound(tcp=[RECEIPT_PORT])
         torrent, save = self.folder / "film.torrent", self.folder / f"saved-{host.name}"
         return self._start(
-            host, "view", torrent, "--save", save, "--peer", f"{to.public_ip}:{BT_PORT}",
+            host, "view", torrent, "--save", save, "--peer", f"{to.public_ip}:{port}",
             "--entitlement-url", f"http://{self.net.ip}:8081", utp=utp,
         )  # fmt: skip
 
@@ -82,12 +93,12 @@ class Scene:
         with self.sessions.begin() as session:
             return int(session.scalar(text("SELECT last_value FROM relay_frames_id_seq")) or 0)
 
-    def _start(self, host: Host, *words: object, utp: bool, more: tuple[object, ...] = ()) -> Any:
+    def _start(self, host: Host, *words: object, utp: bool) -> Any:
         state = self.folder / f"state-{host.name}"
         return self.start(
             *words, "--listen", f"{host.ip}:{BT_PORT}", "--state", state,
             "--terms", self.folder / "terms", "--receipt-port", RECEIPT_PORT,
-            "--utp" if utp else "--tcp", *more, log=host.name, inside=host.namespace,
+            "--utp" if utp else "--tcp", log=host.name, inside=host.namespace,
         )  # fmt: skip
 
 
@@ -113,7 +124,7 @@ def scene(database_url: str, tmp_path: Path, start_engine: Callable[..., Any]) -
             listener = net.call(lambda port=port: bind(f"{net.ip}:{port}"))
             stack.enter_context(serve_app(app, listener))
         (tmp_path / "terms").write_bytes(shard.operator.signed_terms.raw)
-        yield Scene(net, shard.sessions, tmp_path, start_engine)
+        yield Scene(net, shard.sessions, tmp_path, start_engine, stack)
 
 
 def now_s(shard: Any) -> int:
@@ -155,6 +166,13 @@ def is_settled(viewer: Any) -> bool:
     return is_signed and not newest["receipts_out"]["unacknowledged_lanes"]
 
 
+def await_settled(viewers: list[Any]) -> None:
+    deadline_s = time.monotonic() + SETTLE_S
+    for viewer in viewers:
+        while not is_settled(viewer) and time.monotonic() < deadline_s:
+            time.sleep(0.1)
+
+
 def measure(scene: Scene, seeder_nat: Nat, nats: tuple[Nat, ...], *, utp: bool) -> dict[Nat, Share]:
     """Let viewers behind these translators fetch from one seeder."""
     seeder = scene.add_seeder(seeder_nat, utp=utp)
@@ -164,10 +182,7 @@ def measure(scene: Scene, seeder_nat: Nat, nats: tuple[Nat, ...], *, utp: bool) 
     viewers = {nat: scene.start_viewer(host, to, utp=utp) for nat, host in hosts.items()}
     for viewer in viewers.values():
         viewer.wait_for("complete", timeout_s=120)
-    deadline_s = time.monotonic() + SETTLE_S
-    for viewer in viewers.values():
-        while not is_settled(viewer) and time.monotonic() < deadline_s:
-            time.sleep(0.1)
+    await_settled(list(viewers.values()))
     threads = [threading.Thread(target=engine.stop) for engine in viewers.values()]
     for thread in threads:
         thread.start()
@@ -207,3 +222,23 @@ def test_viewers_behind_any_translator_pay_a_seeder_behind_one_with_a_forwarded_
     print_shares(f"{'uTP' if utp else 'TCP'} | {seeder_nat}", found)
     assert min(share.ppm for share in found.values()) >= SHARE_LEAST_PPM, found
     assert scene.relayed_frames() >= 6 * len(NATS)
+
+
+@pytest.mark.parametrize("nat", [Nat.PORT_RESTRICTED, Nat.SYMMETRIC])
+def test_a_router_that_maps_ports_makes_both_of_a_seeders_ports_reachable(
+    scene: Scene, nat: Nat
+) -> None:
+    seeder = scene.add_seeder(nat, utp=False, maps_ports=True)
+    seeder.wait_for("notice", kind="port_mapped", detail=lambda text: str(7101) in text)
+    assert scene.mapped["tcp", BT_PORT] == BT_PORT + PORT_SHIFT
+    assert scene.mapped["tcp", RECEIPT_PORT] == RECEIPT_PORT + PORT_SHIFT
+    host = scene.net.add_host("viewer")
+    viewer = scene.start_viewer(
+        host, scene.net.hosts["seeder"], utp=False, port=BT_PORT + PORT_SHIFT
+    )
+    viewer.wait_for("complete")
+    await_settled([viewer])
+    viewer.stop()
+    assert share_of(viewer).ppm >= SHARE_LEAST_PPM
+    # The channel was dialled, at the outside port that the handshake names.
+    assert scene.relayed_frames() <= 1
