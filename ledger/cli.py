@@ -38,6 +38,9 @@ COMMANDS: Final[Mapping[str, CommandLine]] = {
     ),
     "audit": CommandLine(summary="Verify an audit file without trusting the operator", extra=""),
     "bench": CommandLine(summary="Measure what the product costs on this machine", extra="engine"),
+    "broadcaster": CommandLine(
+        summary="Give entitlements to viewers, and take an issuing key back", extra="server"
+    ),
     "cdn": CommandLine(
         summary="Serve content as the content delivery network of a demo", extra="server"
     ),
