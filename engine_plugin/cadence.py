@@ -42,6 +42,7 @@ _FIRST_DELAY_BYTES = 1 << 20
 
 _REPORTS_KEPT = 4
 _UNANSWERED_MOST = 8
+_PAYEES_KEPT = 4096
 
 
 @dataclass(slots=True)
@@ -125,7 +126,7 @@ class Cadence:
         return due
 
     def _note_growth(self, payee_key: bytes, total_bytes: int) -> int:
-        pace = self._paces.setdefault(payee_key, _Pace())
+        pace = self._pace_of(payee_key)
         if total_bytes > pace.seen_bytes:
             pace.jumps.append(total_bytes - pace.seen_bytes)
         pace.seen_bytes = total_bytes
@@ -133,7 +134,7 @@ class Cadence:
 
     def note_signed(self, claim: Claim, *, is_known: bool) -> None:
         """Take note that a claim was signed."""
-        pace = self._paces.setdefault(claim.payee_key, _Pace())
+        pace = self._pace_of(claim.payee_key)
         if is_known:
             step = self.step_bytes(claim.payee_key, is_known=True)
             pace.overshoots.append(claim.byte_count - step)
@@ -143,13 +144,16 @@ class Cadence:
 
     def note_answer(self, payee_key: bytes, unacknowledged_bytes: int) -> None:
         """Take note of what a payee had outstanding when a receipt had just reached it."""
-        pace = self._paces.setdefault(payee_key, _Pace())
+        pace = self._pace_of(payee_key)
         pace.delays.append(unacknowledged_bytes)
         pace.unanswered = 0
 
-    def forget(self, payee_key: bytes) -> None:
-        """Drop what was remembered of a payee; it left."""
-        self._paces.pop(payee_key, None)
+    def _pace_of(self, payee_key: bytes) -> _Pace:
+        pace = self._paces.pop(payee_key, None) or _Pace()
+        self._paces[payee_key] = pace
+        if len(self._paces) > _PAYEES_KEPT:
+            del self._paces[next(iter(self._paces))]
+        return pace
 
 
 def _key_of(claim: Claim) -> _ClaimKey:

@@ -63,7 +63,7 @@ IDLE_CLOSE_S = 120.0
 """A channel of a peer that left the swarm is closed after so much silence."""
 
 RECEIPTS_AT_ONCE_MAX = 128
-"""Most old receipts that are sent when a channel opens; the rest follows their answers."""
+"""Most old receipts that are sent in one go; the rest follows a while later."""
 
 _DEBTORS_EVERY_S = 3.0
 _FORGET_DIAL_S = 600.0
@@ -103,6 +103,8 @@ class _Talk:
     """Content or stream of each entitlement it was shown, by the entitlement's digest."""
     sent_s: float = 0.0
     """Monotonic seconds of the last receipt to it."""
+    look_s: float = 0.0
+    """Monotonic seconds at which to look again for what it has not answered."""
     retries: int = 0
 
 
@@ -463,6 +465,7 @@ class Exchange:
 
     def _send(self, channel: Channel, talk: _Talk, signed: Signed[Receipt]) -> None:
         talk.sent_s = self._clock()
+        talk.look_s = max(talk.look_s, talk.sent_s + RESEND_FIRST_S)
         receipt = signed.value
         self._present(channel, talk, receipt.entitlement_digest)
         talk.unanswered[signed.digest[:RECEIPT_NAME_SIZE]] = receipt.lane_digest, receipt.sequence
@@ -471,9 +474,9 @@ class Exchange:
         channel.send_receipt(signed)
 
     def _resend(self, channel: Channel, talk: _Talk, now_s: float) -> None:
-        wait_s = min(RESEND_FIRST_S * 2**talk.retries, RESEND_MOST_S)
-        if now_s - talk.sent_s < wait_s:
+        if now_s < talk.look_s:
             return
+        talk.look_s = now_s + RESEND_FIRST_S
         waiting = [
             receipt
             for receipt in self._lanes.list_unacknowledged(channel.peer_key)
@@ -482,9 +485,10 @@ class Exchange:
         ]
         if not waiting:
             return
-        talk.retries = min(talk.retries + 1, 10)
         for receipt in waiting[:RECEIPTS_AT_ONCE_MAX]:
             self._send(channel, talk, RECEIPT.parse(receipt.raw))
+        talk.retries = min(talk.retries + 1, 10)
+        talk.look_s = now_s + min(RESEND_FIRST_S * 2**talk.retries, RESEND_MOST_S)
 
     def _close_idle(self, channel: Channel, talk: _Talk, now_s: float) -> None:
         if now_s - max(talk.heard_s, talk.sent_s) < IDLE_CLOSE_S:
