@@ -4,18 +4,26 @@ An option wins over the environment, which wins over the state folder's `engine.
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from engine_plugin.byte_amounts import parse_byte_rate
-from engine_plugin.config import EngineConfig, load_terms, parse_endpoint
+from engine_plugin.config import (
+    DEFAULT_ENFORCEMENT,
+    EngineConfig,
+    load_issuing_binding,
+    load_terms,
+    parse_endpoint,
+)
 from engine_plugin.errors import EngineError
 from engine_plugin.owner_settings import OwnerSettings, load_settings
+from engine_plugin.standing import PlainPeers
 from engine_plugin.wire import Endpoint
 
+_PPM_PER_PERCENT = 10_000
 _LOOPBACK_PREFIXES = ("127.", "[::1]")
 
 Listen = Annotated[str, typer.Option(help="IP:PORT for BitTorrent; port 0: any free port.")]
@@ -51,6 +59,32 @@ Discover = Annotated[
         help="Use DHT, local discovery, trackers and port mapping; needs the owner's consent.",
     ),
 ]
+PlainPeersPolicy = Annotated[
+    PlainPeers,
+    typer.Option(
+        "--plain-peers", help="What clients without this plugin get under terms: all, slow, none."
+    ),
+]
+Enforcement = Annotated[
+    bool,
+    typer.Option(
+        "--enforcement/--no-enforcement",
+        help="Under terms: hold peers to their receipts, or serve everybody.",
+    ),
+]
+MinCoverage = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        max=1_000_000,
+        metavar="PERCENT",
+        help="Serve only while the escrow covers so much of what is owed; 0: whatever it covers.",
+    ),
+]
+IssuingBinding = Annotated[
+    Path | None,
+    typer.Option(help="The broadcaster's newest binding of its issuing key, if you have one."),
+]
 AcceptIpVisible = Annotated[
     bool,
     typer.Option("--accept-ip-visible", help="Consent for this run that peers see the IP address."),
@@ -77,6 +111,11 @@ class RunOptions:
     utp: bool | None = None
     discover: bool | None = None
     accept_ip_visible: bool = False
+    plain_peers: PlainPeers = PlainPeers.PROBATION
+    enforcement: bool = True
+    min_coverage: int = 0
+    """Percent."""
+    issuing_binding: Path | None = None
     allow_local_web_seeds: bool = False
     parent_pid: int | None = None
     die_with_parent: bool = False
@@ -109,6 +148,13 @@ class RunOptions:
             terms=None if self.terms is None else load_terms(self.terms),
             account_path=self.account_key,
             entitlement_url=self.entitlement_url,
+            issuing_binding=None
+            if self.issuing_binding is None
+            else load_issuing_binding(self.issuing_binding),
+            enforcement=replace(DEFAULT_ENFORCEMENT, plain_peers=self.plain_peers)
+            if self.enforcement
+            else None,
+            min_coverage_ppm=self.min_coverage * _PPM_PER_PERCENT,
             owner=owner,
             upload_limit=owner.upload_bytes_per_s,
             download_limit=owner.download_bytes_per_s,

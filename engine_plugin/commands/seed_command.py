@@ -12,6 +12,7 @@ from engine_plugin.commands.running import PlannedContent, run_engine
 from engine_plugin.config import ContentOptions
 from engine_plugin.errors import ContentError
 from engine_plugin.libtorrent_door import is_magnet
+from engine_plugin.standing import PlainPeers
 from engine_plugin.torrents import TorrentFile, make_torrent, read_torrent
 from engine_plugin.wire import Endpoint
 
@@ -46,6 +47,10 @@ def seed(
     utp: o.Utp = None,
     discover: o.Discover = None,
     accept_ip_visible: o.AcceptIpVisible = False,
+    plain_peers: o.PlainPeersPolicy = PlainPeers.PROBATION,
+    enforcement: o.Enforcement = True,
+    min_coverage: o.MinCoverage = 0,
+    issuing_binding: o.IssuingBinding = None,
     parent_pid: o.ParentPid = None,
     die_with_parent: o.DieWithParent = False,
     as_json: o.Json = False,
@@ -70,6 +75,10 @@ def seed(
             utp=utp,
             discover=discover,
             accept_ip_visible=accept_ip_visible,
+            plain_peers=plain_peers,
+            enforcement=enforcement,
+            min_coverage=min_coverage,
+            issuing_binding=issuing_binding,
             parent_pid=parent_pid,
             die_with_parent=die_with_parent,
         )
@@ -101,7 +110,7 @@ class _Plan:
             described = make_torrent(path, web_seeds=self._web_seeds)
             folder = path.resolve().parent
             if torrent_out is not None:
-                write_torrent(torrent_out, described)
+                write_torrent(torrent_out, described.data)
             return self._of_torrent(described, folder)
         require_content(described, folder)
         return self._of_torrent(described, folder)
