@@ -11,8 +11,10 @@ import typer
 
 from ledger.bench.engine import KINDS, EngineBench, run_engine_bench
 from ledger.bench.errors import BenchError
+from ledger.bench.live import LiveBench, run_live_bench
 from ledger.bench.playback import PlaybackBench, run_playback_bench
 from ledger.bench.report import format_json, format_table
+from ledger.bench.shaped_network import Shape
 
 QUICK_SIZE_MIB = 96
 QUICK_PACE_S = 4.0
@@ -83,6 +85,39 @@ def playback(
     bench = PlaybackBench(mbit_per_s=mbit, film_s=length, seeks=seeks, runs=runs)
     try:
         report = run_playback_bench(bench, tell=_tell)
+    except (BenchError, OSError) as error:
+        typer.echo(f"swarmledger bench: {error}", err=True)
+        raise typer.Exit(1) from None
+    sys.stdout.write(format_json(report) if as_json else format_table(report))
+
+
+@app.command()
+def live(
+    viewers: Annotated[int, typer.Option(min=1, max=120, help="Viewing processes.")] = 5,
+    seconds: Annotated[float, typer.Option(min=5, help="How long to measure.")] = 30.0,
+    rate_kbps: Annotated[int, typer.Option(min=100, help="Rate of the stream.")] = 2000,
+    shaped: Annotated[
+        bool, typer.Option("--shaped", help="30 ms delay and 1 % loss each way; needs root.")
+    ] = False,
+    delay_ms: Annotated[float, typer.Option(min=0, help="With --shaped.")] = 30.0,
+    loss: Annotated[float, typer.Option(min=0, max=0.5, help="With --shaped.")] = 0.01,
+    churn: Annotated[
+        float, typer.Option(min=0, max=2, help="Share of viewers replaced per minute.")
+    ] = 0.0,
+    cdn: Annotated[bool, typer.Option(help="Let viewers ask the CDN.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Measure a live stream: delay, joining, stalls, offload, the source's upload."""
+    bench = LiveBench(
+        viewers=viewers,
+        seconds=seconds,
+        rate_kbps=rate_kbps,
+        churn_share=churn,
+        shape=Shape(delay_ms=delay_ms, loss=loss) if shaped else None,
+        uses_cdn=cdn,
+    )
+    try:
+        report = run_live_bench(bench, tell=_tell)
     except (BenchError, OSError) as error:
         typer.echo(f"swarmledger bench: {error}", err=True)
         raise typer.Exit(1) from None
