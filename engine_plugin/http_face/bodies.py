@@ -34,6 +34,8 @@ class MediaBody(Response):
         session: PlaySession,
         status_code: int,
         headers: Mapping[str, str],
+        note_taken: Callable[[int], None] = lambda _byte_count: None,
+        note_closed: Callable[[PlaySession], None] = lambda _session: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Prepare an answer.
@@ -44,6 +46,8 @@ class MediaBody(Response):
             session: Whose answer it is.
             status_code: 200 or 206.
             headers: All of them.
+            note_taken: Told how many bytes the player took, part by part.
+            note_closed: Told when the body has ended in whatever way.
             clock: Monotonic seconds.
         """
         # Not the base class's constructor: it would set a length of its own.
@@ -57,6 +61,8 @@ class MediaBody(Response):
         self._parts = parts
         self._table = table
         self._session = session
+        self._note_taken = note_taken
+        self._note_closed = note_closed
         self._clock = clock
         self._taken_s = clock()
 
@@ -79,6 +85,7 @@ class MediaBody(Response):
                 await asyncio.wait([sending, *watches], return_when=asyncio.FIRST_COMPLETED)
             finally:
                 await _cancel([sending, *watches])
+        self._note_closed(self._session)
 
     async def _send_start(self, send: Send) -> None:
         await send(
@@ -100,6 +107,7 @@ class MediaBody(Response):
                 await send({"type": "http.response.body", "body": part, "more_body": True})
                 self._taken_s = self._clock()
                 self._session.sent_bytes += len(part)
+                self._note_taken(len(part))
         except EngineError as error:
             _log.warning("body_cut_short", playable=self._session.playable.name, reason=str(error))
             return

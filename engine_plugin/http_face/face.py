@@ -33,13 +33,14 @@ from engine_plugin.http_face.player_paths import PlayerPaths
 from engine_plugin.http_face.service_paths import ServicePaths
 from engine_plugin.http_face.sessions import SessionLimits, SessionTable
 from engine_plugin.http_face.torrent_fetch import fetch_torrent
+from engine_plugin.http_face.viewing_link import CMCD_PATH, ViewingLink
 from engine_plugin.libtorrent_door.magnet import fetch_torrent as fetch_magnet
 from engine_plugin.playback.reader import WindowPolicy
 from engine_plugin.torrents import TorrentFile
+from engine_plugin.viewing.routes import make_routes
 from engine_plugin.wire import Endpoint
 
 DEFAULT_LISTEN = Endpoint("127.0.0.1", 6878)
-CMCD_PATH = "/ace/cmcd"
 TOKEN_NAME = "http-token"  # noqa: S105 - the name of the file that holds it
 _SWEEP_S = 1.0
 _METADATA_S = 30.0
@@ -87,10 +88,16 @@ class HttpFace:
     """A running face; made by `start_http_face`."""
 
     def __init__(
-        self, catalogue: Catalogue, table: SessionTable, server: "_Server", listener: socket.socket
+        self,
+        catalogue: Catalogue,
+        table: SessionTable,
+        link: ViewingLink,
+        server: "_Server",
+        listener: socket.socket,
     ) -> None:
         self._catalogue = catalogue
         self._table = table
+        self._link = link
         self._server = server
         self._listener = listener
         address, port = listener.getsockname()[:2]
@@ -132,6 +139,7 @@ class HttpFace:
         sweeping.cancel()
         await asyncio.gather(serving, sweeping, return_exceptions=True)
         self._listener.close()
+        await self._link.close()
         await self._catalogue.close()
 
     async def _sweep(self) -> None:
@@ -142,18 +150,12 @@ class HttpFace:
                     await session.playable.rest()
 
 
-async def start_http_face(
-    engine: Engine,
-    config: FaceConfig,
-    *,
-    cmcd_routes: Sequence[BaseRoute] = (),
-) -> HttpFace:
+async def start_http_face(engine: Engine, config: FaceConfig) -> HttpFace:
     """Let an engine be asked over HTTP.
 
     Args:
         engine: A running one.
         config: Where and by whom.
-        cmcd_routes: What answers below `/ace/cmcd`, for players' reports.
 
     Raises:
         ListenError: The address is taken, or the token cannot be written.
@@ -163,7 +165,10 @@ async def start_http_face(
         listener = _bind(config.listen)
     except OSError as error:
         raise ListenError(f"http: {error.filename or config.listen}: {error.strerror}") from None
+    desk = None if engine.ledger is None else engine.ledger.viewing
+    link = ViewingLink(desk)
     table = SessionTable(config.limits)
+    table.on_end = link.end
 
     async def start(torrent: TorrentFile) -> Content:
         folder = config.save_path / torrent.content_id.hex()
@@ -204,17 +209,17 @@ async def start_http_face(
         origins=config.origins,
     )
     routes: list[BaseRoute] = [
-        *PlayerPaths(catalogue, table).routes(),
+        *PlayerPaths(catalogue, table, viewing=link).routes(),
         *ServicePaths(catalogue, table).routes(),
     ]
-    if cmcd_routes:
-        routes.append(Mount(CMCD_PATH, routes=list(cmcd_routes)))
+    if desk is not None:
+        routes.append(Mount(CMCD_PATH, routes=make_routes(desk)))
     app = Starlette(
         routes=routes,
         middleware=[Middleware(Admission, rules=rules)],
         exception_handlers={HTTPException: answer_http_error, Exception: answer_fault},
     )
-    face = HttpFace(catalogue, table, _Server(_serving(app)), listener)
+    face = HttpFace(catalogue, table, link, _Server(_serving(app)), listener)
     _log.info("http_face_listening", url=face.url)
     return face
 

@@ -1,6 +1,6 @@
 """What a session plays: a file of a content, or a live stream."""
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Protocol
 
 from engine_plugin.content import Content
@@ -141,7 +141,9 @@ class LivePlayable:
     async def rest(self) -> None:
         """Hold on: others may follow the stream."""
 
-    async def follow(self) -> AsyncGenerator[bytes, None]:
+    async def follow(
+        self, note_taken: Callable[[int], Awaitable[None]]
+    ) -> AsyncGenerator[bytes, None]:
         """Yield the stream's bytes from near its end, on and on, until it ends.
 
         A player that falls out of the window goes on with the oldest segment there is.
@@ -152,6 +154,7 @@ class LivePlayable:
         while True:
             try:
                 yield await self.hls.segment(at)
+                await note_taken(at)
                 at += 1
             except SegmentGoneError:
                 window = await self.hls.window()

@@ -14,6 +14,7 @@ ignored, as the interface wants it.
 Spec: Ace Stream engine API, "start playback"; RFC 9110 (HEAD, ranges), RFC 8216 (HLS).
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from starlette.requests import Request
@@ -29,6 +30,7 @@ from engine_plugin.http_face.hls import PLAYLIST_TYPE, SEGMENT_TYPE, format_play
 from engine_plugin.http_face.playables import FilePlayable, LivePlayable, Playable
 from engine_plugin.http_face.ranges import UnsatisfiableRangeError, parse_range
 from engine_plugin.http_face.sessions import PlaySession, SessionTable
+from engine_plugin.http_face.viewing_link import CMCD_PATH, ViewingLink
 
 _KIB = 1024
 _SEGMENT_NUMBER_MAX = 1 << 53
@@ -39,9 +41,12 @@ _NO_STORE = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 class PlayerPaths:
     """The paths of one face."""
 
-    def __init__(self, catalogue: Catalogue, table: SessionTable) -> None:
+    def __init__(
+        self, catalogue: Catalogue, table: SessionTable, *, viewing: ViewingLink | None = None
+    ) -> None:
         self._catalogue = catalogue
         self._table = table
+        self._viewing = viewing or ViewingLink(None)
 
     def routes(self) -> list[BaseRoute]:
         """Return what to serve."""
@@ -58,13 +63,13 @@ class PlayerPaths:
     async def _get_stream(self, request: Request) -> Response:
         session = await self._open(request)
         if request.query_params.get("format") == "json":
-            return _describe(request, session, f"/ace/r/{_tail(session)}")
+            return self._describe(request, session, f"/ace/r/{_tail(session)}")
         return self._stream(request, session)
 
     async def _get_manifest(self, request: Request) -> Response:
         session = await self._open(request)
         if request.query_params.get("format") == "json":
-            return _describe(request, session, f"/ace/m/{_tail(session)}.m3u8")
+            return self._describe(request, session, f"/ace/m/{_tail(session)}.m3u8")
         return await self._manifest(request, session)
 
     async def _replay(self, request: Request) -> Response:
@@ -77,13 +82,16 @@ class PlayerPaths:
         text = request.path_params["number"]
         if not (text.isascii() and text.isdigit()) or int(text) > _SEGMENT_NUMBER_MAX:
             raise BadRequestError(f"segment: got {text[:40]!r}, want a number")
-        session_id = request.query_params.get("session")
-        if session_id:
-            playable = self._table.get(session_id).playable
+        session: PlaySession | None = None
+        if session_id := request.query_params.get("session"):
+            session = self._table.get(session_id)
+            playable = session.playable
         else:
             infohash = parse_hash("infohash", request.path_params["infohash"])
             playable = self._catalogue.find_hls(infohash, None)
         data = await playable.hls.segment(int(text))
+        if session is not None:
+            await self._viewing.note_segment(session, playable.hls, int(text))
         return Response(data, media_type=SEGMENT_TYPE, headers=_NO_STORE)
 
     async def _get_stat(self, request: Request) -> Response:
@@ -123,11 +131,14 @@ class PlayerPaths:
             return self._stream_file(request, session, playable)
         if isinstance(playable, LivePlayable):
             return MediaBody(
-                playable.follow(),
+                playable.follow(
+                    lambda number: self._viewing.note_segment(session, playable.hls, number)
+                ),
                 table=self._table,
                 session=session,
                 status_code=200,
                 headers=_NO_STORE | {"content-type": playable.media_type},
+                note_closed=self._viewing.note_closed,
             )
         raise NotKnownError(f"{playable.name}: no stream")
 
@@ -157,7 +168,36 @@ class PlayerPaths:
             session=session,
             status_code=status,
             headers=headers,
+            note_taken=self._note_parts(session, first),
+            note_closed=self._viewing.note_closed,
         )
+
+    def _note_parts(self, session: PlaySession, first: int) -> Callable[[int], None]:
+        at = first
+
+        def note(byte_count: int) -> None:
+            nonlocal at
+            self._viewing.note_part(session, at, byte_count)
+            at += byte_count
+
+        return note
+
+    def _describe(self, request: Request, session: PlaySession, playback_path: str) -> JSONResponse:
+        base = _base_of(request)
+        fields = {
+            "playback_url": base + playback_path,
+            "stat_url": f"{base}/ace/stat/{_tail(session)}",
+            "command_url": f"{base}/ace/cmd/{_tail(session)}",
+            "infohash": session.playable.infohash,
+            "playback_session_id": session.session_id,
+            "is_live": int(session.playable.hls.is_live),
+            "is_encrypted": 0,
+            "client_session_id": session.pid,
+        }
+        # Not in the interface: where a player that wants to may report what it plays.
+        if (path := self._viewing.report_path(session)) is not None:
+            fields["cmcd_url"] = f"{base}{CMCD_PATH}{path}"
+        return answer(fields)
 
     async def _manifest(self, request: Request, session: PlaySession) -> Response:
         playable = session.playable
@@ -177,22 +217,6 @@ def _base_of(request: Request) -> str:
     # Admitted already; an old player without the header gets paths only.
     host = request.headers.get("host")
     return f"http://{host}" if host else ""
-
-
-def _describe(request: Request, session: PlaySession, playback_path: str) -> JSONResponse:
-    base = _base_of(request)
-    return answer(
-        {
-            "playback_url": base + playback_path,
-            "stat_url": f"{base}/ace/stat/{_tail(session)}",
-            "command_url": f"{base}/ace/cmd/{_tail(session)}",
-            "infohash": session.playable.infohash,
-            "playback_session_id": session.session_id,
-            "is_live": int(session.playable.hls.is_live),
-            "is_encrypted": 0,
-            "client_session_id": session.pid,
-        }
-    )
 
 
 async def _describe_figures(session: PlaySession) -> dict[str, Any]:

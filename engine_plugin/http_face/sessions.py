@@ -78,6 +78,8 @@ class SessionTable:
             clock: Monotonic seconds.
         """
         self.limits = limits
+        self.on_end: Callable[[PlaySession], None] = _ignore
+        """Told of every session that ends."""
         self._clock = clock
         self._by_id: dict[str, PlaySession] = {}
         self._by_player: dict[tuple[str, str, str], PlaySession] = {}
@@ -185,3 +187,8 @@ class SessionTable:
         for player, known in list(self._by_player.items()):
             if known is session:
                 del self._by_player[player]
+        self.on_end(session)
+
+
+def _ignore(_session: PlaySession) -> None:
+    pass

@@ -159,6 +159,15 @@ class ViewingDesk:
         for playback in ticket.playbacks.values():
             self._sign_all(ticket, playback, playback.clock.end(now_ms))
 
+    def let_go(self, token: str) -> None:
+        """Take note that nobody asks for media any more: an estimated playback ends.
+
+        A player that reports says itself when it ends: it may have all it plays, or rest paused.
+        """
+        ticket = self._tickets.get(token)
+        if ticket is not None and ticket.pace is not None:
+            self.close(token)
+
     def close_all(self) -> None:
         """Close every playing session, before the last bundle of a run."""
         for token in list(self._tickets):

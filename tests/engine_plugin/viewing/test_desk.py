@@ -366,6 +366,16 @@ def test_closing_a_token_ends_its_playbacks_and_forgets_it(scene: Scene) -> None
     scene.desk.close(token)
 
 
+def test_player_that_reports_may_go_on_when_nobody_asks_for_media_any_more(scene: Scene) -> None:
+    silent, reporting = scene.desk.open(SCOPE), scene.desk.open(SCOPE)
+    scene.desk.note_read(silent, position_ms=0, media_ms=9000)
+    scene.report(reporting, "p", 0)
+    scene.desk.let_go(silent)
+    scene.desk.let_go(reporting)
+    assert (scene.desk.is_open(silent), scene.desk.is_open(reporting)) == (False, True)
+    assert sorted(beat.state for beat in scene.beats()) == ["p", "p", "q"]
+
+
 def test_tokens_and_player_sessions_are_bounded(scene: Scene) -> None:
     first = scene.desk.open(SCOPE)
     for number in range(PLAYBACKS_PER_TOKEN_MAX):
