@@ -49,7 +49,7 @@ class WindowPolicy:
     """The full window is never smaller; n ≥ 1."""
     most_bytes: int = 32 << 20
     """Nor larger; n ≥ least_bytes."""
-    stock_bytes: int = 4 << 20
+    stock_bytes: int = 12 << 20
     """How much of what is here already is read in advance; n ≥ 0."""
 
     def __post_init__(self) -> None:

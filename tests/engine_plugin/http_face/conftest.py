@@ -86,6 +86,14 @@ class Scene:
         self.loop.call_soon_threadsafe(self.face.add_torrent, torrent)
         return torrent
 
+    async def start_content(self, infohash: str) -> None:
+        """Ask for content as a program of this machine does."""
+        async with httpx.AsyncClient(trust_env=False) as client:
+            answer = await client.head(
+                f"{self.face.url}/ace/getstream", params={"infohash": infohash}
+            )
+        assert answer.status_code == 200
+
     def contents(self) -> list[Content]:
         return list(self.viewer.contents.values())
 
