@@ -6,7 +6,7 @@ Only the form is checked; whether an account exists is the network's to say. Sou
 import base64
 import binascii
 
-from engine_plugin.errors import EngineError
+from engine_plugin.errors import WrongInputError
 from ledger.evidence.keys import KEY_SIZE, is_valid_key
 
 _VERSION = 6 << 3
@@ -14,7 +14,7 @@ _SIZE = 1 + KEY_SIZE + 2
 _TEXT_SIZE = 56
 
 
-class AddressError(EngineError):
+class AddressError(WrongInputError):
     """A text is no account address."""
 
 

@@ -6,7 +6,7 @@ Ti powers of 1024; "bit" is an eighth of a byte and allowed in rates only.
 
 import re
 
-from engine_plugin.errors import EngineError
+from engine_plugin.errors import WrongInputError
 
 BYTES_MAX = 2**63 - 1
 
@@ -24,7 +24,7 @@ _PREFIXES = {
 _AMOUNT = re.compile(r"(\d{1,19}) ?(?:(k|M|G|T|Ki|Mi|Gi|Ti|)(B|bit))?(/s)?", re.ASCII)
 
 
-class AmountError(EngineError):
+class AmountError(WrongInputError):
     """A text is no amount of bytes, or too large."""
 
 

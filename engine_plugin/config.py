@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from engine_plugin.errors import EngineError
+from engine_plugin.errors import WrongInputError
 from engine_plugin.owner_settings import OwnerSettings
 from engine_plugin.standing import EnforcementPolicy, PlainPeers
 from engine_plugin.wire import Endpoint, pack_address
@@ -17,7 +17,7 @@ from ledger.evidence.terms import Terms, parse_terms, require_valid_terms
 _TERMS_SIZE_MAX = 1 << 16
 
 
-class ConfigError(EngineError):
+class ConfigError(WrongInputError):
     """An option is wrong: field, got, want."""
 
 

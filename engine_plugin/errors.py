@@ -3,12 +3,17 @@
 EngineError
 ├── ContentError    the content or its torrent cannot be used; the person can mend it
 ├── SessionError    libtorrent could not be started or refused a request
-└── JournalError    the meter journal could not be written or read; metering goes on in memory
+├── JournalError    the meter journal could not be written or read; metering goes on in memory
+└── WrongInputError an option, a setting or a typed text is wrong; each field has its own
 """
 
 
 class EngineError(Exception):
     """Base of the plugin's own errors."""
+
+
+class WrongInputError(EngineError):
+    """What was typed or configured is wrong: field, got, want. Trying again does not help."""
 
 
 class ContentError(EngineError):

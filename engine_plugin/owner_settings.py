@@ -19,7 +19,7 @@ from zoneinfo import ZoneInfo
 
 from engine_plugin.account_address import parse_address
 from engine_plugin.byte_amounts import BYTES_MAX, parse_byte_count, parse_byte_rate
-from engine_plugin.errors import EngineError
+from engine_plugin.errors import WrongInputError
 from engine_plugin.key_files import write_private
 from engine_plugin.schedule import Schedule, parse_schedule
 
@@ -31,7 +31,7 @@ _RATES = ("upload_bytes_per_s", "download_bytes_per_s")
 _COUNTS = ("monthly_upload_bytes", "disk_quota_bytes")
 
 
-class SettingsError(EngineError):
+class SettingsError(WrongInputError):
     """The settings cannot be read, written or used: field, got, want."""
 
 

@@ -14,7 +14,7 @@ from hashlib import pbkdf2_hmac
 
 from mnemonic import Mnemonic
 
-from engine_plugin.errors import EngineError
+from engine_plugin.errors import WrongInputError
 
 WORD_COUNTS = (12, 15, 18, 21, 24)
 """Lengths that BIP-39 knows."""
@@ -32,7 +32,7 @@ _SEED_ROUNDS = 2048
 _BITS_PER_WORD_COUNT = {12: 128, 15: 160, 18: 192, 21: 224, 24: 256}
 
 
-class PhraseError(EngineError):
+class PhraseError(WrongInputError):
     """A recovery phrase is wrong: a word, their number, or the checksum. Shows no word of it."""
 
 

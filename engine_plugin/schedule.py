@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 
-from engine_plugin.errors import EngineError
+from engine_plugin.errors import WrongInputError
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 DAY_MINUTES = 24 * 60
@@ -19,7 +19,7 @@ _WINDOW = re.compile(r"(?:([a-z,\- ]+?)\s+)?(\d\d):(\d\d)\s*-\s*(\d\d):(\d\d)", 
 _EXAMPLE = "Mon-Fri 22:00-07:00; Sat,Sun 00:00-24:00"
 
 
-class ScheduleError(EngineError):
+class ScheduleError(WrongInputError):
     """A text is no schedule; the message names the part."""
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import structlog
 from typer.testing import CliRunner
 
-from engine_plugin.command import app
+from engine_plugin.command import SUBCOMMANDS, make_app
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class Called:
 def engine(*arguments: object, stdin: str = "", **environ: str) -> Called:
     """Call `engine ARGUMENTS…`; nothing but its own exits may end it."""
     try:
-        result = CliRunner().invoke(
-            app, [str(argument) for argument in arguments], input=stdin, env=environ
-        )
+        words = [str(argument) for argument in arguments]
+        app = make_app(*(word for word in words[:1] if word in SUBCOMMANDS))
+        result = CliRunner().invoke(app, words, input=stdin, env=environ)
     finally:
         # The command logs to a stream that ends with the call.
         structlog.reset_defaults()

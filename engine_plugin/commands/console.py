@@ -14,25 +14,9 @@ from typing import Any
 import structlog
 import typer
 
-from engine_plugin.account_address import AddressError
-from engine_plugin.byte_amounts import AmountError
-from engine_plugin.config import ConfigError
-from engine_plugin.errors import ContentError, EngineError
-from engine_plugin.owner_settings import SettingsError
-from engine_plugin.recovery_phrase import PhraseError
-from engine_plugin.schedule import ScheduleError
-from engine_plugin.torrents import TorrentFile
+from engine_plugin.errors import ContentError, EngineError, WrongInputError
 
 TORRENT_SIZE_MAX = 64 << 20
-
-_WRONG_INPUT = (
-    AddressError,
-    AmountError,
-    ConfigError,
-    PhraseError,
-    ScheduleError,
-    SettingsError,
-)
 
 
 class Failures:
@@ -52,7 +36,7 @@ class Failures:
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if isinstance(error, EngineError):
             typer.echo(f"swarmledger engine: {error}", err=True)
-            raise typer.Exit(2 if isinstance(error, _WRONG_INPUT) else 1) from None
+            raise typer.Exit(2 if isinstance(error, WrongInputError) else 1) from None
 
 
 def print_json(answer: dict[str, Any]) -> None:
@@ -83,7 +67,7 @@ def read_file(path: Path) -> bytes:
         raise ContentError(f"{path}: {error.strerror}") from None
 
 
-def write_torrent(path: Path, torrent: TorrentFile) -> None:
+def write_torrent(path: Path, data: bytes) -> None:
     """Write a torrent file, whole or not at all.
 
     Raises:
@@ -91,7 +75,7 @@ def write_torrent(path: Path, torrent: TorrentFile) -> None:
     """
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        draft.write_bytes(torrent.data)
+        draft.write_bytes(data)
         draft.replace(path)
     except OSError as error:
         raise ContentError(f"{path}: {error.strerror}") from None

@@ -18,7 +18,7 @@ def make(
     """Make a hybrid (v1 and v2) torrent; print what it describes as JSON."""
     with Failures():
         described = make_torrent(path, piece_bytes=piece_bytes, web_seeds=web_seed or [])
-        write_torrent(out, described)
+        write_torrent(out, described.data)
         print_json(
             {
                 "content_id": described.content_id.hex(),

@@ -81,7 +81,7 @@ def test_readme_lists_the_released_rules_with_their_digests() -> None:
 
 
 def test_options_in_readme_are_options_of_the_engine() -> None:
-    group = typer.main.get_command(engine_command.app)
+    group = typer.main.get_command(engine_command.make_app())
     known = {
         option
         for name in ("seed", "view")
