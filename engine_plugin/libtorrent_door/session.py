@@ -172,6 +172,7 @@ class EngineSession:
         """The one torrent that was ever added; None when there are more, or none."""
         self._counters: SessionCounters | None = None
         maps_ports = options.discovers and not self.is_foreign
+        self._bound_port = 0
         self._side_port = SidePortMapping(session, options.handshake_text, is_wanted=maps_ports)
         self._handlers = self._make_handlers()
         self._block_kinds = {
@@ -189,7 +190,8 @@ class EngineSession:
     @property
     def listen_port(self) -> int:
         """The TCP port listened on; 0 while not listening."""
-        return int(self._session.listen_port())
+        # libtorrent's own answer turns into the outside port once a router has mapped it.
+        return self._bound_port or int(self._session.listen_port())
 
     def add_torrent(
         self,
@@ -472,6 +474,7 @@ class EngineSession:
     def _on_listening(self, alert: Any, drained: Drained) -> None:
         self._note(NoticeKind.LISTENING)(alert, drained)
         if alert.socket_type == lt.socket_type_t.tcp:
+            self._bound_port = self._bound_port or int(alert.port)
             self._side_port.want()
 
     def _on_port_mapped(self, alert: Any, drained: Drained) -> None:

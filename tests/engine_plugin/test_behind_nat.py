@@ -75,7 +75,7 @@ class Scene:
         content.write_bytes(random.Random(3).randbytes(6 * MIB + 4321))
         return self._start(
             host, "seed", content, "--torrent-out", self.folder / "film.torrent",
-            "--discover" if maps_ports else "--no-discover", utp=utp,
+            *(("--discover", "--accept-ip-visible") if maps_ports else ()), utp=utp,
         )  # fmt: skip
 
     def start_viewer(self, host: Host, to: Host, *, utp: bool, port: int = BT_PORT) -> Any:
