@@ -66,6 +66,7 @@ class Accounting:
         bundler: Bundler,
         uploader: Uploader,
         session_key: bytes,
+        kept_epochs: int,
         emit: Emit,
     ) -> None:
         self._journal = journal
@@ -77,6 +78,7 @@ class Accounting:
         self._bundler = bundler
         self._uploader = uploader
         self._key = session_key
+        self._kept_epochs = kept_epochs
         self._emit = emit
         self._cadence = cadence
         self._epoch: int | None = None
@@ -141,6 +143,7 @@ class Accounting:
             self._next_stamp_s = now_s + STAMP_INTERVAL_S
             self._journal.stamp_epoch(epoch)
         if epoch != self._epoch:
+            self._spool.prune(epoch - self._kept_epochs)
             self._emit("epoch", epoch=epoch, previous=self._epoch)
             self._epoch = epoch
 
@@ -186,9 +189,8 @@ class Accounting:
         while True:
             entitlement = self._entitlements.find(claim.scope_id, claim.epoch, tried)
             if entitlement is None:
-                if not tried:
-                    why = self._entitlements.explain_none(claim.scope_id, claim.epoch)
-                    self._complain(claim, why)
+                why = self._entitlements.explain_none(claim.scope_id, claim.epoch, tried)
+                self._complain(claim, why)
                 return None
             left = self._entitlements.bytes_left(entitlement)
             if left is None or left > 0:

@@ -25,6 +25,7 @@ SUBCOMMANDS = {
     "watch": "engine_plugin.live.command:watch",
     "status": "engine_plugin.commands.status_command:status",
     "spool": "engine_plugin.commands.status_command:spool",
+    "send": "engine_plugin.commands.send_command:send",
     "keys": "engine_plugin.commands.keys_command:app",
     "torrent": "engine_plugin.commands.torrent_command:make",
     "totals": "engine_plugin.commands.totals_command:totals",

@@ -42,7 +42,7 @@ from engine_plugin.payee import PayeeDesk
 from engine_plugin.relay import Relay
 from engine_plugin.relay_dialling import RelayDialling
 from engine_plugin.side_channel import EVERYWHERE, ChannelIdentity
-from engine_plugin.spool import Spool
+from engine_plugin.spool_salvage import describe_salvage, open_spool
 from engine_plugin.state_dir import StateDir
 from engine_plugin.upkeep import Upkeep
 from engine_plugin.uploader import Uploader
@@ -53,6 +53,9 @@ from ledger.evidence.encoding import Signed
 from ledger.evidence.entitlement import Entitlement
 from ledger.evidence.keys import public_key_of
 from ledger.evidence.terms import Terms
+
+SPOOL_KEPT_S = 30 * 24 * 3600
+"""Judged evidence stays in the spool for this time, or longer while it can be corrected."""
 
 Fail = Callable[[str, str], None]
 """Takes where something failed, and how."""
@@ -111,7 +114,9 @@ class LedgerSide:
         binding = state.load_binding(
             terms.value, account_seed=seeds.account, session_seed=seeds.session
         )
-        self.spool = Spool(state.spool_path)
+        self.spool, salvage = open_spool(state.spool_path)
+        if salvage is not None:
+            emit("salvaged", **describe_salvage(salvage))
         self.clock = LedgerClock(terms.value)
         self.lanes = ReceiptLanes(journal, seeds.session)
         self.issuing_key = IssuingKey(terms.value, state.path / "issuing.binding")
@@ -172,9 +177,7 @@ class LedgerSide:
             session_key=self._key,
             binding=binding,
         )
-        self.uploader = Uploader(
-            spool=self.spool, collector=self._collector, session_key=self._key, emit=emit
-        )
+        self.uploader = Uploader(spool=self.spool, collector=self._collector, emit=emit)
         self._upkeep = Upkeep(
             clock=self.clock,
             collector=self._collector,
@@ -197,6 +200,9 @@ class LedgerSide:
             bundler=bundler,
             uploader=self.uploader,
             session_key=self._key,
+            kept_epochs=max(
+                terms.value.correction_epochs, SPOOL_KEPT_S // terms.value.epoch_length_s
+            ),
             emit=emit,
         )
 

@@ -284,7 +284,7 @@ class Spool:
         with self.transaction() as tx:
             tx.execute(
                 "INSERT INTO bundle (epoch, kind, number, digest, raw, receipt_count, bytes_total,"
-                " state) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                " state, promise, code, detail) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     bundle.epoch,
                     bundle.kind,
@@ -294,6 +294,9 @@ class Spool:
                     bundle.receipt_count,
                     bundle.bytes_total,
                     bundle.state,
+                    bundle.promise,
+                    bundle.code,
+                    bundle.detail,
                 ),
             )
             tx.executemany(
@@ -323,6 +326,35 @@ class Spool:
             tx.execute(
                 "UPDATE bundle SET state = 'refused', code = ?, detail = ? WHERE digest = ?",
                 (code, detail, digest),
+            )
+
+    def reopen_receipts(self, receipts: Sequence[Signed[Receipt]]) -> None:
+        """Let receipts stand unbundled again, for the epoch's next bundle."""
+        with self.transaction() as tx:
+            tx.executemany(
+                "UPDATE receipt SET bundled_sequence = 0 WHERE lane_digest = ?",
+                [(signed.value.lane_digest,) for signed in receipts],
+            )
+
+    def prune(self, before_epoch: int) -> None:
+        """Drop what the collector judged long ago: bundles, and receipts that stand in them.
+
+        Refused bundles and contradicting receipts stay: they may be needed as evidence.
+
+        Args:
+            before_epoch: Of older epochs; no correction for them can come any more.
+        """
+        with self.transaction() as tx:
+            tx.execute(
+                "DELETE FROM bundle WHERE epoch < ? AND state = 'archived' AND code = ''"
+                " AND detail = ''",
+                (before_epoch,),
+            )
+            tx.execute(
+                "DELETE FROM receipt WHERE epoch < ?1 AND sequence <= bundled_sequence"
+                " AND NOT EXISTS (SELECT 1 FROM bundle b"
+                "                 WHERE b.epoch = receipt.epoch AND b.kind = receipt.kind)",
+                (before_epoch,),
             )
 
     def archive(self, digest: bytes, *, code: str, detail: str) -> None:

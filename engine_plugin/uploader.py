@@ -1,8 +1,10 @@
 """Brings bundles from the spool to the collector, and their fate back.
 
 Every unsent bundle is sent, unchanged, until a promise for it is stored; failures back off with
-jitter and obey Retry-After. A refusal is kept with its code and shown. Promised bundles are asked
-after until the collector has judged them. Nothing here can hurt a transfer.
+jitter and obey Retry-After, and the next try is another bundle's, so that one the collector chokes
+on holds up nobody. A refusal is kept with its code and shown; of a number that is taken already
+(the spool had to be salvaged) the receipts go into the epoch's next bundle. Promised bundles are
+asked after until the collector has judged them. Nothing here can hurt a transfer.
 
 Not here: making bundles (`bundler`), the HTTP itself (`collector`).
 """
@@ -22,11 +24,15 @@ from engine_plugin.collector import (
     CollectorUnavailableError,
 )
 from engine_plugin.spool import BundleState, Spool, SpooledBundle, SpoolError
+from ledger.evidence.bundle import parse_bundle
 from ledger.evidence.encoding import Signed
 from ledger.evidence.promise import Promise
 
 BACKOFF_FIRST_S = 0.5
 BACKOFF_MOST_S = 30.0
+CONFLICT = "bundle_conflict"
+"""The collector's code for other bytes under a key that it has promised already."""
+
 STATUS_INTERVAL_S = 5.0
 STATUS_BATCH = 20
 """Most promised bundles asked after in one round."""
@@ -57,13 +63,11 @@ class _WaitAsTold(wait_base):
 class Uploader:
     """Sends what the spool holds, one bundle at a time, oldest epoch first."""
 
-    def __init__(
-        self, *, spool: Spool, collector: Collector, session_key: bytes, emit: Emit
-    ) -> None:
+    def __init__(self, *, spool: Spool, collector: Collector, emit: Emit) -> None:
         self._spool = spool
         self._collector = collector
-        self._key = session_key
         self._emit = emit
+        self._turn = 0
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
 
@@ -95,22 +99,32 @@ class Uploader:
                 continue
 
     async def _send_all(self) -> None:
-        while bundles := self._spool.list_bundles(BundleState.UNSENT):
-            await self._send(bundles[0])
-
-    async def _send(self, bundle: SpooledBundle) -> None:
         retrying = AsyncRetrying(
             wait=_WaitAsTold(),
             retry=retry_if_exception_type(CollectorUnavailableError),
             before_sleep=_log_failure,
             sleep=asyncio.sleep,
         )
+        while self._spool.list_bundles(BundleState.UNSENT):
+            # A success starts the back-off anew.
+            await retrying(self._send_next)
+
+    async def _send_next(self) -> None:
+        bundles = self._spool.list_bundles(BundleState.UNSENT)
+        if not bundles:
+            return
+        bundle = bundles[self._turn % len(bundles)]
         try:
-            promise: Signed[Promise] = await retrying(
-                self._collector.send_bundle, bundle.raw, bundle.digest, self._key
+            promise: Signed[Promise] = await self._collector.send_bundle(
+                bundle.raw, bundle.digest, parse_bundle(bundle.raw).value.submitter_key
             )
+        except CollectorUnavailableError:
+            self._turn += 1
+            raise
         except CollectorRefusedError as error:
             self._spool.store_refusal(bundle.digest, code=error.code, detail=error.detail)
+            if error.code == CONFLICT:
+                self._spool.reopen_receipts(parse_bundle(bundle.raw).value.receipts)
             self._emit("refused", **_names(bundle), code=error.code, detail=error.detail)
             return
         self._spool.store_promise(bundle.digest, promise.raw)

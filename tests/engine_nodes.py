@@ -148,9 +148,7 @@ class Node:
         self.port = await self.exchange.side.listen(self.ip)
         self.exchange.start(self.identity)
         self.collector = Collector(self.terms)
-        uploader = Uploader(
-            spool=self.spool, collector=self.collector, session_key=self.key, emit=self._emit
-        )
+        uploader = Uploader(spool=self.spool, collector=self.collector, emit=self._emit)
         bundler = Bundler(
             terms=self.terms.value,
             spool=self.spool,
@@ -169,6 +167,7 @@ class Node:
             bundler=bundler,
             uploader=uploader,
             session_key=self.key,
+            kept_epochs=100,
             emit=self._emit,
         )
         return self

@@ -116,7 +116,6 @@ def upload(
         uploader = Uploader(
             spool=spool,
             collector=collector,
-            session_key=key_of("seeder"),
             emit=lambda event, **fields: events.append((event, fields)),
         )
         task = asyncio.create_task(uploader.run())
@@ -164,11 +163,81 @@ def test_bundle_is_sent_unchanged_until_a_promise_for_it_is_stored(
 
 def test_refusal_is_kept_shown_and_final(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     spool_one(spool)
-    refusal = {"code": "bundle_conflict", "detail": {"field": "bundle"}}
-    answers = Answers(httpx.Response(409, json=refusal))
+    refusal = {"code": "bundle_malformed", "detail": {"field": "bundle"}}
+    answers = Answers(httpx.Response(422, json=refusal))
     events = upload(spool, answers, monkeypatch)
     assert len(answers.bodies) == 1
     (stored,) = spool.list_bundles()
-    assert (stored.state, stored.code) == (BundleState.REFUSED, "bundle_conflict")
+    assert (stored.state, stored.code) == (BundleState.REFUSED, "bundle_malformed")
+    assert spool.list_unbundled_epochs(BundleKind.PAYEE) == []
     assert events[0][0] == "refused"
-    assert events[0][1]["code"] == "bundle_conflict"
+    assert events[0][1]["code"] == "bundle_malformed"
+
+
+def test_number_that_is_taken_sends_its_receipts_under_the_next_one(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool_one(spool)
+    refusal = {"code": "bundle_conflict", "detail": {"field": "bundle"}}
+    upload(spool, Answers(httpx.Response(409, json=refusal)), monkeypatch)
+    assert spool.list_unbundled_epochs(BundleKind.PAYEE) == [EPOCH]
+    again = make_bundler(spool).bundle_epoch(EPOCH, BundleKind.PAYEE)
+    assert again is not None
+    assert again.number == 1
+    good = promise(bundle_digest=again.digest)
+    upload(spool, Answers(httpx.Response(201, content=good.raw)), monkeypatch)
+    assert [bundle.state for bundle in spool.list_bundles()] == [
+        BundleState.REFUSED,
+        BundleState.SENT,
+    ]
+
+
+def test_bundle_that_the_collector_chokes_on_holds_up_no_other(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poison = spool_one(spool)
+    put(spool, nonce=2, bytes_total=7)
+    other = make_bundler(spool).bundle_epoch(EPOCH, BundleKind.PAYEE)
+    assert other is not None
+    choked: list[bytes] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.method == "GET":
+            return httpx.Response(503)
+        if request.content == poison.raw and len(choked) < 5:
+            choked.append(request.content)
+            return httpx.Response(500)
+        digest = poison.digest if request.content == poison.raw else other.digest
+        taken.append(digest)
+        return httpx.Response(201, content=promise(bundle_digest=digest).raw)
+
+    taken: list[bytes] = []
+    upload(spool, answer, monkeypatch)
+    assert taken == [other.digest, poison.digest]
+
+
+def test_judged_bundles_of_old_go_and_refused_ones_stay(spool: Spool) -> None:
+    kept = spool_one(spool)
+    spool.store_promise(kept.digest, b"promise")
+    put(spool, nonce=2)
+    refused = make_bundler(spool).bundle_epoch(EPOCH, BundleKind.PAYEE)
+    assert refused is not None
+    spool.store_refusal(refused.digest, code="bundle_malformed", detail="")
+    spool.archive(kept.digest, code="", detail="")
+    spool.prune(EPOCH)
+    assert len(spool.list_bundles()) == 2
+    spool.prune(EPOCH + 1)
+    assert [bundle.digest for bundle in spool.list_bundles()] == [refused.digest]
+    # The refused one's receipts are still here for whoever asks why.
+    assert spool.total_bytes() > 0
+
+
+def test_pruned_epoch_leaves_no_receipt_behind(spool: Spool) -> None:
+    bundle = spool_one(spool)
+    spool.store_promise(bundle.digest, b"promise")
+    spool.prune(EPOCH + 1)
+    assert spool.total_bytes() > 0, "only judged evidence goes"
+    spool.archive(bundle.digest, code="", detail="")
+    spool.prune(EPOCH + 1)
+    assert spool.total_bytes() == 0
+    assert spool.list_unbundled_epochs(BundleKind.PAYEE) == []
