@@ -177,9 +177,17 @@ class TorrentMeter:
     passes or fails: a block costs two list accesses and one credit.
     """
 
-    def __init__(self, layout: PieceLayout) -> None:
-        """Starts at zero; nothing has passed, no check is running."""
+    def __init__(self, layout: PieceLayout, *, reports_every_write: bool = False) -> None:
+        """Starts at zero; nothing has passed, no check is running.
+
+        Args:
+            layout: How the torrent is cut.
+            reports_every_write: Whether each accepted copy is told by WRITTEN, and before its
+                piece is told to have passed or failed. Then a block that is not written again
+                after its piece failed is the copy written before: v2 fetches bad blocks only.
+        """
         self.layout = layout
+        self._reports_every_write = reports_every_write
         self.firm: defaultdict[int, int] = defaultdict(int)
         """Credited content bytes by peer; never falls."""
         self.failed: defaultdict[int, int] = defaultdict(int)
@@ -205,6 +213,8 @@ class TorrentMeter:
         """Pieces counted in `present_bytes`."""
         self._wrote: dict[int, list[int]] = {}
         """Writer of each block, by piece that is not settled."""
+        self._survivors: dict[int, list[int]] = {}
+        """Last writer of each block before its piece last failed, by piece."""
         self._asked: dict[int, list[int]] = {}
         """Last peer asked for each block, by piece."""
         self._several: set[int] = set()
@@ -266,6 +276,18 @@ class TorrentMeter:
             else:
                 self._on_rare(kind, piece)
 
+    def feed_with_loss(self, events: Iterable[tuple[int, int, int, int, int]]) -> None:
+        """Takes a batch out of which events were lost: nobody knows where.
+
+        A piece may have failed, been fetched from another peer and passed, and of all that only
+        the first writes and the last word came through. So no block of such a batch is credited.
+
+        Raises:
+            ValueError: An event names a piece or a block that the torrent does not have.
+        """
+        self._on_dropped()
+        self.feed(event for event in events if event[0] not in {_WRITTEN, _ASKED})
+
     def settle_pending(self) -> None:
         """Decides what still waits, after the torrent finished and the queue had time to drain.
 
@@ -286,8 +308,8 @@ class TorrentMeter:
         if piece in self._present:
             self._present.remove(piece)
             self.present_bytes -= sum(self._sizes.content(piece))
-        self._wrote.pop(piece, None)
-        self._asked.pop(piece, None)
+        for rows in (self._wrote, self._asked, self._survivors):
+            rows.pop(piece, None)
         for key in range(piece * self._width, (piece + 1) * self._width):
             if entry := self._open.pop(key, None):
                 self._lost_bytes += entry[1]
@@ -328,6 +350,8 @@ class TorrentMeter:
         self._settled.add(piece)
         writers, asked = self._wrote.pop(piece, None), self._asked.pop(piece, None)
         sizes = self._sizes.content(piece)
+        if survivors := self._survivors.pop(piece, None):
+            writers = self._fill_gaps(writers, survivors, sizes)
         if self._checking:
             self._present.add(piece)
             self.present_bytes += sum(sizes)
@@ -351,6 +375,18 @@ class TorrentMeter:
                 self.firm[peer] += sum([length for _, _, length in own])
         if self._has_wire_padding:
             self._count_padding(piece, writers, sizes)
+
+    def _fill_gaps(
+        self, writers: list[int] | None, survivors: list[int], sizes: list[int]
+    ) -> list[int]:
+        """Returns the writers, with those of copies that outlived a failure of their piece."""
+        filled = [_NOBODY] * len(sizes) if writers is None else writers
+        for block, survivor in enumerate(survivors):
+            if filled[block] == _NOBODY and survivor != _NOBODY:
+                filled[block] = survivor
+                # It was charged with the whole piece, and was not bad after all.
+                self.failed[survivor] -= sizes[block]
+        return filled
 
     def _settle_gaps(
         self, piece: int, sizes: list[int], writers: list[int] | None, asked: list[int] | None
@@ -383,6 +419,11 @@ class TorrentMeter:
             return
         writers, asked = self._wrote.pop(piece, None), self._asked.pop(piece, None)
         self._forget_several(piece)
+        if self._reports_every_write and writers is not None and not self._checking:
+            before = self._survivors.get(piece, writers)
+            self._survivors[piece] = [
+                old if new == _NOBODY else new for old, new in zip(before, writers, strict=True)
+            ]
         for block, length in enumerate(self._sizes.content(piece)):
             culprit = _NOBODY if writers is None else writers[block]
             if culprit == _NOBODY and asked is not None:
@@ -411,6 +452,7 @@ class TorrentMeter:
 
     def _drop_open_blocks(self) -> None:
         self._wrote.clear()
+        self._survivors.clear()
         self._asked.clear()
         self._several.clear()
 
