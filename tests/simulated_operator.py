@@ -23,6 +23,7 @@ from ledger.evidence.binding import BINDING, Binding, Role
 from ledger.evidence.bundle import BundleKind, make_bundle, sign_bundle
 from ledger.evidence.checkpoint import Checkpoint, body_hash, sign_checkpoint
 from ledger.evidence.entitlement import ENTITLEMENT, Entitlement
+from ledger.evidence.heartbeat import HEARTBEAT, Heartbeat
 from ledger.evidence.keys import network_id_of, public_key_of
 from ledger.evidence.leaf import ACTIVATION, EVIDENCE_DAO_KEY, Activation, PayoutLeaf
 from ledger.evidence.merkle import root_hash
@@ -401,6 +402,26 @@ def make_receipt(entitlement, viewer: str, payee: str, epoch: int, total: int, *
     return RECEIPT.sign(Receipt(**{**values, **changes}), seed(viewer))
 
 
+def make_heartbeats(operator: Operator, entitlement, viewer: str, epoch: int, count: int):
+    """A chain of one playback: a second of media every second from the epoch's begin."""
+    chain: list = []
+    for number in range(count):
+        beat = Heartbeat(
+            network_id=NETWORK,
+            entitlement_digest=entitlement.digest,
+            session_id=sha256(viewer.encode()).digest()[:16],
+            sequence_number=number,
+            timestamp_ms=operator.signed_terms.value.epoch_start_s(epoch) * 1000 + number * 1000,
+            state="p",
+            media_ms_total=number * 1000,
+            bytes_p2p_total=number * 100_000,
+            bytes_cdn_total=0,
+            previous_digest=chain[-1].digest if chain else bytes(32),
+        )
+        chain.append(HEARTBEAT.sign(beat, seed(viewer)))
+    return chain
+
+
 def make_payee_bundle(payee: str, epoch: int, entitlements, receipts, number: int = 0) -> bytes:
     bundle = make_bundle(
         network_id=NETWORK,
@@ -417,7 +438,9 @@ def make_payee_bundle(payee: str, epoch: int, entitlements, receipts, number: in
     return sign_bundle(bundle, seed(payee)).raw
 
 
-def make_viewer_bundle(viewer: str, epoch: int, entitlements, receipts, number: int = 0) -> bytes:
+def make_viewer_bundle(
+    viewer: str, epoch: int, entitlements, receipts, number: int = 0, heartbeats=()
+) -> bytes:
     bundle = make_bundle(
         network_id=NETWORK,
         submitter_key=key(viewer),
@@ -428,6 +451,6 @@ def make_viewer_bundle(viewer: str, epoch: int, entitlements, receipts, number: 
         bindings=[],
         entitlements=entitlements,
         receipts=receipts,
-        heartbeats=[],
+        heartbeats=list(heartbeats),
     )
     return sign_bundle(bundle, seed(viewer)).raw

@@ -5,7 +5,6 @@ it raises when the statement does not hold. Sources: FORMATS.md; RFC 6962 §2.1;
 c2sp.org/tlog-checkpoint, c2sp.org/signed-note.
 """
 
-from collections.abc import Sequence
 from itertools import pairwise
 
 from contracts.registry import rule_from_source
@@ -274,13 +273,13 @@ def prove_bundles(case: Case) -> str:
     return (
         f"{len(checks):,} bundles, {len(codes):,} receipts checked, {refused:,} refused; "
         f"{poisoned:,} bundles set aside by the operator, with {passed_and_set_aside:,} receipts "
-        f"that pass{_describe_heartbeats(checks, case)}"
+        f"that pass{_describe_heartbeats(case, issued_through=binding.last_epoch)}"
     )
 
 
-def _describe_heartbeats(checks: Sequence[BundleCheck], case: Case) -> str:
+def _describe_heartbeats(case: Case, *, issued_through: int) -> str:
     """Say how many heartbeats hold; they carry no money, so a bad one disproves nothing."""
-    judged = judge_heartbeats(checks, proven(case.terms))
+    judged = judge_heartbeats(case.checks, proven(case.terms), issued_through=issued_through)
     if not (judged.verified or judged.refused):
         return ""
     return (

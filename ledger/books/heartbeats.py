@@ -36,6 +36,7 @@ class HeartbeatCode(IntEnum):
     """In a payee's bundle."""
     UNKNOWN_ENTITLEMENT = 4
     BAD_ENTITLEMENT = 5
+    """Not the broadcaster's, or by an issuing key that is revoked by then."""
     WRONG_SESSION = 6
     """Its entitlement is of another session key than the bundle."""
     WRONG_TIME = 7
@@ -79,12 +80,15 @@ class _Place:
     viewer: bytes
 
 
-def judge_heartbeats(checks: Iterable[BundleCheck], terms: Signed[Terms]) -> HeartbeatJudgement:
+def judge_heartbeats(
+    checks: Iterable[BundleCheck], terms: Signed[Terms], *, issued_through: int | None = None
+) -> HeartbeatJudgement:
     """Judge the heartbeats of bundles that were checked.
 
     Args:
         checks: Checked bundles, of one epoch or more.
         terms: Valid terms of the broadcaster.
+        issued_through: Last epoch in which the terms' issuing key acts; None: no last one.
 
     Returns:
         Codes and what counts; hostile content never raises.
@@ -92,7 +96,7 @@ def judge_heartbeats(checks: Iterable[BundleCheck], terms: Signed[Terms]) -> Hea
     codes: list[list[HeartbeatCode]] = []
     chains: dict[tuple[bytes, bytes], list[_Place]] = defaultdict(list)
     for bundle_index, check in enumerate(checks):
-        row = _check_alone(check, terms)
+        row = _check_alone(check, terms, issued_through)
         codes.append(row)
         if check.bundle is None:
             continue
@@ -112,7 +116,9 @@ def judge_heartbeats(checks: Iterable[BundleCheck], terms: Signed[Terms]) -> Hea
     )
 
 
-def _check_alone(check: BundleCheck, terms: Signed[Terms]) -> list[HeartbeatCode]:
+def _check_alone(
+    check: BundleCheck, terms: Signed[Terms], issued_through: int | None
+) -> list[HeartbeatCode]:
     if check.bundle is None:
         return []
     bundle = check.bundle.value
@@ -122,7 +128,9 @@ def _check_alone(check: BundleCheck, terms: Signed[Terms]) -> list[HeartbeatCode
         return [HeartbeatCode.BUNDLE_REFUSED] * bundle.heartbeat_count
     if bundle.kind != BundleKind.VIEWER:
         return [HeartbeatCode.WRONG_KIND] * bundle.heartbeat_count
-    entitlements = entitlement_codes(bundle, terms)
+    entitlements = entitlement_codes(
+        bundle, terms, bundle.epoch if issued_through is None else issued_through
+    )
     start_ms = terms.value.epoch_start_s(bundle.epoch) * 1000 - TIME_SLACK_MS
     end_ms = terms.value.epoch_end_s(bundle.epoch) * 1000 + TIME_SLACK_MS
     row: list[HeartbeatCode] = []
@@ -148,7 +156,7 @@ def _check_entitled(
 ) -> HeartbeatCode:
     # Whether the entitlement holds is asked for the heartbeat's own time: it may lie in the epoch
     # next to its bundle's.
-    if entitlement_code == ReceiptCode.BAD_ENTITLEMENT:
+    if entitlement_code in {ReceiptCode.BAD_ENTITLEMENT, ReceiptCode.ISSUING_KEY_REVOKED}:
         return HeartbeatCode.BAD_ENTITLEMENT
     if entitlement.session_key != submitter_key:
         return HeartbeatCode.WRONG_SESSION

@@ -8,6 +8,7 @@ from simulated_operator import (
     Operator,
     key,
     make_entitlement,
+    make_heartbeats,
     make_payee_bundle,
     make_receipt,
     make_viewer_bundle,
@@ -158,3 +159,23 @@ def test_every_single_flipped_bit_of_a_file_is_noticed():
             unnoticed.append(bit)
         data[bit // 8] ^= 1 << bit % 8
     assert unnoticed == []
+
+
+def test_heartbeats_in_viewers_bundles_are_verified_and_counted():
+    operator = Operator()
+    operator.set_up(10**12)
+    epoch = operator.epoch
+    ann, bob = make_entitlement(operator, "ann"), make_entitlement(operator, "bob")
+    honest = make_heartbeats(operator, ann, "ann", epoch, 5)
+    skewed = make_heartbeats(operator, bob, "bob", epoch, 4)
+    forged = make_heartbeats(operator, bob, "ann", epoch, 4)[3]
+    data = operator.close(
+        [
+            make_viewer_bundle("ann", epoch, [ann], [], heartbeats=honest),
+            make_viewer_bundle("bob", epoch, [bob], [], heartbeats=[*skewed[:3], forged]),
+        ]
+    )
+    report = verify_audit_file(data, operator.trust)
+    assert report.verdict == Verdict.PROVEN, report.failed_step
+    detail = next(step.detail for step in report.steps if step.name == "bundles")
+    assert detail.endswith("; 8 heartbeats of 2 viewers verified, 1 refused")

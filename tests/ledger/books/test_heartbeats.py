@@ -133,6 +133,14 @@ def test_heartbeat_under_a_forged_entitlement_is_refused() -> None:
     assert got.codes == ((HeartbeatCode.BAD_ENTITLEMENT,),)
 
 
+def test_heartbeat_under_a_revoked_issuing_key_is_refused() -> None:
+    terms, bundle = signed_terms(), viewer_bundle([], heartbeats=chain(1))
+    checks = [check_bundle(bundle.raw, terms, EPOCH)]
+    until = judge_heartbeats(checks, terms, issued_through=EPOCH)
+    after = judge_heartbeats(checks, terms, issued_through=EPOCH - 1)
+    assert (until.codes, after.codes) == (((0,),), ((HeartbeatCode.BAD_ENTITLEMENT,),))
+
+
 def test_heartbeat_outside_of_its_entitlements_time_is_refused() -> None:
     late = entitlement(not_before_s=EPOCH_MS // 1000 + TIME_SLACK_MS // 1000 + 1)
     beat = heartbeat(entitlement_digest=late.digest)

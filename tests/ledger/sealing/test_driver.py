@@ -9,6 +9,7 @@ from shard_scene import ShardScene, make_shard_scene
 from simulated_operator import (
     key,
     make_entitlement,
+    make_heartbeats,
     make_payee_bundle,
     make_receipt,
     make_viewer_bundle,
@@ -50,7 +51,11 @@ def busy_bundles(scene: ShardScene, epoch: int) -> list[bytes]:
         ),
         make_payee_bundle("ann", epoch, [bob], [make_receipt(bob, "bob", "ann", epoch, 104_729)]),
         make_viewer_bundle(
-            "ann", epoch, [ann], [make_receipt(ann, "ann", "cdn", epoch, 1_299_709)]
+            "ann",
+            epoch,
+            [ann],
+            [make_receipt(ann, "ann", "cdn", epoch, 1_299_709)],
+            heartbeats=make_heartbeats(scene.operator, ann, "ann", epoch, 6),
         ),
     ]
 
@@ -88,6 +93,10 @@ def test_epochs_are_sealed_computed_and_settled_and_their_audit_files_are_proven
         failed = [step for step in report.steps if step.verdict != Verdict.PROVEN]
         assert not failed
         assert report.verdict == Verdict.PROVEN
+        bundles = next(step.detail for step in report.steps if step.name == "bundles")
+        assert ("6 heartbeats of 1 viewers verified, 0 refused" in bundles) == (
+            data is not files[2]
+        )
     with scene.sessions.begin() as session:
         state = load_closing_state(session, scene.shard, 1)
     assert state.head.charged_stroops > 0
