@@ -44,6 +44,11 @@ from ledger.evidence.relay import (
 GATHER_S = 0.3
 """How long written bytes wait for more, so that a few records share a frame."""
 
+GATHER_FIRST_S = 0.03
+"""The same while a stream is new: until the peers have proved their keys, both are waiting."""
+
+NEW_S = 5.0
+
 FETCH_WAIT_S = 20
 EXPECT_S = 60.0
 """How long a peer is expected after the last wish."""
@@ -61,6 +66,9 @@ GIVE_UP_S = 120.0
 
 STREAMS_MAX = 128
 EXPECTED_MAX = 4_096
+EARLY_MAX = 256
+"""Openings that are kept of peers that are not expected yet."""
+
 ENDED_KEPT = 1_024
 PIECE_BYTES = 48 << 10
 UNREAD_BYTES_MAX = 256 << 10
@@ -214,7 +222,8 @@ class RelayTransport(asyncio.Transport):
             while not (self._is_closing and not self._out):
                 await self._written.wait()
                 if not self._is_closing:
-                    await asyncio.sleep(GATHER_S)
+                    is_new = time.monotonic() - self.opened_s < NEW_S
+                    await asyncio.sleep(GATHER_FIRST_S if is_new else GATHER_S)
                 self._written.clear()
                 while self._out:
                     piece = bytes(self._out[:PIECE_BYTES])
@@ -268,6 +277,7 @@ class Relay:
         self._expected: OrderedDict[bytes, float] = OrderedDict()
         self._streams: dict[tuple[bytes, bytes], RelayTransport] = {}
         self._ended: OrderedDict[tuple[bytes, bytes], None] = OrderedDict()
+        self._early: OrderedDict[bytes, Signed[RelayFrame]] = OrderedDict()
 
     def expect(self, key: bytes) -> None:
         """Let a peer open a stream to us within the next minute."""
@@ -276,6 +286,8 @@ class Relay:
         if len(self._expected) > EXPECTED_MAX:
             self._expected.popitem(last=False)
         self._wanted.set()
+        if (early := self._early.pop(key, None)) is not None:
+            self._take_safely(early.raw)
 
     def is_dialling(self, key: bytes) -> bool:
         """Tell whether there is a stream with a peer, or one is being opened."""
@@ -417,11 +429,14 @@ class Relay:
         address, frames = parse_answer(raw)
         self._take_address(address)
         for relayed in frames:
-            try:
-                self._take(parse_relay(relayed.raw))
-            except EvidenceError as error:
-                _log.info("relay_frame_refused", reason=str(error))
+            self._take_safely(relayed.raw)
             self._acknowledged = relayed.number
+
+    def _take_safely(self, raw: bytes) -> None:
+        try:
+            self._take(parse_relay(raw))
+        except EvidenceError as error:
+            _log.info("relay_frame_refused", reason=str(error))
 
     def _take(self, signed: Signed[RelayFrame]) -> None:
         frame = signed.value
@@ -430,7 +445,12 @@ class Relay:
         stream = self._streams.get(name)
         if stream is None:
             is_opening = frame.sequence == 0 and name not in self._ended
-            if not (is_opening and is_ours and self._may_open(frame.from_key)):
+            if not (is_opening and is_ours):
+                return
+            if frame.from_key not in self._expected:
+                self._keep_early(signed)
+                return
+            if not self._may_open(frame.from_key):
                 return
         if not is_ours or not is_signed_by_sender(signed):
             return
@@ -439,8 +459,15 @@ class Relay:
             stream = self._add(frame.from_key, frame.channel_id, ChannelRole.ANSWERER)
         stream.take(frame.sequence, piece)
 
+    def _keep_early(self, signed: Signed[RelayFrame]) -> None:
+        """Keep the opening of a peer that may be expected in a moment."""
+        self._early.pop(signed.value.from_key, None)
+        self._early[signed.value.from_key] = signed
+        if len(self._early) > EARLY_MAX:
+            self._early.popitem(last=False)
+
     def _may_open(self, key: bytes) -> bool:
-        if key not in self._expected or len(self._streams) >= STREAMS_MAX:
+        if len(self._streams) >= STREAMS_MAX:
             return False
         for stream in list(self._streams.values()):
             if stream.key == key and not stream.is_open:

@@ -1,6 +1,6 @@
 """When to turn to the relay: for whom, after how long, and how often.
 
-A peer that has no side channel some seconds after it was first wanted is reached through the
+A peer that has no side channel a moment after it was first wanted is reached through the
 collector instead; whoever does not answer there either is tried ever more seldom.
 
 Not here: the relay itself (`relay`), dialling over TCP (`exchange`).
@@ -10,8 +10,9 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Protocol
 
-SEEK_AFTER_S = 4.0
-"""From the first wish to the first opening: by then either side has dialled over TCP."""
+SEEK_AFTER_S = 1.0
+"""From the first wish to the first opening: whom TCP reaches has a channel by then. Dialling goes
+on beside; of two channels one stays."""
 
 AGAIN_FIRST_S = 20.0
 AGAIN_MOST_S = 600.0

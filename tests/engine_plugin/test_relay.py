@@ -182,6 +182,45 @@ def test_nobody_opens_a_stream_who_is_not_expected(operator: Operator) -> None:
     play(operator, scene)
 
 
+def test_an_opening_that_came_before_its_peer_was_expected_is_answered(operator: Operator) -> None:
+    async def scene(ann: Party, bob: Party) -> None:
+        bob.relay.expect(key_of("carl"))
+        ann.relay.dial(key_of("bob"))
+        await until(lambda: bob.relay._acknowledged)
+        assert bob.streams == []
+        bob.relay.expect(key_of("ann"))
+        await bob.stream()
+        await ann.stream()
+
+    play(operator, scene)
+
+
+def test_openings_of_strangers_are_kept_in_bounds(
+    operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay_module, "EARLY_MAX", 2)
+
+    async def scene(_: Party, bob: Party) -> None:
+        bob.relay.expect(key_of("carl"))
+        for number in range(5):
+            name = f"stranger {number}"
+            opening = seal(seed_of(name), key_of("bob"), preamble(operator))
+            made = RelayFrame(
+                network_id=NETWORK,
+                from_key=key_of(name),
+                to_key=key_of("bob"),
+                channel_id=bytes(16),
+                sequence=0,
+                payload=opening,
+            )
+            post(operator, sign_relay(made, seed_of(name)).raw)
+        await until(lambda: bob.relay._acknowledged >= 5)
+        assert len(bob.relay._early) == 2
+        assert bob.streams == []
+
+    play(operator, scene)
+
+
 def frame(channel: int, sequence: int, piece: bytes, **changes: Any) -> bytes:
     values = {
         "network_id": NETWORK,
