@@ -8,7 +8,6 @@ Whatever a peer does ends at worst its channel. Not here: signing (`accounting`)
 connection belongs to whom (`attestation`).
 """
 
-import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ import structlog
 from engine_plugin.attestation import Attestor, ChannelEnds, Connection, ConnectionBook
 from engine_plugin.cadence import Cadence
 from engine_plugin.channel_table import Refusal
+from engine_plugin.dialling import Dialler
 from engine_plugin.entitlements import OwnEntitlements
 from engine_plugin.errors import EngineError, JournalError
 from engine_plugin.identity import parse_handshake
@@ -38,6 +38,7 @@ from engine_plugin.wire import (
     BLOCK_SIZE,
     RECEIPT_NAME_SIZE,
     AcknowledgementStep,
+    ChannelRole,
     Endpoint,
     ReceiptVerdict,
     format_acknowledgement,
@@ -50,14 +51,15 @@ from ledger.evidence.receipt import RECEIPT, Receipt
 ANSWERER_DIALS_AFTER_S = 3.0
 """Whom the BitTorrent initiator has not dialled by then, we dial."""
 
-REDIAL_FIRST_S = 1.0
-REDIAL_MOST_S = 30.0
 RESEND_FIRST_S = 3.0
 RESEND_MOST_S = 60.0
 """A receipt that was refused, but not for good, is sent again after these; longer each time."""
 
 ANSWER_MOST_S = 30.0
 """After so long without an answer a receipt is sent again over the same channel."""
+
+RELAYED_ORIGIN = "relay"
+"""Under this all relayed channels are counted whose address nobody but their peer vouches for."""
 
 IDLE_CLOSE_S = 120.0
 """A channel of a peer that left the swarm is closed after so much silence."""
@@ -66,10 +68,8 @@ RECEIPTS_AT_ONCE_MAX = 128
 """Most old receipts that are sent in one go; the rest follows a while later."""
 
 _DEBTORS_EVERY_S = 3.0
-_FORGET_DIAL_S = 600.0
 _UNANSWERED_MAX = 512
 _LOGGED_MAX = 10_000
-_ADDRESSES_MAX = 10_000
 
 Emit = Callable[..., None]
 Handler = Callable[[Channel, bytes], None]
@@ -77,17 +77,6 @@ Handler = Callable[[Channel, bytes], None]
 
 _log = structlog.get_logger(__name__)
 _parse_handshake = lru_cache(maxsize=4096)(parse_handshake)
-
-
-@dataclass(slots=True)
-class _Dialling:
-    """What is remembered of one key and peer-id that has no channel."""
-
-    next_s: float
-    """Monotonic seconds before which it is not dialled."""
-
-    failures: int = 0
-    task: asyncio.Task[None] | None = None
 
 
 @dataclass(slots=True)
@@ -170,6 +159,9 @@ class Exchange:
         self._entitlements = entitlements
         self._snapshots = snapshots
         self._seen: tuple[PeerSnapshot, ...] = ()
+        self._claimed: tuple[PeerSnapshot, ...] = ()
+        self._plugins: dict[tuple[bytes, bytes, str], PeerSnapshot] = {}
+        """Whom a channel is wanted to, by the key that their client text names, peer-id and IP."""
         self._epoch = epoch
         self._emit = emit
         self._clock = clock
@@ -178,8 +170,7 @@ class Exchange:
         self._next_debtors_s = 0.0
         self._book = ConnectionBook()
         self._proved = ProvedPeers(sent_to)
-        self._dialling: dict[tuple[bytes, bytes], _Dialling] = {}
-        self._addresses: dict[bytes, Endpoint] = {}
+        self._dialler = Dialler(self._dial)
         self._talks: dict[Channel, _Talk] = {}
         self._logged: set[tuple[str, str]] = set()
 
@@ -196,11 +187,7 @@ class Exchange:
             self._resend(channel, talk, now_s)
             self._close_idle(channel, talk, now_s)
         self.dial_debtors(now_s)
-        self._dialling = {
-            peer: state
-            for peer, state in self._dialling.items()
-            if now_s - state.next_s < _FORGET_DIAL_S
-        }
+        self._dialler.forget_old(now_s)
 
     def send_receipt(self, payee_key: bytes, signed: Signed[Receipt]) -> bool:
         """Send a receipt to its payee, if there is a channel; else it waits in the journal."""
@@ -214,9 +201,7 @@ class Exchange:
     @property
     def is_busy(self) -> bool:
         """Whether there is a channel, or one is being dialled."""
-        states = self._dialling.values()
-        is_dialling = any(state.task is not None and not state.task.done() for state in states)
-        return is_dialling or bool(self.side.table.all)
+        return self._dialler.is_dialling or bool(self.side.table.all)
 
     def dial_debtors(self, now_s: float, *, is_last: bool = False) -> None:
         """Dial those whom we owe a receipt and who left the swarm; all at once when it is last."""
@@ -228,12 +213,7 @@ class Exchange:
                 continue
             if self.relay is not None:
                 self.relay.seek(key, now_s, is_here=False)
-            address = self._addresses.get(key)
-            if address is not None:
-                state = self._dialling.setdefault((key, b""), _Dialling(now_s))
-                if is_last:
-                    state.next_s = now_s
-                self._dial_when_due(state, address, key, now_s)
+            self._dialler.dial_home(key, now_s, at_once=is_last)
 
     def is_connected(self, key: bytes) -> bool:
         """Tell whether there is a proved channel to a key."""
@@ -287,8 +267,7 @@ class Exchange:
         """Send whatever the peer has not acknowledged, and claim our connections."""
         if channel.peer is None:
             return
-        for peer in [peer for peer in self._dialling if peer[0] == channel.peer_key]:
-            del self._dialling[peer]
+        self._dialler.note_proved(channel.peer_key, self._home_of(channel))
         if self.relay is not None:
             self.relay.forget(channel.peer_key)
         ends = ChannelEnds(
@@ -312,6 +291,22 @@ class Exchange:
             self._send(channel, talk, RECEIPT.parse(receipt.raw))
         for tell in self.on_channel:
             tell(channel)
+
+    def begin_relayed(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        role: ChannelRole,
+        key: bytes,
+    ) -> None:
+        """Run a channel over the relay, where a peer's address is its own word.
+
+        So it counts as that address's only if a peer with this key is seen there.
+        """
+        ip, _ = writer.get_extra_info("peername")
+        hints = (_parse_handshake(snapshot.client) for snapshot in self._seen_at(ip))
+        is_seen = any(hint is not None and hint.public_key == key for hint in hints)
+        self.side.begin(reader, writer, role, key, None if is_seen else RELAYED_ORIGIN)
 
     def on_claimed(self, channel: Channel) -> None:
         """See which connections the peer's new claims fit."""
@@ -355,28 +350,40 @@ class Exchange:
 
     def _look_at_connections(self, now_s: float) -> None:
         snapshots = self._snapshots()
-        if snapshots is not self._seen:
-            self._seen = snapshots
-            self._note_connections(snapshots)
+        self._note_connections(snapshots)
+        if snapshots is not self._claimed:
+            self._claimed = snapshots
             for channel, talk in self._talks.items():
                 self._look_at_channel(channel, talk)
             self._prove_again(snapshots)
-        wanted: dict[tuple[bytes, bytes], PeerSnapshot] = {}
-        for snapshot in snapshots:
-            hint = _parse_handshake(snapshot.client) if snapshot.handshake_done else None
-            if hint is not None and not snapshot.is_web_seed and hint.public_key != self._own_key:
-                wanted.setdefault((hint.public_key, snapshot.peer_id), snapshot)
         proved = self.side.table.proved
-        for (key, peer_id), snapshot in wanted.items():
+        for (key, peer_id, _), snapshot in self._plugins.items():
             if key not in proved or proved[key].peer_id != peer_id:
                 self._dial_peer(key, snapshot, now_s)
                 if self.relay is not None:
                     self.relay.seek(key, now_s)
 
+    def _seen_at(self, ip: str) -> list[PeerSnapshot]:
+        return [peer for peer in self._seen if split_endpoint(peer.endpoint)[0] == ip]
+
     def _note_connections(self, snapshots: tuple[PeerSnapshot, ...]) -> None:
+        """Take note of the connections that there are, once per look at them."""
+        if snapshots is self._seen:
+            return
+        self._seen = snapshots
+        self._plugins = {}
         for snapshot in snapshots:
-            if snapshot.handshake_done and not snapshot.is_web_seed and snapshot.local_endpoint:
-                self._book.note(snapshot.peer_id, _connection_of(snapshot))
+            if not snapshot.handshake_done or snapshot.is_web_seed:
+                continue
+            if snapshot.local_endpoint:
+                connection = _connection_of(
+                    snapshot.local_endpoint, snapshot.endpoint, snapshot.is_outgoing
+                )
+                self._book.note(snapshot.peer_id, connection)
+            hint = _parse_handshake(snapshot.client)
+            if hint is not None and hint.public_key != self._own_key:
+                ip = split_endpoint(snapshot.endpoint)[0]
+                self._plugins.setdefault((hint.public_key, snapshot.peer_id, ip), snapshot)
 
     def _look_at_channel(self, channel: Channel, talk: _Talk) -> None:
         connections = self._book.of(channel.peer_id, channel.address.ip)
@@ -410,27 +417,24 @@ class Exchange:
 
     def _dial_peer(self, key: bytes, snapshot: PeerSnapshot, now_s: float) -> None:
         hint = _parse_handshake(snapshot.client)
+        if hint is not None and hint.receipt_port:
+            address = Endpoint(split_endpoint(snapshot.endpoint)[0], hint.receipt_port)
+            wait_s = 0.0 if snapshot.is_outgoing else ANSWERER_DIALS_AFTER_S
+            self._dialler.dial(key, address, now_s, run=snapshot.peer_id, wait_s=wait_s)
+
+    async def _dial(self, address: Endpoint, key: bytes) -> bool:
+        return await self.side.dial(address, expected_key=key)
+
+    def _home_of(self, channel: Channel) -> Endpoint | None:
+        """Return where a proved peer can be dialled, if we did or its handshake says so."""
+        if channel.role is ChannelRole.DIALLER:
+            return channel.address if channel.address.port else None
+        name = channel.peer_key, channel.peer_id, channel.address.ip
+        snapshot = self._plugins.get(name)
+        hint = None if snapshot is None else _parse_handshake(snapshot.client)
         if hint is None or not hint.receipt_port:
-            return
-        address = Endpoint(split_endpoint(snapshot.endpoint)[0], hint.receipt_port)
-        self._addresses.pop(key, None)
-        self._addresses[key] = address
-        if len(self._addresses) > _ADDRESSES_MAX:
-            del self._addresses[next(iter(self._addresses))]
-        # Whoever comes back comes with another peer-id, and is dialled without the old delays.
-        wait_s = 0.0 if snapshot.is_outgoing else ANSWERER_DIALS_AFTER_S
-        state = self._dialling.setdefault((key, snapshot.peer_id), _Dialling(now_s + wait_s))
-        self._dial_when_due(state, address, key, now_s)
-
-    def _dial_when_due(self, state: _Dialling, address: Endpoint, key: bytes, now_s: float) -> None:
-        if now_s >= state.next_s and (state.task is None or state.task.done()):
-            state.next_s = now_s + min(REDIAL_FIRST_S * 2**state.failures, REDIAL_MOST_S)
-            state.failures = min(state.failures + 1, 10)
-            state.task = asyncio.create_task(self._dial(address, key))
-
-    async def _dial(self, address: Endpoint, key: bytes) -> None:
-        if not await self.side.dial(address, expected_key=key):
-            _log.info("dial_failed", peer=str(address))
+            return None
+        return Endpoint(channel.address.ip, hint.receipt_port)
 
     def _tell_issuing_key(self, channel: Channel) -> None:
         if self.issuing_key is not None and self.issuing_key.signed is not None:
@@ -570,12 +574,9 @@ def describe_receipt(receipt: Any, channel: Channel) -> dict[str, Any]:
     }
 
 
-def _connection_of(snapshot: PeerSnapshot) -> Connection:
-    return Connection(
-        Endpoint(*split_endpoint(snapshot.local_endpoint)),
-        Endpoint(*split_endpoint(snapshot.endpoint)),
-        snapshot.is_outgoing,
-    )
+@lru_cache(maxsize=32_768)
+def _connection_of(own: str, peer: str, is_outgoing: bool) -> Connection:
+    return Connection(Endpoint(*split_endpoint(own)), Endpoint(*split_endpoint(peer)), is_outgoing)
 
 
 def _is_worth_resending(receipt: StoredReceipt) -> bool:

@@ -35,6 +35,32 @@ class Actor(Protocol):
 
 
 @dataclass
+class CopiedClientString:
+    """Shows another's client text and peer-id in the swarm, so that it is dialled in its place."""
+
+    party: Party
+    dialled: int = 0
+
+    async def listen(self) -> int:
+        """Answer as itself, for it cannot answer as the other; returns the port."""
+        self._server = await asyncio.start_server(self._answer, self.party.ip, 0)
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def close(self) -> None:
+        self._server.close()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.dialled += 1
+        speaker = Speaker(self.party, self.party.endpoint)
+        hello = speaker.make_hello(role=ChannelRole.ANSWERER)
+        writer.write(format_frame(RecordCode.HELLO, hello.raw))
+        with suppress(OSError):
+            while await reader.read(4096):
+                pass
+        writer.close()
+
+
+@dataclass
 class CopiedPeerId:
     """Says hello with another's peer-id under its own key."""
 

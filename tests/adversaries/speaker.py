@@ -36,10 +36,16 @@ class Party:
     name: str
     ip: str
     port: int = 6881
+    network_id: bytes = NETWORK_ID
+    broadcaster: bytes = key_of("broadcaster")
 
     @property
     def key(self) -> bytes:
         return key_of(self.name)
+
+    @property
+    def endpoint(self) -> Endpoint:
+        return Endpoint(self.ip, self.port)
 
 
 class Speaker:
@@ -72,12 +78,12 @@ class Speaker:
     def make_hello(self, **changes: Any) -> Signed[Hello]:
         party = self.party
         values: dict[str, Any] = {
-            "network_id": NETWORK_ID,
+            "network_id": party.network_id,
             "key": party.key,
             "exchange_key": exchange_key_of(self.secret),
             "peer_id": peer_id_of(party.name),
             "session_id": digest_of(f"{party.name} session")[:16],
-            "broadcaster_account": key_of("broadcaster"),
+            "broadcaster_account": party.broadcaster,
             "listen_address": pack_address(party.ip),
             "listen_port": party.port,
             "role": ChannelRole.DIALLER,

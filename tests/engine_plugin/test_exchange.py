@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from adversaries.channel_actors import Claimant, Viewer
+from adversaries.channel_actors import Claimant, CopiedClientString, Viewer
 from adversaries.speaker import Party
 from builders import EPOCH, GENESIS_S, digest_of, entitlement, key_of, receipt
 from engine_nodes import BLOCK, CONTENT, Node, Time, connect, snapshot, until
 
+from engine_plugin.identity import format_handshake
 from engine_plugin.journal_records import PeerKey
 from engine_plugin.wire import (
     ACKNOWLEDGEMENT_STEP,
@@ -135,6 +136,46 @@ def test_copied_peer_id_at_another_endpoint_is_never_attested(tmp_path: Path) ->
             assert viewer.exchange.key_of(PeerKey(seeder.peer_id, str(fake))) is None
         assert viewer.journal.totals().unattested_bytes == 2 * BLOCK
         assert viewer.journal.list_claims() == []
+
+    run_pair(tmp_path, script)
+
+
+def test_copied_client_string_hides_nobody_and_is_told_once(tmp_path: Path) -> None:
+    async def script(viewer: Node, seeder: Node) -> None:
+        mallory = CopiedClientString(Party(name="mallory", ip="127.0.0.66"))
+        port = await mallory.listen()
+        # The copy comes first, with the seeder's peer-id and key and a port of its own.
+        viewer.see(
+            snapshot(
+                seeder,
+                Endpoint(viewer.ip, 51_000),
+                mallory.party.endpoint,
+                is_outgoing=True,
+                client=format_handshake(seeder.key, port),
+            )
+        )
+        connect(viewer, seeder)
+        for _ in range(3):
+            viewer.tick()
+            await asyncio.sleep(0.05)
+            viewer.time.now_s += 40
+        await until(lambda: viewer.exchange.peers_of(seeder.key))
+        assert viewer.exchange.key_of(PeerKey(seeder.peer_id, "127.0.0.66:6881")) is None
+        assert mallory.dialled
+        assert viewer.exchange.totals.refusals == {"wrong_key": mallory.dialled}
+        assert len(viewer.of("refused")) == 1
+        # Whom we owe is looked for where its key was proved.
+        for channel in list(viewer.exchange.side.table.all):
+            channel.close()
+        await until(lambda: not seeder.exchange.side.table.all)
+        viewer.credit(seeder, seeder.endpoint, BLOCK)
+        seeder.sent[f"{viewer.ip}:50001"] = BLOCK
+        viewer.accounting.sign_all()
+        dialled = mallory.dialled
+        viewer.exchange.dial_debtors(viewer.time(), is_last=True)
+        await until(lambda: not viewer.lanes.list_unacknowledged())
+        assert mallory.dialled == dialled
+        await mallory.close()
 
     run_pair(tmp_path, script)
 
