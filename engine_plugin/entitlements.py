@@ -121,7 +121,9 @@ class OwnEntitlements:
         """Return how many bytes may be signed under an entitlement now; None: any number."""
         return bytes_left(signed.value, self._use_of(signed.digest), self._now_s())
 
-    def explain_none(self, content_id: bytes, epoch: int) -> str:
+    def explain_none(
+        self, content_id: bytes, epoch: int, besides: AbstractSet[bytes] = frozenset()
+    ) -> str:
         """Say why `find` finds nothing: no entitlement, used up, run out, or revoked."""
         if not self._issuing_key.covers(epoch):
             return (
@@ -130,7 +132,8 @@ class OwnEntitlements:
             )
         for signed in self._of(content_id):
             use, entitlement = self._use_of(signed.digest), signed.value
-            if covers_epoch(entitlement, self._terms.value, epoch) and is_used_up(entitlement, use):
+            is_spent = signed.digest in besides or is_used_up(entitlement, use)
+            if is_spent and covers_epoch(entitlement, self._terms.value, epoch):
                 return (
                     f"entitlement: used up, {use.bytes_total} of {entitlement.max_bytes} bytes "
                     f"and {use.media_ms} of {entitlement.max_media_ms} media ms are signed"

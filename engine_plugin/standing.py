@@ -63,7 +63,7 @@ class EnforcementPolicy:
     """A sixteenth of what is receipted may be missing: duplicates and failed pieces."""
     first_patience_s: float = 0.5
     """How old sent bytes are before a key that never receipted must have receipted them."""
-    receipt_patience_s: float = 3.0
+    receipt_patience_s: float = 2.0
     """The same for a key that did earlier."""
     held_s: float = 5.0
     """How long a connection is held before its address is cut off."""

@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from ledger.evidence.binding import BINDING, is_valid_binding
+from ledger.evidence.binding import BINDING, Binding, Role, is_valid_binding
 from ledger.evidence.bundle import Bundle, BundleKind, is_signed_by_submitter, parse_bundle
 from ledger.evidence.clock import CLOCK, Clock
 from ledger.evidence.encoding import Signed
@@ -43,6 +43,11 @@ class Operator:
     is_down: bool = False
     refuses_with: str = ""
     entitlement_lasts_s: int = 86_400
+    entitlement_caps: dict[str, int] = field(default_factory=dict)
+    entitlements_most: int | None = None
+    entitled: int = 0
+    issuing_binding: bytes | None = None
+    coverage: dict[str, Any] | None = None
     started_s: float = field(default_factory=time.monotonic)
     port: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -149,7 +154,21 @@ class Operator:
     def entitle(self, raw_binding: bytes, content_id: bytes) -> bytes:
         binding = BINDING.parse(raw_binding)
         assert is_valid_binding(binding)
-        return self.make_entitlement(binding.value.key, content_id).raw
+        self.entitled += 1
+        return self.make_entitlement(binding.value.key, content_id, **self.entitlement_caps).raw
+
+    def bind_issuing_key(self, last_epoch: int, serial: int = 2) -> Signed[Binding]:
+        terms = self.terms.value
+        binding = Binding(
+            network_id=NETWORK_ID,
+            account=terms.broadcaster_account,
+            key=terms.issuing_key,
+            role=Role.ISSUING,
+            first_epoch=0,
+            last_epoch=last_epoch,
+            serial=serial,
+        )
+        return BINDING.sign(binding, self.account_seed, self.issuing_seed)
 
     def list_bundles(self, kind: BundleKind | None = None) -> list[Signed[Bundle]]:
         with self.lock:
@@ -184,6 +203,10 @@ class _Handler(BaseHTTPRequestHandler):
         elif parts.path == "/v1/clock":
             nonce = bytes.fromhex(parse_qs(parts.query)["nonce"][0])
             self._answer(200, self.operator.read_clock(nonce))
+        elif parts.path == "/v1/issuing-binding" and self.operator.issuing_binding:
+            self._answer(200, self.operator.issuing_binding)
+        elif parts.path == "/v1/coverage" and self.operator.coverage:
+            self._answer(200, json.dumps(self.operator.coverage).encode())
         elif parts.path.startswith("/v1/bundles/"):
             self._answer(200, json.dumps({"state": "received", "code": 0, "codes": []}).encode())
         else:
@@ -194,7 +217,11 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["content-length"]))
         if parts.path == "/v1/entitlements":
             content_id = bytes.fromhex(parse_qs(parts.query)["content_id"][0])
-            self._answer(200, self.operator.entitle(body, content_id))
+            most = self.operator.entitlements_most
+            if most is not None and self.operator.entitled >= most:
+                self._answer(403, json.dumps({"code": "cap_reached"}).encode())
+            else:
+                self._answer(200, self.operator.entitle(body, content_id))
         elif self.operator.is_down:
             self._answer(503, b"", {"retry-after": "0"})
         elif self.operator.refuses_with:
