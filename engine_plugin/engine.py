@@ -160,7 +160,7 @@ class Engine:
         """
         scope_id = options.stream_id
         if self._owner is not None and not (options.is_complete or options.is_read_only):
-            self._owner.admit(torrent, options.save_path)
+            await asyncio.to_thread(self._owner.admit, torrent, options.save_path, scope_id)
 
         def start() -> int:
             return self._session.add_torrent(

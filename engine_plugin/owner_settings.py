@@ -55,8 +55,10 @@ class OwnerSettings:
     """When the engine serves; "" = always. See `schedule`."""
     time_zone: str = ""
     """IANA name for schedule and months; "" = the machine's."""
+    account_key: str = ""
+    """Seed file of the account to earn to; "" = the state folder's own."""
     payout_account: str = ""
-    """Address the owner wants to be paid to; "" = the account of the recovery phrase."""
+    """Address the owner wants the money at in the end; "" = the account that earns it."""
 
     @property
     def windows(self) -> Schedule:
@@ -83,7 +85,8 @@ _NOTES = {
     "disk_quota_bytes": "Bytes of fetched content on disk; 0: unlimited.",
     "schedule": 'When to serve, as "Mon-Fri 22:00-07:00; Sat,Sun 00:00-24:00"; empty: always.',
     "time_zone": 'Of schedule and months, as "Europe/Berlin"; empty: the machine\'s.',
-    "payout_account": "Where earnings shall go, G…; empty: the recovery phrase's account.",
+    "account_key": "Seed file (0600) of the account to earn to; empty: the recovery phrase's.",
+    "payout_account": "Where earnings shall go in the end, G…; empty: they stay there.",
 }
 
 

@@ -80,12 +80,13 @@ class OwnersLimits:
         if rates.stop_reason is not stop:
             self._emit("limits", **self._describe(rates, month, uploaded))
 
-    def admit(self, torrent: TorrentFile, save_path: Path) -> None:
+    def admit(self, torrent: TorrentFile, save_path: Path, stream_id: bytes | None = None) -> None:
         """Grant disk space to content before it is fetched.
 
         Args:
             torrent: What is fetched.
             save_path: Folder that will hold the torrent's name.
+            stream_id: The stream it is a segment of, and will soon be deleted with.
 
         Raises:
             QuotaError: It does not fit into the quota, or the disk.
@@ -109,7 +110,8 @@ class OwnersLimits:
             ),
             free_bytes=_free_bytes(save_path) + present,
         )
-        self._volume.remember_fetched(content)
+        if self._settings.disk_quota_bytes or stream_id is None:
+            self._volume.remember_fetched(content)
         self._active[content.content_id] = content
 
     def release(self, content_id: bytes) -> None:

@@ -1,6 +1,12 @@
 """`swarmledger engine` called in the test's own process: for calls that answer and end."""
 
 import json
+import os
+import pty
+import re
+import select
+import sys
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,3 +49,50 @@ def engine(*arguments: object, stdin: str = "", **environ: str) -> Called:
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return Called(code=result.exit_code, out=result.stdout, err=result.stderr)
+
+
+START = (
+    "import sys; sys.argv[0] = 'swarmledger engine'; from engine_plugin.command import main; main()"
+)
+
+
+class Terminal:
+    """A terminal with `engine ARGUMENTS…` on it."""
+
+    def __init__(self, *arguments: object) -> None:
+        self.text = ""
+        pid, self._descriptor = pty.fork()
+        if pid == 0:
+            os.execv(  # noqa: S606 - on a terminal of its own
+                sys.executable, [sys.executable, "-c", START, *map(str, arguments)]
+            )
+        self._pid = pid
+
+    def wait_for(self, pattern: str) -> re.Match[str]:
+        deadline = time.monotonic() + 30
+        while (found := re.search(pattern, self.text, re.DOTALL)) is None:
+            assert time.monotonic() < deadline, self.text
+            if not self._read():
+                break
+        assert found is not None, self.text
+        return found
+
+    def type(self, text: str) -> None:
+        self.text = ""
+        os.write(self._descriptor, text.encode() + b"\n")
+
+    def end(self) -> int:
+        while self._read():
+            pass
+        os.close(self._descriptor)
+        return os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
+
+    def _read(self) -> bool:
+        if not select.select([self._descriptor], [], [], 1)[0]:
+            return True
+        try:
+            data = os.read(self._descriptor, 4096)
+        except OSError:
+            return False
+        self.text += data.decode(errors="replace")
+        return bool(data)

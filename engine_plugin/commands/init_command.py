@@ -94,6 +94,10 @@ def init(
     time_zone: Annotated[
         str | None, typer.Option(help="Of schedule and months, as Europe/Berlin.")
     ] = None,
+    account_key: Annotated[
+        Path | None,
+        typer.Option(help="Earn to the account of this seed file (0600), not to the phrase's."),
+    ] = None,
     payout_account: Annotated[
         str | None, typer.Option(help="Account to be paid to, G…; may be set later.")
     ] = None,
@@ -113,10 +117,13 @@ def init(
             "disk_quota_bytes": disk_quota,
             "schedule": schedule,
             "time_zone": time_zone,
+            "account_key": None if account_key is None else str(account_key.absolute()),
             "payout_account": payout_account,
         }
         # Everything that can be wrong is looked at before a key is made.
         settings = change_settings(load_settings(state, environ={}), changes)
+        if account_key is not None:
+            read_seed(account_key)
         if as_json and not (from_phrase or phrase_in or phrase_out):
             _require_account(state)
         with closing(StateDir(state)) as folder:

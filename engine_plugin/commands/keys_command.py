@@ -35,11 +35,11 @@ def keys(
     with Failures():
         session = public_key_of(read_seed(state / SESSION_FILE))
         answer: dict[str, Any] = {"session_key": session.hex()}
-        account = state / ACCOUNT_FILE
-        if account.exists():
+        settings = load_settings(state, environ={})
+        account = Path(settings.account_key) if settings.account_key else state / ACCOUNT_FILE
+        if settings.account_key or account.exists():
             key = public_key_of(read_seed(account))
             answer |= {"account": key.hex(), "address": format_address(key)}
-        settings = load_settings(state, environ={})
         if settings.payout_account:
             answer["payout_account"] = settings.payout_account
         print_json(answer)

@@ -146,7 +146,7 @@ class RunOptions:
             receipt_port=self.receipt_port,
             state_path=self.state,
             terms=None if self.terms is None else load_terms(self.terms),
-            account_path=self.account_key,
+            account_path=self.account_key or _path(owner.account_key),
             entitlement_url=self.entitlement_url,
             issuing_binding=None
             if self.issuing_binding is None
@@ -174,6 +174,10 @@ class RunOptions:
                 "accepts_ip_visible": True if self.accept_ip_visible else None,
             },
         )
+
+
+def _path(text: str) -> Path | None:
+    return Path(text) if text else None
 
 
 def _rate(text: str | None, field: str) -> int | None:

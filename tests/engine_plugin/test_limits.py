@@ -225,6 +225,20 @@ def test_content_beyond_the_quota_is_refused_before_a_byte_is_fetched(tmp_path: 
     engine.journal.close()
 
 
+def test_passing_segments_fill_the_quota_only_while_they_are_there(tmp_path: Path) -> None:
+    (tmp_path / "segment").write_bytes(os.urandom(60_000))
+    segment = make_torrent(tmp_path / "segment")
+    save = tmp_path / "save"
+    engine = Engine(tmp_path, OwnerSettings(disk_quota_bytes=100_000))
+    engine.limits.admit(segment, save, bytes(32))
+    (tmp_path / "next").write_bytes(os.urandom(60_000))
+    with pytest.raises(QuotaError):
+        engine.limits.admit(make_torrent(tmp_path / "next"), save, bytes(32))
+    engine.limits.release(segment.content_id)
+    engine.limits.admit(make_torrent(tmp_path / "next"), save, bytes(32))
+    engine.journal.close()
+
+
 def test_content_larger_than_the_free_disk_is_refused() -> None:
     with pytest.raises(QuotaError, match="film: got 99 bytes free on the disk, want 100"):
         grant_disk(OwnerSettings(), "film", wanted_bytes=100, held_bytes=0, free_bytes=99)

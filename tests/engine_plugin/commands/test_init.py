@@ -1,67 +1,17 @@
 """`engine init` as its owner runs it: on a terminal, in a script, twice, and with wrong input."""
 
-import os
-import pty
 import re
-import select
 import stat
-import sys
-import time
 from pathlib import Path
 
 import pytest
-from engine_commands import engine
+from engine_commands import Terminal, engine
 
 from engine_plugin.owner_settings import load_settings
 from engine_plugin.recovery_phrase import derive_account_seed
 
 PHRASE = "illness spike retreat truth genius clock brain pass fit cave bargain toe"
 ADDRESS = "GDRXE2BQUC3AZNPVFSCEZ76NJ3WWL25FYFK6RGZGIEKWE4SOOHSUJUJ6"
-START = (
-    "import sys; sys.argv[0] = 'swarmledger engine'; from engine_plugin.command import main; main()"
-)
-
-
-class Terminal:
-    """A terminal with `engine ARGUMENTS…` on it."""
-
-    def __init__(self, *arguments: object) -> None:
-        self.text = ""
-        pid, self._descriptor = pty.fork()
-        if pid == 0:
-            os.execv(  # noqa: S606 - on a terminal of its own
-                sys.executable, [sys.executable, "-c", START, *map(str, arguments)]
-            )
-        self._pid = pid
-
-    def wait_for(self, pattern: str) -> re.Match[str]:
-        deadline = time.monotonic() + 30
-        while (found := re.search(pattern, self.text, re.DOTALL)) is None:
-            assert time.monotonic() < deadline, self.text
-            if not self._read():
-                break
-        assert found is not None, self.text
-        return found
-
-    def type(self, text: str) -> None:
-        self.text = ""
-        os.write(self._descriptor, text.encode() + b"\n")
-
-    def end(self) -> int:
-        while self._read():
-            pass
-        os.close(self._descriptor)
-        return os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
-
-    def _read(self) -> bool:
-        if not select.select([self._descriptor], [], [], 1)[0]:
-            return True
-        try:
-            data = os.read(self._descriptor, 4096)
-        except OSError:
-            return False
-        self.text += data.decode(errors="replace")
-        return bool(data)
 
 
 def read_shown_phrase(text: str) -> list[str]:
@@ -135,6 +85,7 @@ def test_script_gets_keys_settings_and_a_phrase_file(tmp_path: Path) -> None:
         "disk_quota_bytes": 100 << 30,
         "schedule": "Mon-Fri 22:00-07:00",
         "time_zone": "Europe/Berlin",
+        "account_key": "",
         "payout_account": "",
     }
     assert phrase.read_text().split()[0] not in run.err
@@ -224,3 +175,15 @@ def test_keys_shows_public_keys_and_the_payout_account_set_later(tmp_path: Path)
     absent = engine("keys", "--state", tmp_path / "absent")
     assert absent.code == 1
     assert "No such file" in absent.err
+
+
+def test_account_that_the_owner_has_already_earns_instead_of_the_phrases(tmp_path: Path) -> None:
+    state, own = tmp_path / "state", tmp_path / "own.seed"
+    own.write_text("SBGWSG6BTNCKCOB3DIFBGCVMUPQFYPA2G4O34RMTB343OYPXU5DJDVMN\n")
+    init = ("init", "--state", state, "--phrase-out", tmp_path / "p", "--account-key", own)
+    open_to_others = engine(*init)
+    assert open_to_others.code == 1
+    assert "want mode 0600" in open_to_others.err
+    own.chmod(0o600)
+    assert engine(*init).code == 0
+    assert engine("keys", "--state", state).answer["address"] == ADDRESS

@@ -13,7 +13,7 @@ from typing import Any
 
 import libtorrent as lt
 import pytest
-from engine_commands import engine
+from engine_commands import Terminal, engine
 
 from engine_plugin.config import ConfigError
 from engine_plugin.systemd_unit import format_user_unit, quote_argument
@@ -326,6 +326,28 @@ def test_status_shows_who_took_what_is_owed_and_what_credit_is_left(
     assert key[:12] in shown.out
     spool = engine("spool", "--state", tmp_path / "s", "--json").answer
     assert spool["sent"] + spool["archived"] >= 1
+
+
+@pytest.mark.swarm
+@pytest.mark.process
+def test_status_is_shown_live_until_interrupted(
+    tmp_path: Path, film: Path, start_engine: Start
+) -> None:
+    torrent = tmp_path / "film.torrent"
+    seeder = start_engine(
+        "seed", film, "--torrent-out", torrent, "--state", tmp_path / "s", *LISTEN
+    )
+    at = seeder.wait_for("ready")["listen"]
+    terminal = Terminal("status", "--watch", "--state", tmp_path / "s")
+    terminal.wait_for("uploaded +0")
+    viewer = start_engine(
+        "view", torrent, "--save", tmp_path / "saved", "--state", tmp_path / "v", "--peer", at,
+        "--no-entitlement", *LISTEN, log="viewer",
+    )  # fmt: skip
+    viewer.wait_for("complete")
+    terminal.wait_for("uploaded +3,0[0-9]{2},[0-9]{3}")
+    terminal.type("\x03")
+    assert terminal.end() == 0
 
 
 def test_unit_for_a_user_runs_the_command_and_may_write_nowhere_else(tmp_path: Path) -> None:
