@@ -145,6 +145,13 @@ class Catalogue:
             raise NotKnownError("content: not playing here")
         return self._file_of(content, file_index)
 
+    def desk_of(self, content: Content) -> PieceDesk:
+        """Return the desk that all readers of a content share."""
+        desk = self._desks.get(content.number)
+        if desk is None or desk.source is not content:
+            desk = self._desks[content.number] = PieceDesk(content)
+        return desk
+
     async def close(self) -> None:
         """Close all files and give their deadlines up."""
         for playable in self._files.values():
@@ -186,11 +193,8 @@ class Catalogue:
         known = self._files.get((content.number, file_index))
         if known is not None and known.content is content:
             return known
-        desk = self._desks.get(content.number)
-        if desk is None or desk.source is not content:
-            desk = self._desks[content.number] = PieceDesk(content)
         try:
-            playable = FilePlayable(content, desk, file_index, policy=self._policy)
+            playable = FilePlayable(content, self.desk_of(content), file_index, policy=self._policy)
         except SpanError as error:
             raise NotKnownError(str(error)) from None
         self._files[content.number, file_index] = playable

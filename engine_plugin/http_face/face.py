@@ -28,6 +28,7 @@ from engine_plugin.errors import EngineError
 from engine_plugin.http_face.access import AccessRules, Network, write_token
 from engine_plugin.http_face.admission import Admission, answer_fault, answer_http_error
 from engine_plugin.http_face.catalogue import Catalogue
+from engine_plugin.http_face.cdn_watch import CdnWatch
 from engine_plugin.http_face.hls import HlsSource
 from engine_plugin.http_face.player_paths import PlayerPaths
 from engine_plugin.http_face.service_paths import ServicePaths
@@ -35,6 +36,7 @@ from engine_plugin.http_face.sessions import SessionLimits, SessionTable
 from engine_plugin.http_face.torrent_fetch import fetch_torrent
 from engine_plugin.http_face.viewing_link import CMCD_PATH, ViewingLink
 from engine_plugin.libtorrent_door.magnet import fetch_torrent as fetch_magnet
+from engine_plugin.playback.hybrid import HybridPolicy
 from engine_plugin.playback.reader import WindowPolicy
 from engine_plugin.torrents import TorrentFile
 from engine_plugin.viewing.routes import make_routes
@@ -72,6 +74,10 @@ class FaceConfig:
     """Address that peers are asked for the torrents of magnet links from."""
     limits: SessionLimits = field(default_factory=SessionLimits)
     window: WindowPolicy = field(default_factory=WindowPolicy)
+    uses_web_seeds: bool = True
+    """Whether the CDNs that a torrent names may help out."""
+    hybrid: HybridPolicy = field(default_factory=HybridPolicy)
+    """When they do."""
     added_max: int = 100
     """How many torrents requests may add in a run; n ≥ 0."""
     allows_private_urls: bool = False
@@ -92,6 +98,7 @@ class HttpFace:
         catalogue: Catalogue,
         table: SessionTable,
         link: ViewingLink,
+        cdn: CdnWatch,
         server: "_Server",
         listener: socket.socket,
     ) -> None:
@@ -106,6 +113,7 @@ class HttpFace:
         self._tasks = [
             asyncio.create_task(server.serve(sockets=[listener])),
             asyncio.create_task(self._sweep()),
+            asyncio.create_task(cdn.run()),
         ]
 
     @property
@@ -135,9 +143,9 @@ class HttpFace:
         """End all sessions and stop listening; the engine goes on."""
         self._table.close()
         self._server.should_exit = True
-        serving, sweeping = self._tasks
-        sweeping.cancel()
-        await asyncio.gather(serving, sweeping, return_exceptions=True)
+        for task in self._tasks[1:]:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         self._listener.close()
         await self._link.close()
         await self._catalogue.close()
@@ -169,12 +177,43 @@ async def start_http_face(engine: Engine, config: FaceConfig) -> HttpFace:
     link = ViewingLink(desk)
     table = SessionTable(config.limits)
     table.on_end = link.end
+    cdn = CdnWatch(config.hybrid)
+    catalogue = _open_catalogue(engine, config, cdn)
+    rules = AccessRules(
+        token=token,
+        host_names=config.host_names | {config.listen.ip},
+        networks=config.networks,
+        origins=config.origins,
+    )
+    routes: list[BaseRoute] = [
+        *PlayerPaths(catalogue, table, viewing=link).routes(),
+        *ServicePaths(catalogue, table).routes(),
+    ]
+    if desk is not None:
+        routes.append(Mount(CMCD_PATH, routes=make_routes(desk)))
+    app = Starlette(
+        routes=routes,
+        middleware=[Middleware(Admission, rules=rules)],
+        exception_handlers={HTTPException: answer_http_error, Exception: answer_fault},
+    )
+    face = HttpFace(catalogue, table, link, cdn, _Server(_serving(app)), listener)
+    _log.info("http_face_listening", url=face.url)
+    return face
 
+
+def _open_catalogue(engine: Engine, config: FaceConfig, cdn: CdnWatch) -> Catalogue:
     async def start(torrent: TorrentFile) -> Content:
         folder = config.save_path / torrent.content_id.hex()
         await asyncio.to_thread(os.makedirs, folder, exist_ok=True)
-        options = ContentOptions(save_path=folder, peers=config.peers, is_sequential=True)
-        return await engine.add(torrent, options)
+        content = await engine.add(
+            torrent,
+            ContentOptions(
+                save_path=folder, peers=config.peers, is_sequential=True, uses_web_seeds=False
+            ),
+        )
+        if config.uses_web_seeds:
+            cdn.add(content, catalogue.desk_of(content))
+        return content
 
     async def fetch(url: str) -> TorrentFile:
         return await fetch_torrent(url, allows_private=config.allows_private_urls)
@@ -202,26 +241,7 @@ async def start_http_face(engine: Engine, config: FaceConfig) -> HttpFace:
         policy=config.window,
         added_max=config.added_max,
     )
-    rules = AccessRules(
-        token=token,
-        host_names=config.host_names | {config.listen.ip},
-        networks=config.networks,
-        origins=config.origins,
-    )
-    routes: list[BaseRoute] = [
-        *PlayerPaths(catalogue, table, viewing=link).routes(),
-        *ServicePaths(catalogue, table).routes(),
-    ]
-    if desk is not None:
-        routes.append(Mount(CMCD_PATH, routes=make_routes(desk)))
-    app = Starlette(
-        routes=routes,
-        middleware=[Middleware(Admission, rules=rules)],
-        exception_handlers={HTTPException: answer_http_error, Exception: answer_fault},
-    )
-    face = HttpFace(catalogue, table, link, _Server(_serving(app)), listener)
-    _log.info("http_face_listening", url=face.url)
-    return face
+    return catalogue
 
 
 def _bind(listen: Endpoint) -> socket.socket:

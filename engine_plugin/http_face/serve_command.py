@@ -8,7 +8,6 @@ import asyncio
 import ipaddress
 import signal
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,10 +17,31 @@ from engine_plugin.commands import options as o
 from engine_plugin.commands.console import Failures, print_event, print_json, read_file
 from engine_plugin.config import ConfigError, EngineConfig, parse_endpoint
 from engine_plugin.engine import Engine
-from engine_plugin.errors import ContentError
+from engine_plugin.errors import ContentError, EngineError
 from engine_plugin.http_face.access import Network
-from engine_plugin.http_face.face import TOKEN_NAME, FaceConfig, start_http_face
+from engine_plugin.http_face.face import TOKEN_NAME, FaceConfig, HttpFace, start_http_face
+from engine_plugin.live.policy import LivePolicy
+from engine_plugin.live.programs import load_descriptor
+from engine_plugin.live.viewer import LiveViewer
 from engine_plugin.torrents import TorrentFile, read_torrent
+from ledger.evidence.encoding import Signed
+from ledger.evidence.stream import Stream
+
+EntitlementUrl = Annotated[str | None, typer.Option(help="Back end that issues entitlements.")]
+NoEntitlement = Annotated[
+    bool, typer.Option("--no-entitlement", help="Meter plain swarms: nothing is signed.")
+]
+Streams = Annotated[
+    list[str] | None,
+    typer.Option("--stream", help="Live stream to follow: its descriptor's file or URL."),
+]
+WebSeeds = Annotated[bool, typer.Option(help="Let CDNs help out when peers are late.")]
+Networks = Annotated[
+    list[str] | None, typer.Option(help="Network that may ask too, as 192.168.1.0/24.")
+]
+Names = Annotated[list[str] | None, typer.Option(help="Further host name that players use.")]
+Origins = Annotated[list[str] | None, typer.Option(help="Origin of pages trusted like programs.")]
+PrivateUrls = Annotated[bool, typer.Option(help="Fetch torrents from private networks too.")]
 
 
 def serve(
@@ -35,28 +55,18 @@ def serve(
     http: Annotated[str, typer.Option(help="IP:PORT for players.")] = "127.0.0.1:6878",
     terms: o.TermsFile = None,
     account_key: o.AccountKey = None,
-    entitlement_url: Annotated[
-        str | None, typer.Option(help="Back end that issues entitlements.")
-    ] = None,
-    no_entitlement: Annotated[
-        bool, typer.Option("--no-entitlement", help="Meter plain swarms: nothing is signed.")
-    ] = False,
+    entitlement_url: EntitlementUrl = None,
+    no_entitlement: NoEntitlement = False,
+    stream: Streams = None,
+    web_seeds: WebSeeds = True,
     peer: o.Peers = None,
     upload_limit: o.UploadLimit = None,
     download_limit: o.DownloadLimit = None,
     receipt_port: o.ReceiptPort = 0,
-    http_network: Annotated[
-        list[str] | None, typer.Option(help="Network that may ask too, as 192.168.1.0/24.")
-    ] = None,
-    http_name: Annotated[
-        list[str] | None, typer.Option(help="Further host name that players use.")
-    ] = None,
-    http_origin: Annotated[
-        list[str] | None, typer.Option(help="Origin of pages trusted like programs.")
-    ] = None,
-    allow_private_urls: Annotated[
-        bool, typer.Option(help="Fetch torrents from private networks too.")
-    ] = False,
+    http_network: Networks = None,
+    http_name: Names = None,
+    http_origin: Origins = None,
+    allow_private_urls: PrivateUrls = False,
     utp: o.Utp = None,
     discover: o.Discover = None,
     accept_ip_visible: o.AcceptIpVisible = False,
@@ -93,16 +103,12 @@ def serve(
             discovers=config.discovers,
             metadata_ip=config.listen.ip,
             allows_private_urls=allow_private_urls,
+            uses_web_seeds=web_seeds,
             host_names=frozenset(http_name or ()),
             networks=tuple(_parse_network(text) for text in http_network or ()),
             origins=frozenset(http_origin or ()),
         )
-        torrents = [read_torrent(read_file(path)) for path in torrent or ()]
-        try:
-            save.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ContentError(f"{save}: {error.strerror}") from None
-        asyncio.run(_Service(config=config, face=face, torrents=torrents, as_json=as_json).run())
+        run_service(config, face, torrent or (), stream or (), as_json=as_json)
 
 
 def _parse_network(text: str) -> Network:
@@ -112,33 +118,98 @@ def _parse_network(text: str) -> Network:
         raise ConfigError(f"--http-network: got {text!r}: {error}") from None
 
 
-@dataclass(slots=True, kw_only=True)
+def run_service(
+    config: EngineConfig,
+    face: FaceConfig,
+    torrents: Sequence[Path],
+    streams: Sequence[str],
+    *,
+    as_json: bool,
+) -> None:
+    """Run an engine and its face until a signal asks it to stop.
+
+    Raises:
+        EngineError: It could not start.
+    """
+    read = [read_torrent(read_file(path)) for path in torrents]
+    try:
+        face.save_path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ContentError(f"{face.save_path}: {error.strerror}") from None
+    asyncio.run(_Service(config, face, read, streams, as_json=as_json).run())
+
+
 class _Service:
     """One run of the command."""
 
-    config: EngineConfig
-    face: FaceConfig
-    torrents: Sequence[TorrentFile]
-    as_json: bool
+    def __init__(
+        self,
+        config: EngineConfig,
+        face: FaceConfig,
+        torrents: Sequence[TorrentFile],
+        streams: Sequence[str],
+        *,
+        as_json: bool,
+    ) -> None:
+        self._config = config
+        self._face = face
+        self._torrents = torrents
+        self._streams = streams
+        self._as_json = as_json
+        self._listen = config.listen
 
     async def run(self) -> None:
-        engine = Engine(self.config, self._emit)
+        descriptors = [await load_descriptor(stream) for stream in self._streams]
+        engine = Engine(self._config, self._emit)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, engine.request_stop)
         await engine.start()
         try:
-            async with await start_http_face(engine, self.face) as face:
-                for torrent in self.torrents:
+            async with await start_http_face(engine, self._face) as face:
+                for torrent in self._torrents:
                     face.add_torrent(torrent)
                 engine.announce()
-                self._emit("http", url=face.url, token_file=str(self.face.token_path))
-                await engine.wait_for_stop()
+                self._emit("http", url=face.url, token_file=str(self._face.token_path))
+                following = [
+                    asyncio.create_task(self._follow(engine, face, descriptor))
+                    for descriptor in descriptors
+                ]
+                try:
+                    await engine.wait_for_stop()
+                finally:
+                    for task in following:
+                        task.cancel()
+                    await asyncio.gather(*following, return_exceptions=True)
         finally:
             await engine.stop()
 
+    async def _follow(self, engine: Engine, face: HttpFace, descriptor: Signed[Stream]) -> None:
+        """Follow a live stream for its players; its end is no end of the engine's."""
+        stream_id = descriptor.value.stream_id
+        folder = self._face.save_path / stream_id.hex()
+        folder.mkdir(exist_ok=True)
+        viewer = LiveViewer(
+            engine=engine,
+            descriptor=descriptor,
+            listen=self._listen,
+            folder=folder,
+            policy=LivePolicy(),
+            emit=self._emit,
+            peers=self._face.peers,
+            uses_cdn=self._face.uses_web_seeds,
+        )
+        face.add_live(viewer.window)
+        try:
+            await viewer.run()
+        except* EngineError as errors:
+            for error in errors.exceptions:
+                self._emit("error", where="stream", detail=str(error))
+
     def _emit(self, event: str, /, **fields: Any) -> None:
-        if self.as_json:
+        if event == "ready":
+            self._listen = parse_endpoint(fields["listen"], "listen")
+        if self._as_json:
             print_json({"event": event, **fields})
         else:
             print_event(event, fields)

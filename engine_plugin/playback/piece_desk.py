@@ -134,6 +134,16 @@ class PieceDesk:
             }
             self._want(missing, now_s)
 
+    def next_due_s(self) -> float | None:
+        """Return when the next missing piece is needed, by the desk's clock; None: none is."""
+        due_s = [
+            when_s
+            for window in self._heads.values()
+            for piece, when_s in window.items()
+            if not self.source.has_piece(piece)
+        ]
+        return min(due_s, default=None)
+
     def inflow_bytes_per_s(self) -> int:
         """Return how fast the content has been coming in lately; a fall is believed slowly."""
         now_s = self._clock()

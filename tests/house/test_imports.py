@@ -12,11 +12,16 @@ ROOT = Path(__file__).parents[2]
 OWN = {"contracts", "engine_plugin", "ledger", "worker"}
 SERVER = {"httpx", "jinja2", "pydantic", "pydantic_settings", "rich", "structlog", "tenacity"}
 SERVER |= {"typer", "numpy"}
+ENGINE = {"httpx", "rich", "structlog", "tenacity", "typer"}
 # The longest matching prefix decides.
 ALLOWED: dict[str, set[str]] = {
     "contracts": set(),
     "contracts/starlark_engine.py": {"starlark"},
-    "engine_plugin": {"httpx", "rich", "structlog", "tenacity", "typer"},
+    "engine_plugin": ENGINE,
+    "engine_plugin/http_face": ENGINE | {"av", "starlette", "uvicorn"},
+    "engine_plugin/live": ENGINE | {"av", "m3u8", "starlette", "uvicorn"},
+    "engine_plugin/recovery_phrase.py": ENGINE | {"mnemonic"},
+    "engine_plugin/viewing": ENGINE | {"starlette"},
     "engine_plugin/libtorrent_door": {"libtorrent"},
     "ledger": SERVER,
     "ledger/api": SERVER | {"fastapi", "starlette", "uvicorn"},
