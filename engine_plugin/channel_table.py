@@ -59,6 +59,9 @@ class Tabled(Protocol):
     role: ChannelRole
     is_stranger: bool
     address: Endpoint
+    origin: str
+    """Under what it is counted: an address that is really the peer's, or one word for all whose
+    address only they themselves state."""
 
     @property
     def peer_key(self) -> bytes:
@@ -94,11 +97,11 @@ class ChannelTable(Generic[ChannelT]):
         Raises:
             ChannelRefusedError: There are too many, in all or from one address.
         """
-        is_crowded = self.strangers[channel.address.ip] >= STRANGERS_PER_ADDRESS_MAX
+        is_crowded = self.strangers[channel.origin] >= STRANGERS_PER_ADDRESS_MAX
         if is_crowded or len(self.all) >= CHANNELS_MAX:
-            raise ChannelRefusedError(Refusal.TOO_MANY, channel.address.ip)
+            raise ChannelRefusedError(Refusal.TOO_MANY, channel.origin)
         self.all.add(channel)
-        self.strangers[channel.address.ip] += 1
+        self.strangers[channel.origin] += 1
 
     def admit(self, channel: ChannelT) -> None:
         """Make a channel the one of its key; both sides choose the same of two.
@@ -116,10 +119,10 @@ class ChannelTable(Generic[ChannelT]):
                 raise ChannelRefusedError(Refusal.REPLACED)
             self._leave_proved(current)
             current.close()
-        if self._proved_at[channel.address.ip] >= PROVED_PER_ADDRESS_MAX:
-            raise ChannelRefusedError(Refusal.TOO_MANY, channel.address.ip)
+        if self._proved_at[channel.origin] >= PROVED_PER_ADDRESS_MAX:
+            raise ChannelRefusedError(Refusal.TOO_MANY, channel.origin)
         self.proved[channel.peer_key] = channel
-        self._proved_at[channel.address.ip] += 1
+        self._proved_at[channel.origin] += 1
 
     def forget(self, channel: ChannelT) -> None:
         """Drop a channel that has ended."""
@@ -131,12 +134,12 @@ class ChannelTable(Generic[ChannelT]):
 
     def _leave_proved(self, channel: ChannelT) -> None:
         del self.proved[channel.peer_key]
-        _subtract(self._proved_at, channel.address.ip)
+        _subtract(self._proved_at, channel.origin)
 
     def _leave_strangers(self, channel: ChannelT) -> None:
         if channel in self.all and channel.is_stranger:
             channel.is_stranger = False
-            _subtract(self.strangers, channel.address.ip)
+            _subtract(self.strangers, channel.origin)
 
 
 def _subtract(counts: Counter[str], address: str) -> None:

@@ -58,9 +58,6 @@ RESEND_MOST_S = 60.0
 ANSWER_MOST_S = 30.0
 """After so long without an answer a receipt is sent again over the same channel."""
 
-RELAYED_ORIGIN = "relay"
-"""Under this all relayed channels are counted whose address nobody but their peer vouches for."""
-
 IDLE_CLOSE_S = 120.0
 """A channel of a peer that left the swarm is closed after so much silence."""
 
@@ -292,22 +289,6 @@ class Exchange:
         for tell in self.on_channel:
             tell(channel)
 
-    def begin_relayed(
-        self,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        role: ChannelRole,
-        key: bytes,
-    ) -> None:
-        """Run a channel over the relay, where a peer's address is its own word.
-
-        So it counts as that address's only if a peer with this key is seen there.
-        """
-        ip, _ = writer.get_extra_info("peername")
-        hints = (_parse_handshake(snapshot.client) for snapshot in self._seen_at(ip))
-        is_seen = any(hint is not None and hint.public_key == key for hint in hints)
-        self.side.begin(reader, writer, role, key, None if is_seen else RELAYED_ORIGIN)
-
     def on_claimed(self, channel: Channel) -> None:
         """See which connections the peer's new claims fit."""
         self._note_connections(self._snapshots())
@@ -362,9 +343,6 @@ class Exchange:
                 self._dial_peer(key, snapshot, now_s)
                 if self.relay is not None:
                     self.relay.seek(key, now_s)
-
-    def _seen_at(self, ip: str) -> list[PeerSnapshot]:
-        return [peer for peer in self._seen if split_endpoint(peer.endpoint)[0] == ip]
 
     def _note_connections(self, snapshots: tuple[PeerSnapshot, ...]) -> None:
         """Take note of the connections that there are, once per look at them."""

@@ -40,14 +40,14 @@ from engine_plugin.libtorrent_door import PeerSnapshot
 from engine_plugin.libtorrent_door.tiers import TierTable
 from engine_plugin.payee import PayeeDesk
 from engine_plugin.relay import Relay
-from engine_plugin.relay_dialling import RelayDialling
+from engine_plugin.relay_dialling import RelayDialling, find_origin
 from engine_plugin.side_channel import EVERYWHERE, ChannelIdentity
 from engine_plugin.spool_salvage import describe_salvage, open_spool
 from engine_plugin.state_dir import StateDir
 from engine_plugin.upkeep import Upkeep
 from engine_plugin.uploader import Uploader
 from engine_plugin.viewing.desk import ViewingDesk
-from engine_plugin.wire import Endpoint
+from engine_plugin.wire import ChannelRole, Endpoint
 from ledger.evidence.binding import Binding
 from ledger.evidence.encoding import Signed
 from ledger.evidence.entitlement import Entitlement
@@ -157,7 +157,7 @@ class LedgerSide:
             network_id=terms.value.network_id,
             session_seed=seeds.session,
             ledger_ms=self.clock.now_ms,
-            accept=self.exchange.side.begin,
+            accept=self._begin_relayed,
         )
         self.exchange.relay = RelayDialling(self.relay)
         self.viewing = ViewingDesk(
@@ -235,6 +235,17 @@ class LedgerSide:
                 listen=listen,
             )
         )
+
+    def _begin_relayed(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        role: ChannelRole,
+        key: bytes,
+    ) -> None:
+        ip, _ = writer.get_extra_info("peername")
+        origin = find_origin(key, ip, self._snapshots())
+        self.exchange.side.begin(reader, writer, role, key, origin)
 
     def loops(self, gate: CoverageGate) -> dict[str, Callable[[], Awaitable[None]]]:
         """Return what must run beside the ticks, by name.

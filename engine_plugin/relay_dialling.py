@@ -7,8 +7,13 @@ Not here: the relay itself (`relay`), dialling over TCP (`exchange`).
 """
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
+
+from engine_plugin.identity import parse_handshake
+from engine_plugin.libtorrent_door import PeerSnapshot
+from engine_plugin.libtorrent_door.session_options import split_endpoint
 
 SEEK_AFTER_S = 1.0
 """From the first wish to the first opening: whom TCP reaches has a channel by then. Dialling goes
@@ -17,6 +22,10 @@ on beside; of two channels one stays."""
 AGAIN_FIRST_S = 20.0
 AGAIN_MOST_S = 600.0
 SOUGHT_MAX = 4_096
+
+
+RELAYED_ORIGIN = "relay"
+"""Under this all relayed channels are counted whose address only their peer states."""
 
 
 class Opener(Protocol):
@@ -66,3 +75,17 @@ class RelayDialling:
     def forget(self, key: bytes) -> None:
         """Take note that there is a channel."""
         self._sought.pop(key, None)
+
+
+def find_origin(key: bytes, stated_ip: str, snapshots: Iterable[PeerSnapshot]) -> str:
+    """Return under what a relayed channel is counted.
+
+    Over the relay a peer's address is its own word. It counts as that address's only if a
+    BitTorrent connection from there names the key; else anybody could use up another's share.
+    """
+    for snapshot in snapshots:
+        if not snapshot.is_web_seed and split_endpoint(snapshot.endpoint)[0] == stated_ip:
+            hint = parse_handshake(snapshot.client)
+            if hint is not None and hint.public_key == key:
+                return stated_ip
+    return RELAYED_ORIGIN

@@ -146,6 +146,7 @@ class Channel:
         own = writer.get_extra_info("sockname")
         self.address = Endpoint(_plain_ip(host[0]), host[1])
         self.own_address = Endpoint(_plain_ip(own[0]), own[1])
+        self.origin = self.address.ip
 
     @property
     def peer_key(self) -> bytes:
@@ -448,6 +449,7 @@ class SideChannel:
         writer: asyncio.StreamWriter,
         role: ChannelRole,
         expected_key: bytes | None,
+        origin: str | None = None,
     ) -> None:
         """Run a channel over a stream in the background; the owner hears how it goes.
 
@@ -456,12 +458,14 @@ class SideChannel:
             writer: What we say.
             role: Whether we opened the stream.
             expected_key: Whose it has to be; None: anybody's.
+            origin: Under what the channel is counted, if not under the stream's far address.
         """
         # Whoever has left already has no address any more.
         if self._identity is None or writer.get_extra_info("peername") is None:
             writer.transport.abort()
             return
         channel = Channel(self._identity, reader, writer, role, expected_key, self._clock)
+        channel.origin = origin or channel.origin
         try:
             self.table.add(channel)
         except ChannelRefusedError as error:
