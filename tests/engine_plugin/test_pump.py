@@ -22,6 +22,8 @@ PIECE = 16_384
 class Queue:
     """Stands where libtorrent's session stands: holds the events that the test put in."""
 
+    reports_every_write = True
+
     def __init__(self) -> None:
         self.events: list[tuple[int, int, int, int, int]] = []
         self.next_piece = 0
