@@ -72,6 +72,7 @@ class Catalogue:
         self._added_max = added_max
         self._known: dict[bytes, TorrentFile] = {}
         self._added: set[bytes] = set()
+        self._by_url: dict[str, bytes] = {}
         self._live: dict[bytes, LivePlayable] = {}
         self._desks: dict[int, PieceDesk] = {}
         self._files: dict[tuple[int, int], FilePlayable] = {}
@@ -103,12 +104,11 @@ class Catalogue:
         """
         if query.hash and (live := self._find_live(query.hash)) is not None:
             return live
-        content = self._find_running(query.hash) if query.hash else None
+        content = self._find_running(query.hash or self._by_url.get(query.text, b""))
         if content is None:
             if not may_add:
                 raise ForbiddenError("content: not playing here; a page may not start it")
-            async with self._starting:
-                content = await self._add(query)
+            content = await self._add(query)
         return self._file_of(content, query.file_index)
 
     def search(
@@ -160,19 +160,27 @@ class Catalogue:
             await desk.close()
 
     async def _add(self, query: ContentQuery) -> Content:
-        # Somebody else may have started it while this one waited.
-        if query.hash and (content := self._find_running(query.hash)) is not None:
-            return content
-        torrent = self._find_known(query.hash) if query.hash else None
+        # A player asks for range after range by the same URL; its torrent is fetched once.
+        known = query.hash or self._by_url.get(query.text, b"")
+        torrent = self._find_known(known)
+        is_new = torrent is None
         if torrent is None:
             torrent = await self._obtain(query)
+        async with self._starting:
+            # Somebody else may have started it while this one waited.
             if (content := self._find_running(torrent.content_id)) is not None:
                 return content
-            if len(self._added) >= self._added_max:
-                raise BusyError(f"contents: got {self._added_max} added by requests already")
-            self._added.add(torrent.content_id)
-            self.add_torrent(torrent)
-        return await self._start(torrent)
+            if is_new:
+                self._admit(query, torrent)
+            return await self._start(torrent)
+
+    def _admit(self, query: ContentQuery, torrent: TorrentFile) -> None:
+        if torrent.content_id not in self._added and len(self._added) >= self._added_max:
+            raise BusyError(f"contents: got {self._added_max} added by requests already")
+        self._added.add(torrent.content_id)
+        self.add_torrent(torrent)
+        if query.kind is QueryKind.URL:
+            self._by_url[query.text] = torrent.content_id
 
     async def _obtain(self, query: ContentQuery) -> TorrentFile:
         if query.kind is QueryKind.URL:

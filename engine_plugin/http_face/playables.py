@@ -65,6 +65,7 @@ class FilePlayable:
             SpanError: The content has no such file.
         """
         self.content = content
+        self._desk = desk
         self.reader = Reader(desk, file_index, policy=policy)
         self.infohash = infohash_of(content)
         self.key = f"{content.torrent.content_id.hex()}/{file_index}"
@@ -91,8 +92,9 @@ class FilePlayable:
         return 100 * (pieces - len(self.content.missing_pieces())) // pieces
 
     async def rest(self) -> None:
-        """Close what FFmpeg holds open."""
+        """Close what FFmpeg holds open, and forget pieces that were read."""
         await self.hls.close()
+        self._desk.forget_kept()
 
 
 class LivePlayable:

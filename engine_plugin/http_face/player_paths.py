@@ -82,16 +82,14 @@ class PlayerPaths:
         text = request.path_params["number"]
         if not (text.isascii() and text.isdigit()) or int(text) > _SEGMENT_NUMBER_MAX:
             raise BadRequestError(f"segment: got {text[:40]!r}, want a number")
-        session: PlaySession | None = None
         if session_id := request.query_params.get("session"):
             session = self._table.get(session_id)
-            playable = session.playable
         else:
             infohash = parse_hash("infohash", request.path_params["infohash"])
-            playable = self._catalogue.find_hls(infohash, None)
-        data = await playable.hls.segment(int(text))
-        if session is not None:
-            await self._viewing.note_segment(session, playable.hls, int(text))
+            session = self._join(request, self._catalogue.find_hls(infohash, None))
+        source = session.playable.hls
+        data = await source.segment(int(text))
+        await self._viewing.note_segment(session, source, int(text))
         return Response(data, media_type=SEGMENT_TYPE, headers=_NO_STORE)
 
     async def _get_stat(self, request: Request) -> Response:
@@ -109,9 +107,12 @@ class PlayerPaths:
         return answer("ok")
 
     async def _open(self, request: Request) -> PlaySession:
-        parameters = request.query_params
-        query = parse_query(parameters)
+        query = parse_query(request.query_params)
         playable = await self._catalogue.open(query, may_add=caller_of(request).may_ask_private)
+        return self._join(request, playable)
+
+    def _join(self, request: Request, playable: Playable) -> PlaySession:
+        parameters = request.query_params
         return self._table.open(
             playable,
             pid=parameters.get("pid") or parameters.get("sid") or "",

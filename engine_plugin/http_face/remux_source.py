@@ -141,6 +141,8 @@ class RemuxSource:
         try:
             await loop.run_in_executor(self._executor, self._read_index, self._file)
         except (av.FFmpegError, OSError, EngineError) as error:
+            await self._file.abort()
+            self._executor.shutdown(wait=False)
             raise MediaError(f"{self.name}: cannot be cut into segments: {error}") from error
 
     async def _run_make(self, number: int) -> bytes:

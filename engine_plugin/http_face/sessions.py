@@ -82,6 +82,7 @@ class SessionTable:
         """Told of every session that ends."""
         self._clock = clock
         self._by_id: dict[str, PlaySession] = {}
+        self._ended: list[PlaySession] = []
         self._by_player: dict[tuple[str, str, str], PlaySession] = {}
 
     def __len__(self) -> int:
@@ -157,12 +158,13 @@ class SessionTable:
             session.used_s = self._clock()
 
     def sweep(self) -> list[PlaySession]:
-        """End the sessions that nobody uses, and return them."""
+        """End the sessions that nobody uses; return all that ended since the last call."""
         oldest_s = self._clock() - self.limits.idle_s
-        idle = [one for one in self if not one.connection_count and one.used_s < oldest_s]
-        for session in idle:
-            self._drop(session)
-        return idle
+        for session in self:
+            if not session.connection_count and session.used_s < oldest_s:
+                self._drop(session)
+        ended, self._ended = self._ended, []
+        return ended
 
     def close(self) -> None:
         """End all."""
@@ -183,7 +185,8 @@ class SessionTable:
 
     def _drop(self, session: PlaySession) -> None:
         session.end()
-        self._by_id.pop(session.session_id, None)
+        if self._by_id.pop(session.session_id, None) is not None:
+            self._ended.append(session)
         for player, known in list(self._by_player.items()):
             if known is session:
                 del self._by_player[player]

@@ -107,9 +107,8 @@ class TsSource:
     async def close(self) -> None:
         """Stop reading; the next question starts again where the index was not complete."""
         scan, self._scan = self._scan, None
-        if self._file is not None:
-            await self._file.abort()
         if scan is not None:
+            # It aborts its file on the way out.
             scan.cancel()
             await asyncio.gather(scan, return_exceptions=True)
 
@@ -157,13 +156,15 @@ class TsSource:
                     # What lies before the first key frame belongs to the first segment.
                     cut = 0, at_ms
                 elif not 0 <= at_ms - cut[1] < self._segment_ms:
-                    loop.call_soon_threadsafe(self._add, cut, at_ms)
+                    loop.call_soon_threadsafe(self._add, file, cut, at_ms)
                     cut = packet.pos - packet.pos % PACKET_BYTES, at_ms
             if cut is None:
                 raise MediaError(f"{self.name}: got no key frame in it")
-            loop.call_soon_threadsafe(self._add, cut, last_ms)
+            loop.call_soon_threadsafe(self._add, file, cut, last_ms)
 
-    def _add(self, cut: tuple[int, int], end_ms: int) -> None:
+    def _add(self, file: MediaFile, cut: tuple[int, int], end_ms: int) -> None:
+        if file is not self._file:
+            return  # of a reading that was given up
         lasts_ms = end_ms - cut[1]
         # A clock that jumps (spliced files) says nothing about the time between.
         is_jump = not 0 < lasts_ms <= 10 * self._segment_ms

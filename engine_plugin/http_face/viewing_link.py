@@ -16,7 +16,7 @@ import structlog
 from engine_plugin.errors import EngineError
 from engine_plugin.http_face.hls import HlsSource
 from engine_plugin.http_face.media_file import MediaFile
-from engine_plugin.http_face.playables import FilePlayable
+from engine_plugin.http_face.playables import FilePlayable, Playable
 from engine_plugin.http_face.sessions import PlaySession
 from engine_plugin.playback.reader import Reader
 from engine_plugin.viewing.desk import ViewingDesk
@@ -30,6 +30,10 @@ LOOK_UP_AFTER_BYTES = 4 << 20
 
 LOOK_UP_MOST_S = 30.0
 _DURATIONS_MAX = 256
+_BITRATE_FACTOR = 2
+"""How far a part of a file may have a lower bitrate than the whole."""
+
+_RECEIVED_SLACK_MS = 10_000
 
 _log = structlog.get_logger(__name__)
 
@@ -129,8 +133,22 @@ class ViewingLink:
                 if isinstance(playable, FilePlayable)
                 else playable.hls.stream_id
             )
-            ticket = self._tickets[session.session_id] = self._desk.open(scope_id)
+            ticket = self._tickets[session.session_id] = self._desk.open(
+                scope_id, received_ms=lambda: self._received_ms(playable)
+            )
         return ticket
+
+    def _received_ms(self, playable: Playable) -> int | None:
+        """Return the most media that can be here, of a content that is one file."""
+        if not isinstance(playable, FilePlayable):
+            return None
+        duration_ms = self._durations.get(playable.key)
+        if duration_ms is None or playable.content.torrent.content_bytes != (
+            playable.reader.size_bytes
+        ):
+            return None
+        here_ms = duration_ms * playable.progress_percent() * _BITRATE_FACTOR // 100
+        return min(here_ms, duration_ms) + _RECEIVED_SLACK_MS
 
     def _look_up(self, file: FilePlayable) -> None:
         if file.key in self._durations:

@@ -181,6 +181,12 @@ class PieceDesk:
         # One who gives up waiting must not take the piece from the others.
         return await asyncio.shield(task)
 
+    def forget_kept(self) -> None:
+        """Give the memory of read pieces back, unless somebody is reading."""
+        if not self._heads:
+            self._kept.clear()
+            self._kept_bytes = 0
+
     async def close(self) -> None:
         """Give up what is being read, and all deadlines."""
         for head in list(self._heads):

@@ -59,12 +59,13 @@ class Scene:
         )
         ip, _, port = listens[0].rpartition(":")
         self.seeds_at = Endpoint(ip, int(port))
-        self.face = await self.start_face(**config)
+        token_path = self.folder / "viewer" / "http-token"
+        self.face = await self.start_face(token_path=token_path, **config)
 
     async def start_face(self, **config: Any) -> HttpFace:
         fields: dict[str, Any] = {
             "save_path": self.folder / "saved",
-            "token_path": self.folder / "viewer" / "http-token",
+            "token_path": self.folder / "viewer" / "second-token",
             "listen": LOOPBACK,
             "peers": (self.seeds_at,),
             "metadata_ip": "127.0.0.1",

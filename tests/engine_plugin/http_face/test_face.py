@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from engine_plugin.http_face.sessions import SessionLimits
 from engine_plugin.torrents import TorrentFile
 from ledger.evidence.keys import generate_seed
 
@@ -383,3 +384,78 @@ def test_absolute_urls_carry_the_name_that_was_asked(client: httpx.Client, film_
     port = client.base_url.port
     answer = client.get(f"{film_url}&format=json", headers={"host": f"localhost:{port}"})
     assert re.match(rf"http://localhost:{port}/ace/r/", answer.json()["response"]["playback_url"])
+
+
+def test_torrent_of_a_url_is_fetched_once(scene: Any, client: httpx.Client) -> None:
+    folder = scene.folder / "once"
+    folder.mkdir()
+    (folder / "once.ts").write_bytes(b"o" * 50_000)
+    torrent = scene.run(scene.seed(folder / "once.ts"))
+    with serve_file(torrent.data) as url:
+        assert client.get("/ace/getstream", params={"url": url}).status_code == 200
+    # The site is gone; the player's next range is answered all the same.
+    again = client.get("/ace/getstream", params={"url": url}, headers={"range": "bytes=0-9"})
+    assert again.content == b"o" * 10
+
+
+def test_requests_add_no_more_torrents_than_they_may(scene: Any) -> None:
+    face = scene.run(scene.start_face(added_max=1, allows_private_urls=True))
+    answers = []
+    for number in range(2):
+        path = scene.folder / f"many{number}.bin"
+        path.write_bytes(bytes([number]) * 10_000)
+        with serve_file(scene.run(scene.seed(path)).data) as url:
+            answers.append(
+                httpx.get(
+                    f"{face.url}/ace/getstream",
+                    params={"url": url},
+                    trust_env=False,
+                    timeout=30,
+                )
+            )
+    assert [answer.status_code for answer in answers] == [200, 503]
+
+
+def test_torrent_at_a_private_address_is_not_fetched(scene: Any) -> None:
+    face = scene.run(scene.start_face(allows_private_urls=False))
+    with serve_file(b"") as url:
+        answer = httpx.get(f"{face.url}/ace/getstream", params={"url": url}, trust_env=False)
+    assert answer.status_code == 403
+
+
+def test_connection_that_takes_nothing_for_long_is_closed(scene: Any) -> None:
+    limits = SessionLimits(stalled_s=0.2)
+    face = scene.run(scene.start_face(limits=limits))
+    path = scene.folder / "stalled.mkv"
+    path.write_bytes(bytes(24 * MIB))
+    torrent = scene.share(path)
+    url = f"{face.url}{stream_url(torrent)}"
+    with httpx.Client(trust_env=False, timeout=30) as client, client.stream("GET", url) as answer:
+        parts = answer.iter_raw(4096)
+        next(parts)
+        (session,) = list(face._table)
+        wait_until(lambda: session.connection_count == 0)
+        with pytest.raises(httpx.RemoteProtocolError):
+            for _ in parts:
+                pass
+
+
+def test_content_that_is_removed_ends_its_streams_and_can_be_asked_for_again(
+    scene: Any, client: httpx.Client
+) -> None:
+    path = scene.folder / "removed.mkv"
+    data = bytes(range(256)) * 80_000
+    path.write_bytes(data)
+    torrent = scene.share(path)
+    url = stream_url(torrent, pid="removed")
+    with client.stream("GET", url) as answer:
+        parts = answer.iter_raw(4096)
+        next(parts)
+        (content,) = [
+            one for one in scene.contents() if one.torrent.content_id == torrent.content_id
+        ]
+        scene.run(scene.viewer.remove(content, deletes_files=True))
+        with pytest.raises(httpx.RemoteProtocolError):
+            for _ in parts:
+                pass
+    assert client.get(url).content == data
