@@ -427,6 +427,9 @@ class EngineSession:
         """Gives the session up; its ports are free about a second later."""
         self._by_handle.clear()
         self._handles.clear()
+        # It ends with its last reference, and its helpers hold some.
+        self.tiers = None
+        del self._side_port
         del self._session
 
     def _make_handlers(self) -> dict[type[Any], Callable[[Any, Drained], None]]:

@@ -100,6 +100,30 @@ def test_events_give_firm_pending_and_ambiguous(
     assert total == meter.passed_bytes
 
 
+def test_block_that_outlives_a_failed_piece_is_its_writers_when_every_write_is_reported() -> None:
+    meter = TorrentMeter(PLAIN, reports_every_write=True)
+    failing: list[Step] = [(WRITTEN, A, 0, 0), (WRITTEN, B, 0, 1), (FAILED, -1, 0, 0)]
+    steps = [*failing, (WRITTEN, A, 0, 1), (FAILED, -1, 0, 0)]
+    meter.feed([(kind, 0, peer, piece, block) for kind, peer, piece, block in steps])
+    assert meter.failed == {A: 2 * BLOCK_BYTES, B: BLOCK_BYTES}
+    meter.feed([(WRITTEN, 0, B, 0, 1), (PASSED, 0, -1, 0, 0)])
+    assert meter.take_credits() == {A: [(0, 0, BLOCK_BYTES)], B: [(0, 1, BLOCK_BYTES)]}
+    # A's first block was good all along; its second and B's first copy were not.
+    assert meter.failed == {A: BLOCK_BYTES, B: BLOCK_BYTES}
+    assert meter.ambiguous_bytes == 0
+
+
+def test_batch_with_loss_credits_nothing_that_it_tells() -> None:
+    meter = TorrentMeter(PLAIN, reports_every_write=True)
+    meter.feed([(WRITTEN, 0, A, 1, 0)])
+    # Between write and verdict a failure and another peer's copy may have been lost.
+    meter.feed_with_loss([(WRITTEN, 0, A, 0, 0), (WRITTEN, 0, A, 0, 1), (PASSED, 0, -1, 0, 0)])
+    meter.feed([(WRITTEN, 0, B, 1, 1), (PASSED, 0, -1, 1, 0)])
+    assert meter.take_credits() == {B: [(1, 1, BLOCK_BYTES)]}
+    assert meter.is_estimated
+    assert meter.ambiguous_bytes == 3 * BLOCK_BYTES
+
+
 def test_failed_piece_is_charged_to_writer_else_to_who_was_asked() -> None:
     meter = _meter([(ASKED, A, 0, 0), (WRITTEN, B, 0, 0), (ASKED, A, 0, 1), (FAILED, -1, 0, 0)])
     assert meter.failed == {B: BLOCK_BYTES, A: BLOCK_BYTES}
@@ -159,8 +183,10 @@ def test_block_around_a_pad_in_its_middle_counts_both_files() -> None:
 
 
 def test_sent_counts_content_bytes_without_any_credit() -> None:
-    meter = _meter([(SENT, A, 0, 0), (SENT, A, 0, 1), (SENT, B, 1, 0)], PADDED)
-    assert meter.sent == {A: 20_000, B: BLOCK_BYTES}
+    meter = _meter(
+        [(SENT, A, 0, 0), (SENT, A, 0, 1), (SENT, B, 1, 0), (SENT_BLOCKS, B, 7, 0)], PADDED
+    )
+    assert meter.sent == {A: 20_000, B: 8 * BLOCK_BYTES}
     assert not meter.firm
 
 
