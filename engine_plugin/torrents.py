@@ -13,14 +13,19 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from engine_plugin.errors import ContentError
-from engine_plugin.libtorrent_door import TorrentFile, build_torrent, read_torrent
+from engine_plugin.libtorrent_door import (
+    TorrentFile,
+    TorrentForm,
+    build_torrent,
+    read_torrent,
+)
 
 _LEAST_PIECE_BYTES = 64 * 1024
 _MOST_PIECE_BYTES = 16 * 1024 * 1024
 _MOST_PIECES = 1024
 _MOST_FILES = 100_000
 
-__all__ = ["TorrentFile", "choose_piece_bytes", "make_torrent", "read_torrent"]
+__all__ = ["TorrentFile", "TorrentForm", "choose_piece_bytes", "make_torrent", "read_torrent"]
 
 
 def make_torrent(
@@ -29,8 +34,9 @@ def make_torrent(
     piece_bytes: int | None = None,
     web_seeds: Sequence[str] = (),
     is_private: bool = False,
+    form: TorrentForm = TorrentForm.HYBRID,
 ) -> TorrentFile:
-    """Makes a hybrid torrent of a file or of everything below a folder.
+    """Makes a torrent of a file or of everything below a folder.
 
     Args:
         path: The file or folder; its name becomes the torrent's name.
@@ -38,6 +44,7 @@ def make_torrent(
         web_seeds: http or https URLs. A URL of a folder ends in "/": for a folder it is the
             place where the folder itself lies; for a file it may also be the file's own URL.
         is_private: Whether to forbid DHT and peer exchange.
+        form: Which hashes it holds.
 
     Raises:
         ContentError: There is nothing to share, or a part of it cannot be read or named.
@@ -56,7 +63,12 @@ def make_torrent(
     if piece_bytes < 16384 or piece_bytes & (piece_bytes - 1):
         raise ContentError(f"piece_bytes: got {piece_bytes}, want a power of two from 16384")
     data = build_torrent(
-        root.parent, files, piece_bytes=piece_bytes, web_seeds=web_seeds, is_private=is_private
+        root.parent,
+        files,
+        piece_bytes=piece_bytes,
+        web_seeds=web_seeds,
+        is_private=is_private,
+        form=form,
     )
     torrent = read_torrent(data)
     # libtorrent replaces what some file system might refuse; such content could not be seeded.

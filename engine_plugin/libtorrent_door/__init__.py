@@ -19,6 +19,7 @@ from engine_plugin.libtorrent_door.session import (
 from engine_plugin.libtorrent_door.session_options import SessionOptions
 from engine_plugin.libtorrent_door.torrent_file import (
     TorrentFile,
+    TorrentForm,
     build_torrent,
     decode_dictionary,
     list_places,
@@ -36,6 +37,7 @@ __all__ = [
     "SessionCounters",
     "SessionOptions",
     "TorrentFile",
+    "TorrentForm",
     "build_torrent",
     "decode_dictionary",
     "fetch_torrent",

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,24 @@ from engine_plugin.errors import ContentError
 from engine_plugin.meter import PieceLayout
 
 _CREATOR = "swarmledger"
+
+
+class TorrentForm(StrEnum):
+    """Which hashes a torrent holds, and so which clients can take part."""
+
+    HYBRID = "hybrid"
+    """Both; libtorrent-based clients. Transmission 3 and aria2 cannot take part."""
+    V1 = "v1"
+    """BEP 3: every client; a bad block voids its whole piece."""
+    V2 = "v2"
+    """BEP 52: current clients; a bad block is known by itself."""
+
+
+_CREATE_FLAGS = {
+    TorrentForm.HYBRID: 0,
+    TorrentForm.V1: lt.create_torrent.v1_only,
+    TorrentForm.V2: lt.create_torrent.v2_only,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,8 +68,9 @@ def build_torrent(
     piece_bytes: int,
     web_seeds: Sequence[str],
     is_private: bool,
+    form: TorrentForm = TorrentForm.HYBRID,
 ) -> bytes:
-    """Hashes files into a hybrid (v1 and v2) torrent; the same files give the same bytes.
+    """Hashes files into a torrent; the same files give the same bytes.
 
     Args:
         root: Folder that the paths are relative to.
@@ -58,13 +78,14 @@ def build_torrent(
         piece_bytes: A power of two, 16 KiB or more.
         web_seeds: URLs of BEP 19 web seeds.
         is_private: Whether to forbid DHT and peer exchange (BEP 27).
+        form: Which hashes it holds.
 
     Raises:
         ContentError: libtorrent refused the files, or could not read one.
     """
     try:
         entries = [lt.create_file_entry(path, size) for path, size in files]
-        creator = lt.create_torrent(entries, piece_bytes)
+        creator = lt.create_torrent(entries, piece_bytes, _CREATE_FLAGS[form])
         creator.set_creator(_CREATOR)
         creator.set_creation_date(0)
         creator.set_priv(is_private)
