@@ -2,8 +2,8 @@
 
 libtorrent dials addresses it was given when its next full second begins, half a second later on
 average, but dials whoever a tracker's first answer names right away. A live segment has no half
-second to lose. The tracker listens on loopback, knows nobody but the viewer's own neighbours, and
-answers only its own process's torrents, each at a path of its own.
+second to lose. It listens where the engine does, knows nobody but the
+viewer's own neighbours, and answers at a path that only its own process knows.
 
 Spec: BEP 3 (announce), BEP 23 (compact peers), BEP 7 (IPv6).
 """
@@ -25,15 +25,19 @@ Neighbours = Callable[[], Sequence[Endpoint]]
 class LocalTracker:
     """One tracker for all torrents of one viewer."""
 
-    def __init__(self, neighbours: Neighbours, *, delay_s: float) -> None:
+    def __init__(self, neighbours: Neighbours, *, listen: Endpoint, delay_s: float) -> None:
         """Bind a tracker.
 
         Args:
             neighbours: Whom to dial now.
+            listen: Where the engine listens: libtorrent announces to a tracker on loopback from
+                a loopback socket only, and to others from the engine's address.
             delay_s: How long an answer waits: a neighbour that has not added a segment yet would
                 refuse, and be dialled again seconds later only.
         """
         self._neighbours = neighbours
+        is_everywhere = ipaddress.ip_address(listen.ip.partition("%")[0]).is_unspecified
+        self._ip = "127.0.0.1" if is_everywhere else listen.ip
         self._delay_s = delay_s
         # libtorrent asks a tracker on loopback only when its path begins so.
         self._path = f"/announce/{secrets.token_hex(8)}"
@@ -42,14 +46,14 @@ class LocalTracker:
         """Where torrents announce; "" before `start`."""
 
     async def start(self) -> None:
-        """Listen on a free port of loopback.
+        """Listen on a free port.
 
         Raises:
             OSError: There is none.
         """
-        self._server = await asyncio.start_server(self._answer, "127.0.0.1", 0, limit=_HEAD_MOST)
+        self._server = await asyncio.start_server(self._answer, self._ip, 0, limit=_HEAD_MOST)
         port = self._server.sockets[0].getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}{self._path}"
+        self.url = f"http://{Endpoint(self._ip, port)}{self._path}"
 
     async def stop(self) -> None:
         """Stop listening."""

@@ -12,7 +12,7 @@ class LivePolicy:
 
     behind_segments: int = 3
     """How far behind the newest segment a viewer begins to play, ≥ 1: its buffer."""
-    cdn_lead_ms: int = 1200
+    cdn_lead_ms: int = 1000
     """The CDN is asked when a segment is due within this time."""
     cdn_rate: int = 1_000_000
     """Bytes per second that a CDN is expected to give: a larger segment needs a longer lead."""

@@ -39,7 +39,7 @@ RETRY_S = 0.5
 DIAL_AFTER_S = 0.08
 """A peer that has not added a segment yet refuses it: it is given a moment."""
 
-DIAL_ALL_AFTER_S = 1.0
+DIAL_ALL_AFTER_S = 1.5
 """A segment that is still not here is asked of everybody known, whoever should dial."""
 
 GOSSIPED_PEERS_MOST = 64
@@ -114,7 +114,7 @@ class LiveViewer:
         self._found = Found(sources=(), peers=())
         self._gossiped: dict[Endpoint, None] = {}
         self._client = IndexClient(stream.index_urls)
-        self._tracker = LocalTracker(lambda: self.neighbours, delay_s=DIAL_AFTER_S)
+        self._tracker = LocalTracker(lambda: self.neighbours, listen=listen, delay_s=DIAL_AFTER_S)
         self._next = -1
         self._queue: asyncio.Queue[_Fetch] = asyncio.Queue()
         self._tasks: set[asyncio.Task[None]] = set()
