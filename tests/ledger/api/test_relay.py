@@ -1,6 +1,12 @@
 """The relay over HTTP: nothing that was taken is lost, and nobody fills another's box."""
 
+import json
+import os
+import signal
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -132,6 +138,46 @@ def test_another_process_of_the_collector_hands_out_what_the_first_took(scene, c
     client.post("/v1/relay", content=frame("ann", "bob", text=b"kept"))
     with serve_app(make_app(parts_of(scene))) as other:
         assert texts(fetch(scene, other, "bob"), "bob") == [b"kept"]
+
+
+_SERVER = """
+import sys
+from pathlib import Path
+from shard_scene import HandClock, ledger_at
+from ledger.api.app import ApiParts, make_app
+from ledger.api.ledger_time import LedgerTimeSource
+from ledger.serving import bind, serve
+from ledger.store.engine import open_sessions
+
+url, folder, close_time_s = sys.argv[1:]
+clock = HandClock()
+clock.ledger = ledger_at(int(close_time_s))
+ledger_time = LedgerTimeSource(clock, interval_s=0.05, stale_s=60)
+ledger_time.look()
+parts = ApiParts(sessions=open_sessions(url), ledger_time=ledger_time, log_seed=bytes(32),
+                 log_dir=Path(folder))
+serve(make_app(parts), bind("127.0.0.1:0"), Path(folder, "ready"))
+"""
+
+
+@pytest.mark.process
+def test_a_collector_killed_between_post_and_fetch_loses_nothing(
+    scene, client, database_url, tmp_path
+):
+    close_time_s = scene.clock.ledger.close_time_s
+    environ = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    words = [sys.executable, "-c", _SERVER, database_url, str(tmp_path), str(close_time_s)]
+    ready = tmp_path / "ready"
+    with subprocess.Popen(words, env=environ) as process:
+        while not ready.exists():
+            assert process.poll() is None
+            time.sleep(0.02)
+        url = json.loads(ready.read_text())["url"]
+        answer = httpx.post(f"{url}/v1/relay", content=frame("ann", "bob", text=b"kept"))
+        process.kill()
+    assert answer.status_code == 200
+    assert process.returncode == -signal.SIGKILL
+    assert texts(fetch(scene, client, "bob"), "bob") == [b"kept"]
 
 
 @pytest.mark.parametrize("in_other_process", [False, True])
