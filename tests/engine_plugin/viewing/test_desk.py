@@ -1,6 +1,8 @@
 """Heartbeats are stored before they count, chained over restarts, bundled in both border epochs."""
 
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -407,3 +409,52 @@ def test_bundled_heartbeats_of_old_epochs_leave_the_spool(scene: Scene) -> None:
     scene.report(token, "a", 0)
     assert scene.bundle(EPOCH + heartbeat_rows.EPOCHS_KEPT + 2) is not None
     assert len(scene.beats()) == 1
+
+
+_WRITER = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from test_desk import SCOPE, Scene
+scene = Scene(Path(sys.argv[1]))
+scene.start()
+token = scene.desk.open(SCOPE)
+position = 0
+while True:
+    scene.report(token, "pa"[position // 1000 % 2], position)
+    print(scene.desk.signed_count, flush=True)
+    scene.now_ms += 1000
+    position += 1000
+"""
+
+
+def test_heartbeats_that_were_signed_survive_kill_at_once_and_the_chain_goes_on(
+    tmp_path: Path,
+) -> None:
+    path, folder = tmp_path / "spool.sqlite", Path(__file__).parent
+    environment = {"PYTHONPATH": f"{folder.parents[1]}:{folder.parents[2]}"}
+    with subprocess.Popen(
+        [sys.executable, "-c", _WRITER, str(path), str(folder)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    ) as writer:
+        assert writer.stdout is not None
+        signed = 0
+        while signed < 12:
+            signed = int(writer.stdout.readline())
+        writer.kill()
+    scene = Scene(path)
+    scene.start()
+    before = scene.beats()
+    assert len(before) >= signed
+    scene.now_ms += 60_000
+    token = scene.desk.open(SCOPE)
+    scene.report(token, "p", 0)
+    scene.run(1000)
+    scene.report(token, "q", 1000)
+    after = [beat for beat in scene.beats() if beat.sequence_number >= len(before)]
+    assert len(after) == 2
+    assert after[0].session_id == before[0].session_id
+    assert after[-1].media_ms_total == before[-1].media_ms_total + 1000
+    scene.spool.close()
