@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from engine_plugin.errors import ContentError
 from engine_plugin.journal_records import Source
@@ -235,6 +235,19 @@ class Content:
     def _require_here(self) -> None:
         if self._is_removed:
             raise ContentError(f"{self.torrent.name}: was removed")
+
+
+def describe_content(content: Content) -> dict[str, Any]:
+    """Return a content's fields for an event."""
+    torrent = content.torrent
+    fields = {
+        "content_id": torrent.content_id.hex(),
+        "content_bytes": torrent.content_bytes,
+        "name": torrent.name,
+    }
+    if content.stream_id is not None:
+        fields["stream_id"] = content.stream_id.hex()
+    return fields
 
 
 def _resolve(future: "asyncio.Future[_T]", value: _T) -> None:

@@ -19,7 +19,7 @@ from typing import Any, Self
 import structlog
 
 from engine_plugin.config import ContentOptions, EngineConfig
-from engine_plugin.content import Content, SourceBytes
+from engine_plugin.content import Content, SourceBytes, describe_content
 from engine_plugin.coverage import CoverageGate
 from engine_plugin.errors import EngineError, SessionError
 from engine_plugin.events import Emit, Event, EventHub
@@ -324,6 +324,9 @@ class Engine:
 
     async def _start(self) -> None:
         config = self._config
+        if damaged := self._state.set_damaged_aside():
+            folder, reason = damaged
+            self._hub.tell("salvaged", what="journal", reason=reason, aside=str(folder))
         seeds = Seeds(
             session=self._state.load_session_seed(),
             account=self._state.load_account_seed(config.account_path),
@@ -570,19 +573,6 @@ class Engine:
             fields |= self.ledger.describe()
             fields["unsent_bundles"] = sum(count.unsent for count in self.ledger.spool.count())
         return fields
-
-
-def describe_content(content: Content) -> dict[str, Any]:
-    """Return a content's fields for an event."""
-    torrent = content.torrent
-    fields = {
-        "content_id": torrent.content_id.hex(),
-        "content_bytes": torrent.content_bytes,
-        "name": torrent.name,
-    }
-    if content.stream_id is not None:
-        fields["stream_id"] = content.stream_id.hex()
-    return fields
 
 
 _FAULTS = frozenset(

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
+from engine_plugin.damage import AsideError, choose_aside, find_damage, move_database
 from engine_plugin.spool import BundleState, Spool, SpooledBundle, SpoolError
 from ledger.evidence.bundle import BundleKind, is_signed_by_submitter, parse_bundle
 from ledger.evidence.encoding import RecordType, Signed, format_tag
@@ -24,10 +25,8 @@ from ledger.evidence.entitlement import ENTITLEMENT, Entitlement
 from ledger.evidence.errors import EvidenceError
 from ledger.evidence.receipt import RECEIPT, Receipt
 
-_SIDE_FILES = ("", "-wal", "-shm")
 _NETWORK_ID_SIZE = 32
 _TAG_FIXED_SIZE = 6
-_ASIDE_MAX = 1000
 
 _RECORDS: dict[str, Callable[[bytes], Signed[Any]]] = {
     "entitlement": ENTITLEMENT.parse,
@@ -61,10 +60,14 @@ def open_spool(path: Path) -> tuple[Spool, Salvage | None]:
     Raises:
         SpoolError: Neither the old file nor a new one can be used (disk full, permissions).
     """
-    reason = _find_damage(path)
-    if reason is None:
-        return Spool(path), None
-    aside = _set_aside(path)
+    try:
+        reason = find_damage(path, _find_false_row)
+        if reason is None:
+            return Spool(path), None
+        aside = choose_aside(path)
+        move_database(path, aside)
+    except AsideError as error:
+        raise SpoolError(str(error)) from error
     spool = Spool(path)
     try:
         return spool, _take_over(spool, aside, reason)
@@ -85,26 +88,6 @@ def describe_salvage(salvage: Salvage) -> dict[str, Any]:
     }
 
 
-def _find_damage(path: Path) -> str | None:
-    """Return what is wrong with a file, None if nothing is or there is none."""
-    if not path.exists() or not path.stat().st_size:
-        return None
-    try:
-        # Not read-only: what is left in the write-ahead log is part of the spool.
-        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-            rows = connection.execute("PRAGMA quick_check(1)").fetchall()
-            said = str(rows[0][0]) if rows else "no answer"
-            return _find_false_row(connection) if said == "ok" else said.splitlines()[0]
-    except sqlite3.OperationalError as error:
-        # Locked, no permission, disk full: the file may be well.
-        raise SpoolError(f"{path}: {error}") from error
-    except sqlite3.DatabaseError as error:
-        return str(error)
-    except UnicodeDecodeError:
-        # SQLite quotes the damage in its message, and Python cannot read it.
-        return "malformed"
-
-
 def _find_false_row(connection: sqlite3.Connection) -> str | None:
     """Return which record is not the one that was stored; SQLite has no checksums."""
     known = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
@@ -119,21 +102,6 @@ def _find_false_row(connection: sqlite3.Connection) -> str | None:
                 pass
             return f"{table}: a record is not what was stored"
     return None
-
-
-def _set_aside(path: Path) -> Path:
-    for number in range(1, _ASIDE_MAX):
-        aside = path.with_name(f"{path.name}.damaged-{number}")
-        if not aside.exists():
-            break
-    try:
-        for suffix in _SIDE_FILES:
-            source = path.with_name(path.name + suffix)
-            if source.exists():
-                source.rename(aside.with_name(aside.name + suffix))
-    except OSError as error:
-        raise SpoolError(f"{path}: damaged, and cannot be set aside: {error.strerror}") from error
-    return aside
 
 
 def _take_over(spool: Spool, aside: Path, reason: str) -> Salvage:

@@ -16,6 +16,7 @@ import fcntl
 import os
 from pathlib import Path
 
+from engine_plugin.damage import choose_aside, find_damage, move_database
 from engine_plugin.errors import EngineError
 from engine_plugin.key_files import load_or_make_seed, write_private
 from ledger.evidence.binding import BINDING, Binding, Role, is_valid_binding
@@ -66,6 +67,41 @@ class StateDir:
     def spool_path(self) -> Path:
         """The spool."""
         return self.path / "spool.sqlite"
+
+    def set_damaged_aside(self) -> tuple[Path, str] | None:
+        """Begin anew when the meter journal is damaged.
+
+        Without its journal a session key does not know which lanes it has signed how far, and
+        going on would contradict itself. So journal, spool and session key go together into a
+        folder of their own, from which `engine send` still uploads what the spool holds; the
+        next run has a new key.
+
+        Returns:
+            That folder and what is wrong, or None when the journal is sound.
+
+        Raises:
+            EngineError: It cannot be looked at or put aside.
+        """
+        reason = find_damage(self.journal_path)
+        if reason is None:
+            return None
+        aside = choose_aside(self.path / "state")
+        try:
+            aside.mkdir(mode=0o700)
+            for name in ("session.seed", "binding.bin"):
+                if (self.path / name).exists():
+                    (self.path / name).rename(aside / name)
+            account = self.path / "account.seed"
+            if account.exists():
+                os.link(account, aside / account.name)
+        except OSError as error:
+            raise StateDirError(f"{aside}: {error.strerror}") from None
+        move_database(self.spool_path, aside / self.spool_path.name)
+        # The journal last: until it is gone, this is found again and ends the same.
+        move_database(self.journal_path, aside / self.journal_path.name)
+        self.journal_path.touch(mode=0o600)
+        self.spool_path.touch(mode=0o600)
+        return aside, reason
 
     def load_session_seed(self) -> bytes:
         """Return the session key's seed, made at first use.
