@@ -39,9 +39,9 @@ KINDS = ("v1", "v2", "hybrid")
 PACE_BYTES_PER_S = 12_500_000
 """100 Mb/s."""
 
-PEERS = 500
-TORRENTS = 20
 _PACE_SETTLE_S = 2.0
+_REST_S = 2.0
+_CROWD_LOOKS = 5
 _PIECE_BYTES = 1 << 20
 _MIB = 1 << 20
 
@@ -63,12 +63,17 @@ class EngineBench:
     kinds: tuple[str, ...] = KINDS
     pace_seconds: float = 10.0
     """How long a transfer at 100 Mb/s is watched."""
+    peers: int = 500
+    """Idle peers of the engine whose memory is measured; 1 to 1,000."""
+    torrents: int = 20
+    """Torrents of that engine; n ≥ 1."""
 
     def __post_init__(self) -> None:
         if self.size_bytes < 32 * _MIB:
             raise ValueError(f"size: got {self.size_bytes} bytes, want 32 MiB or more")
-        if self.runs < 1:
-            raise ValueError(f"runs: got {self.runs}, want n >= 1")
+        for name in ("runs", "peers", "torrents"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: got {getattr(self, name)}, want n >= 1")
         if unknown := set(self.kinds) - set(KINDS):
             raise ValueError(f"kinds: got {sorted(unknown)}, want some of {list(KINDS)}")
 
@@ -91,7 +96,7 @@ def run_engine_bench(bench: EngineBench, *, tell: Tell) -> dict[str, Any]:
     return {
         "bench": "engine",
         "machine": machine,
-        "parameters": {**asdict(bench), "peers": PEERS, "torrents": TORRENTS},
+        "parameters": asdict(bench),
         "figures": {**_compare(series, bench.kinds), **series.medians()},
         "spreads": series.spreads(),
     }
@@ -173,41 +178,44 @@ class _Scene:
 
     def measure_memory(self) -> None:
         """Measure the memory of an engine with many torrents and many peers."""
-        names = [f"clip-{number}" for number in range(TORRENTS)]
+        bench = self._bench
+        names = [f"clip-{number}" for number in range(bench.torrents)]
         for name in names:
             fill_file(self._source / name, 4 * _MIB)
-        state = self._fresh_folder("state")
         arguments = engine_arguments(
             *("seed", *(self._source / name for name in names)),
-            *("--listen", "127.0.0.1:0", "--state", state, "--json"),
+            *("--listen", "127.0.0.1:0", "--state", self._fresh_folder("state"), "--json"),
         )
         with ExitStack() as stack:
             engine = stack.enter_context(MeasuredProcess(arguments, self._folder / "memory.log"))
             ready = engine.wait_for("ready", timeout_s=120)
             infohashes = [bytes.fromhex(entry["content_id"])[:20] for entry in ready["contents"]]
-            if len(infohashes) != TORRENTS:
-                raise BenchError(f"contents: got {len(infohashes)}, want {TORRENTS}")
-            time.sleep(2.0)
+            if len(infohashes) != bench.torrents:
+                raise BenchError(f"contents: got {len(infohashes)}, want {bench.torrents}")
+            time.sleep(_REST_S)
             alone = read_usage(engine.pid).resident_bytes
-            self._series.add(f"memory_{TORRENTS}_torrents_mib", alone / _MIB)
+            self._series.add(f"memory_{bench.torrents}_torrents_mib", alone / _MIB)
             peers = stack.enter_context(IdlePeers())
             host, _, port = str(ready["listen"]).rpartition(":")
-            peers.connect(host, int(port), infohashes, PEERS)
-            before_s, started_s = read_usage(engine.pid).cpu_s, time.monotonic()
-            samples = []
-            for _ in range(5):
-                peers.listen(1.0)
-                peers.keep_alive()
-                samples.append(read_usage(engine.pid).resident_bytes)
-            used_s = read_usage(engine.pid).cpu_s - before_s
-            if peers.count_shaken() < PEERS:
-                raise BenchError(f"idle peers: got {peers.count_shaken()}, want {PEERS} to stay")
-            crowded = statistics.median(samples)
-            prefix = f"{PEERS}_peers_{TORRENTS}_torrents"
-            self._series.add(f"memory_{prefix}_mib", crowded / _MIB)
-            self._series.add(f"idle_{prefix}_core_share", used_s / (time.monotonic() - started_s))
+            peers.connect(host, int(port), infohashes, bench.peers)
+            self._watch_crowd(engine, peers)
             engine.stop()
         self._tell("memory")
+
+    def _watch_crowd(self, engine: MeasuredProcess, peers: IdlePeers) -> None:
+        begin, started_s = read_usage(engine.pid), time.monotonic()
+        samples = []
+        for _ in range(_CROWD_LOOKS):
+            peers.listen(1.0)
+            peers.keep_alive()
+            samples.append(read_usage(engine.pid).resident_bytes)
+        used_s = read_usage(engine.pid).cpu_s - begin.cpu_s
+        share = used_s / (time.monotonic() - started_s)
+        if (count := peers.count_shaken()) < self._bench.peers:
+            raise BenchError(f"idle peers: got {count} that stayed, want {self._bench.peers}")
+        name = f"{self._bench.peers}_peers_{self._bench.torrents}_torrents"
+        self._series.add(f"memory_{name}_mib", statistics.median(samples) / _MIB)
+        self._series.add(f"idle_{name}_core_share", share)
 
     def _run_transfer(self, kind: str, mode: str) -> None:
         torrent, size = self._folder / f"film.bin.{kind}.torrent", self._bench.size_bytes

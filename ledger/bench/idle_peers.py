@@ -16,6 +16,9 @@ from typing import Self
 
 from ledger.bench.errors import BenchError
 
+SHAKE_TIMEOUT_S = 20.0
+"""How long the last handshakes may take."""
+
 _PROTOCOL = b"\x13BitTorrent protocol"
 _EXTENSIONS = bytes([0, 0, 0, 0, 0, 0x10, 0, 0x04])
 """Extension protocol (BEP 10) and fast extension (BEP 6)."""
@@ -83,7 +86,7 @@ class IdlePeers:
             self._received[connection] = 0
             self._selector.register(connection, selectors.EVENT_READ)
             self.listen(0)
-        deadline_s = time.monotonic() + 20
+        deadline_s = time.monotonic() + SHAKE_TIMEOUT_S
         while self.count_shaken() < count and time.monotonic() < deadline_s:
             self.listen(0.2)
         if (shaken := self.count_shaken()) < count:
