@@ -20,9 +20,10 @@ from engine_plugin.wire import (
     ConnectionPorts,
     Endpoint,
     ReceiptVerdict,
+    format_acknowledgement,
 )
 from ledger.evidence.bundle import BundleKind
-from ledger.evidence.encoding import Signed
+from ledger.evidence.encoding import RecordCode, Signed
 from ledger.evidence.receipt import RECEIPT, Receipt
 
 MIB = 1 << 20
@@ -325,6 +326,19 @@ def test_answer_tells_what_is_outstanding(tmp_path: Path) -> None:
     (record,) = viewer.answers
     answer = AcknowledgementStep(**ACKNOWLEDGEMENT_STEP.unpack(record))
     assert answer.unacknowledged_blocks * BLOCK == 3 * MIB
+
+
+def test_answer_to_a_receipt_that_was_never_sent_changes_nothing(tmp_path: Path) -> None:
+    async def script(viewer: Node, seeder: Node) -> None:
+        here = await open_channel(viewer, seeder)
+        (channel,) = seeder.exchange.side.table.all
+        lie = format_acknowledgement(digest_of("no receipt"), ReceiptVerdict.ACCEPTED, 0)
+        channel.send(RecordCode.ACKNOWLEDGEMENT_STEP, lie)
+        await deliver(viewer, seeder, here, BLOCK)
+        assert len(viewer.of("acknowledged")) == 1
+        assert len(viewer.exchange.side.table.all) == 1
+
+    run_pair(tmp_path, script)
 
 
 def test_peer_that_was_away_gets_what_it_missed(tmp_path: Path) -> None:

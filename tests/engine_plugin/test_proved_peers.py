@@ -1,0 +1,35 @@
+"""Who proved what, and sums that outlive connections."""
+
+from collections import Counter
+
+import pytest
+
+from engine_plugin import proved_peers
+from engine_plugin.journal_records import PeerKey
+from engine_plugin.proved_peers import ProvedPeers
+
+
+def test_folded_connections_stay_in_the_sum(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proved_peers, "KEPT_PER_KEY", 3)
+    peers = [PeerKey(b"P" * 20, f"127.0.0.2:{port}") for port in range(1, 11)]
+    sent = Counter(dict.fromkeys(peers, 100))
+    proved = ProvedPeers(lambda peer: sent[peer])
+    assert all(proved.add(peer, b"key") for peer in peers)
+    assert not proved.add(peers[0], b"key")
+    proved.fold({peers[0], peers[9]})
+    assert proved.sent_by(b"key") == 1000
+    # Those that are still there stay, whatever their age.
+    assert proved.peers_of(b"key") == [peers[0], peers[8], peers[9]]
+    assert proved.key_of(peers[1]) is None
+    sent[peers[9]] += 50
+    assert proved.sent_by(b"key") == 1050
+
+
+def test_few_connections_are_not_folded() -> None:
+    peer = PeerKey(b"P" * 20, "127.0.0.2:1")
+    proved = ProvedPeers(lambda _: 7)
+    proved.add(peer, b"key")
+    proved.fold(set())
+    assert proved.peers_of(b"key") == [peer]
+    assert proved.list_keys() == [b"key"]
+    assert proved.sent_by(b"other") == 0
