@@ -183,6 +183,8 @@ class Exchange:
         for channel, talk in list(self._talks.items()):
             self._resend(channel, talk, now_s)
             self._close_idle(channel, talk, now_s)
+        if self.relay is not None:
+            self.relay.tick(now_s)
         self.dial_debtors(now_s)
         self._dialler.forget_old(now_s)
 

@@ -40,7 +40,11 @@ from engine_plugin.libtorrent_door import PeerSnapshot
 from engine_plugin.libtorrent_door.tiers import TierTable
 from engine_plugin.payee import PayeeDesk
 from engine_plugin.relay import Relay
-from engine_plugin.relay_dialling import RelayDialling, find_origin
+from engine_plugin.relay_dialling import (
+    RELAYED_PROVE_TIMEOUT_S,
+    RelayDialling,
+    find_origin,
+)
 from engine_plugin.side_channel import EVERYWHERE, ChannelIdentity
 from engine_plugin.spool_salvage import describe_salvage, open_spool
 from engine_plugin.state_dir import StateDir
@@ -245,7 +249,7 @@ class LedgerSide:
     ) -> None:
         ip, _ = writer.get_extra_info("peername")
         origin = find_origin(key, ip, self._snapshots())
-        self.exchange.side.begin(reader, writer, role, key, origin)
+        self.exchange.side.begin(reader, writer, role, key, origin, RELAYED_PROVE_TIMEOUT_S)
 
     def loops(self, gate: CoverageGate) -> dict[str, Callable[[], Awaitable[None]]]:
         """Return what must run beside the ticks, by name.

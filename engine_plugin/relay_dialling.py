@@ -19,10 +19,17 @@ SEEK_AFTER_S = 1.0
 """From the first wish to the first opening: whom TCP reaches has a channel by then. Dialling goes
 on beside; of two channels one stays."""
 
-AGAIN_FIRST_S = 20.0
+AGAIN_FIRST_S = 15.0
 AGAIN_MOST_S = 600.0
 SOUGHT_MAX = 4_096
 
+
+SEEN_S = 120.0
+"""How long a peer is still sought after it was last seen in the swarm: what it sent is not
+attested yet."""
+
+RELAYED_PROVE_TIMEOUT_S = 30
+"""Seconds to a relayed channel's proof: each of its steps goes through the collector."""
 
 RELAYED_ORIGIN = "relay"
 """Under this all relayed channels are counted whose address only their peer states."""
@@ -45,6 +52,8 @@ class _Sought:
     next_s: float
     """Monotonic seconds of the next opening."""
     tries: int = 0
+    seen_s: float = float("-inf")
+    """Monotonic seconds at which it was in the swarm."""
 
 
 class RelayDialling:
@@ -63,14 +72,24 @@ class RelayDialling:
             is_here: Whether it is in the swarm, so that it may seek us as well.
         """
         sought = self._sought.setdefault(key, _Sought(now_s + SEEK_AFTER_S))
+        if is_here:
+            sought.seen_s = now_s
         if len(self._sought) > SOUGHT_MAX:
             self._sought.popitem(last=False)
-        if now_s >= sought.next_s:
-            if self._opener.dial(key):
-                sought.next_s = now_s + min(AGAIN_FIRST_S * 2**sought.tries, AGAIN_MOST_S)
-                sought.tries = min(sought.tries + 1, 10)
-        elif is_here and sought.tries:
-            self._opener.expect(key)
+        self._dial_when_due(key, sought, now_s)
+
+    def tick(self, now_s: float) -> None:
+        """Go on seeking whoever was in the swarm a while ago."""
+        for key, sought in list(self._sought.items()):
+            if now_s - sought.seen_s < SEEN_S:
+                self._dial_when_due(key, sought, now_s)
+                if sought.tries:
+                    self._opener.expect(key)
+
+    def _dial_when_due(self, key: bytes, sought: _Sought, now_s: float) -> None:
+        if now_s >= sought.next_s and self._opener.dial(key):
+            sought.next_s = now_s + min(AGAIN_FIRST_S * 2**sought.tries, AGAIN_MOST_S)
+            sought.tries = min(sought.tries + 1, 10)
 
     def forget(self, key: bytes) -> None:
         """Take note that there is a channel."""

@@ -147,6 +147,8 @@ class Channel:
         self.address = Endpoint(_plain_ip(host[0]), host[1])
         self.own_address = Endpoint(_plain_ip(own[0]), own[1])
         self.origin = self.address.ip
+        self.prove_timeout_s = 0
+        """Seconds to the valid proof, if not the usual ones."""
 
     @property
     def peer_key(self) -> bytes:
@@ -208,7 +210,7 @@ class Channel:
         try:
             own_hello = self._say_hello()
             try:
-                async with asyncio.timeout(PROVE_TIMEOUT_S):
+                async with asyncio.timeout(self.prove_timeout_s or PROVE_TIMEOUT_S):
                     await self._authenticate(own_hello)
             except TimeoutError:
                 raise ChannelRefusedError(Refusal.TOO_SLOW) from None
@@ -450,6 +452,7 @@ class SideChannel:
         role: ChannelRole,
         expected_key: bytes | None,
         origin: str | None = None,
+        prove_timeout_s: int = 0,
     ) -> None:
         """Run a channel over a stream in the background; the owner hears how it goes.
 
@@ -459,6 +462,7 @@ class SideChannel:
             role: Whether we opened the stream.
             expected_key: Whose it has to be; None: anybody's.
             origin: Under what the channel is counted, if not under the stream's far address.
+            prove_timeout_s: Seconds to the valid proof; 0: the usual ones.
         """
         # Whoever has left already has no address any more.
         if self._identity is None or writer.get_extra_info("peername") is None:
@@ -466,6 +470,7 @@ class SideChannel:
             return
         channel = Channel(self._identity, reader, writer, role, expected_key, self._clock)
         channel.origin = origin or channel.origin
+        channel.prove_timeout_s = prove_timeout_s
         try:
             self.table.add(channel)
         except ChannelRefusedError as error:

@@ -13,6 +13,7 @@ from engine_plugin.relay_dialling import (
     AGAIN_MOST_S,
     RELAYED_ORIGIN,
     SEEK_AFTER_S,
+    SEEN_S,
     RelayDialling,
     find_origin,
 )
@@ -59,14 +60,24 @@ def test_whoever_does_not_answer_is_sought_ever_more_seldom() -> None:
     assert max(waits) == AGAIN_MOST_S
 
 
-def test_a_peer_of_the_swarm_is_expected_between_tries_and_one_that_left_is_not() -> None:
+def test_whoever_left_the_swarm_is_sought_for_a_while_and_expected_meanwhile() -> None:
     opener = Opener()
     dialling = RelayDialling(opener)
-    for now_s in range(10):
+    dialling.seek(BOB, 0.0)
+    for now_s in range(1, int(3 * SEEN_S)):
+        dialling.tick(float(now_s))
+    assert len(opener.dialled) == 4
+    assert len(opener.expected) == SEEN_S - 1
+
+
+def test_whom_we_owe_a_receipt_and_who_is_not_here_is_not_expected() -> None:
+    opener = Opener()
+    dialling = RelayDialling(opener)
+    for now_s in range(100):
         dialling.seek(BOB, float(now_s), is_here=False)
+        dialling.tick(float(now_s))
+    assert len(opener.dialled) == 3
     assert opener.expected == []
-    dialling.seek(BOB, 10.0)
-    assert opener.expected == [BOB]
 
 
 def test_an_opening_that_the_relay_does_not_take_is_tried_again_at_once() -> None:
