@@ -7,7 +7,8 @@ a crash: the journal and the spool hold what was done.
 Not here: signing itself (`lanes`), bundle contents (`bundler`), sockets.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import structlog
 
@@ -166,9 +167,10 @@ class Accounting:
         if claim.session_key != self._key:
             self._complain(claim, "session_key: got another key's credits; its seed is gone")
             return
-        signed = self._sign_under_caps(claim)
-        if signed is None:
-            return
+        for signed in self._sign_under_caps(claim):
+            self._tell_signed(claim, signed)
+
+    def _tell_signed(self, claim: Claim, signed: Signed[Receipt]) -> None:
         self._cadence.note_signed(claim, is_known=self._lanes.is_known(claim.payee_key))
         receipt = signed.value
         is_sent = not receipt.is_cdn and self._exchange.send_receipt(claim.payee_key, signed)
@@ -183,21 +185,20 @@ class Accounting:
             sent=is_sent,
         )
 
-    def _sign_under_caps(self, claim: Claim) -> Signed[Receipt] | None:
-        """Sign what the entitlements we hold allow; say so once when they allow nothing."""
+    def _sign_under_caps(self, claim: Claim) -> Iterator[Signed[Receipt]]:
+        """Sign what the entitlements we hold allow, one after the other; say so when none does."""
         tried: set[bytes] = set()
-        while True:
-            entitlement = self._entitlements.find(claim.scope_id, claim.epoch, tried)
-            if entitlement is None:
-                why = self._entitlements.explain_none(claim.scope_id, claim.epoch, tried)
-                self._complain(claim, why)
-                return None
+        while entitlement := self._entitlements.find(claim.scope_id, claim.epoch, tried):
             left = self._entitlements.bytes_left(entitlement)
-            if left is None or left > 0:
-                signed = self._lanes.sign_claim(claim, entitlement, byte_limit=left)
-                if signed is not None or left is None:
-                    return signed
+            signed = self._lanes.sign_claim(claim, entitlement, byte_limit=left)
+            if signed is not None:
+                yield signed
+            if left is None:
+                return
             tried.add(entitlement.digest)
+        if any(_is_same_lane(claim, left) for left in self._journal.list_claims()):
+            why = self._entitlements.explain_none(claim.scope_id, claim.epoch, tried)
+            self._complain(claim, why)
 
     def _bundle_due(self, now_s: float) -> None:
         self._spool_cdn_receipts(VIEWER_BUNDLE_AFTER_MS)
@@ -238,6 +239,10 @@ class Accounting:
             self._complained.add((claim.payee_key, claim.epoch))
             _log.warning("unsigned", peer=claim.payee_key.hex()[:16], detail=detail)
             self._emit("error", where="receipts", detail=detail, peer=claim.payee_key.hex())
+
+
+def _is_same_lane(first: Claim, second: Claim) -> bool:
+    return replace(first, byte_count=0) == replace(second, byte_count=0)
 
 
 def _is_cdn(claim: Claim) -> bool:

@@ -17,6 +17,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from engine_plugin.journal_records import (
     SCHEMA_VERSION,
     UPGRADES,
     Claim,
+    CreditedBlock,
     JournalTotals,
     Lane,
     LaneCredit,
@@ -327,7 +329,9 @@ class MeterJournal:
             for row in rows
         ]
 
-    def take_credits(self, claim: Claim, *, row_limit: int = 1000) -> list[LaneCredit]:
+    def take_credits(
+        self, claim: Claim, *, row_limit: int = 1000, byte_limit: int | None = None
+    ) -> list[LaneCredit]:
         """Takes a claim's blocks out of the journal, in credit order.
 
         Call it inside the `transaction` that also saves the lane they are added to: together they
@@ -336,6 +340,7 @@ class MeterJournal:
         Args:
             claim: Which group; its `byte_count` is not read.
             row_limit: At most so many batches of blocks; the rest stays for the next call.
+            byte_limit: No more bytes than these, in whole blocks; None: any number.
 
         Raises:
             ValueError: No transaction is open in this thread.
@@ -359,10 +364,25 @@ class MeterJournal:
                         row_limit,
                     ),
                 ).fetchall()
-                tx.executemany(
-                    "DELETE FROM journal_credit WHERE id = ?", [(row[0],) for row in rows]
-                )
-            return [LaneCredit(row[1], *block) for row in rows for block in unpack_blocks(row[2])]
+                taken: list[LaneCredit] = []
+                spent: list[tuple[int]] = []
+                left = byte_limit
+                for number, content_id, packed in rows:
+                    blocks = unpack_blocks(packed)
+                    count = len(blocks) if left is None else _count_fitting(blocks, left)
+                    taken += [LaneCredit(content_id, *block) for block in blocks[:count]]
+                    if count < len(blocks):
+                        rest = blocks[count:]
+                        tx.execute(
+                            "UPDATE journal_credit SET bytes = ?, blocks = ? WHERE id = ?",
+                            (sum(block.length for block in rest), pack_blocks(rest), number),
+                        )
+                        break
+                    spent.append((number,))
+                    if left is not None:
+                        left -= sum(block.length for block in blocks)
+                tx.executemany("DELETE FROM journal_credit WHERE id = ?", spent)
+            return taken
 
     def find_lane(self, key: LaneKey) -> Lane | None:
         """Returns a lane's state, or None when it was never saved."""
@@ -550,3 +570,9 @@ def _statements(script: str) -> Iterator[str]:
         if sqlite3.complete_statement(statement):
             yield statement
             statement = ""
+
+
+def _count_fitting(blocks: list[CreditedBlock], byte_limit: int) -> int:
+    """Returns how many of the first blocks have no more bytes together than a limit."""
+    sums = accumulate(block.length for block in blocks)
+    return sum(1 for total in sums if total <= byte_limit)

@@ -122,8 +122,8 @@ class ReceiptLanes:
         Args:
             claim: What is credited and unsigned.
             entitlement: Under which.
-            byte_limit: Take no more bytes than these; the rest stays, in whole batches of the
-                journal. None: take all.
+            byte_limit: Take no more bytes than these, in whole blocks; the rest stays for another
+                entitlement. None: take all.
 
         Returns:
             The receipt, or None when the claim's credits were taken meanwhile or none fits.
@@ -138,7 +138,7 @@ class ReceiptLanes:
             nonce=_LANE_NONCE.to_bytes(4, "little"),
         )
         with self._journal.transaction() as tx:
-            blocks = self._take_credits(tx, claim, byte_limit)
+            blocks = self._take_credits(claim, byte_limit)
             if not blocks:
                 return None
             lane = self._journal.find_lane(key) or Lane(
@@ -165,25 +165,14 @@ class ReceiptLanes:
         # Durable from here: total, root and signed receipt together.
         return signed
 
-    def _take_credits(
-        self, tx: sqlite3.Connection, claim: Claim, byte_limit: int | None
-    ) -> list[LaneCredit]:
+    def _take_credits(self, claim: Claim, byte_limit: int | None) -> list[LaneCredit]:
         blocks: list[LaneCredit] = []
-        if byte_limit is None:
-            while taken := self._journal.take_credits(claim):
-                blocks += taken
-            return blocks
-        total = 0
-        while True:
-            tx.execute("SAVEPOINT batch")
-            taken = self._journal.take_credits(claim, row_limit=1)
-            total += sum(block.length for block in taken)
-            if not taken or total > byte_limit:
-                tx.execute("ROLLBACK TO batch")
-                tx.execute("RELEASE batch")
-                return blocks
-            tx.execute("RELEASE batch")
+        left = byte_limit
+        while taken := self._journal.take_credits(claim, byte_limit=left):
             blocks += taken
+            if left is not None:
+                left -= sum(block.length for block in taken)
+        return blocks
 
     def take_answer(
         self, payee_key: bytes, lane_digest: bytes, sequence: int, verdict: int

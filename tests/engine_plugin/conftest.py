@@ -224,6 +224,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._answer(200, self.operator.entitle(body, content_id))
         elif self.operator.is_down:
             self._answer(503, b"", {"retry-after": "0"})
+        elif parts.path.startswith("/v1/relay"):
+            self._answer(404, b"{}")
         elif self.operator.refuses_with:
             content = {"code": self.operator.refuses_with, "detail": "as the test wishes"}
             self._answer(422, json.dumps(content).encode())
