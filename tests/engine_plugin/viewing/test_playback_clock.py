@@ -183,6 +183,13 @@ def test_report_that_was_slow_at_the_start_shortens_no_stretch() -> None:
     assert clock.media_ms == 12_000
 
 
+def test_lead_of_a_slow_first_report_counts_for_no_more_than_the_time_since_it() -> None:
+    clock = PlaybackClock(200)
+    clock.take(report("p", 0, timestamp_ms=10**6), 200)
+    clock.take(report("a", 1000, timestamp_ms=10**6 + 1000), 1000)
+    assert clock.media_ms == 800
+
+
 @pytest.mark.parametrize("step_ms", [-3_600_000, -6000, 2000, 3_600_000])
 def test_step_of_the_players_clock_changes_no_total(step_ms: int) -> None:
     clock = PlaybackClock(0)

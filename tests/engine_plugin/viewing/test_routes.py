@@ -83,6 +83,8 @@ def test_reports_from_elsewhere_without_a_token_or_by_a_foreign_name_are_refused
     assert post(desk, token, b"sta=p", host="rebound.example.net").status_code == 403
     assert post(desk, "", b"sta=p").status_code == 403
     assert post(desk, token[:-1], b"sta=p").status_code == 403
+    # Refused before the body is looked at.
+    assert post(desk, "", b"x" * (BODY_BYTES_MAX + 1)).status_code == 403
     assert desk.signed_count == 0
 
 
