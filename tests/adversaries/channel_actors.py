@@ -6,7 +6,7 @@ about one thing only; everything else it does as an honest engine would.
 
 import asyncio
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from adversaries.speaker import Party, Speaker
@@ -81,7 +81,7 @@ class StolenKey:
     victim: str
 
     async def attack(self, target: Endpoint) -> None:
-        as_victim = Party(name=self.victim, ip=self.party.ip)
+        as_victim = replace(self.party, name=self.victim)
         async with Speaker(as_victim, target) as speaker:
             await speaker.say_hello()
             proof = speaker.make_proof(seed_of(self.party.name))
