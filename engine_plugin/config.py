@@ -55,6 +55,9 @@ class EngineConfig:
     """Whether to use DHT, local discovery, port mapping and trackers."""
     dials_utp: bool = True
     """Whether to dial peers over uTP before TCP."""
+    dials_encrypted: bool = True
+    """Whether to offer encryption when dialling: two round trips and a key exchange a connection.
+    Encrypted connections are always taken."""
     allows_local_web_seeds: bool = False
     parent_pid: int | None = None
     """Stop when this process is gone."""

@@ -362,6 +362,7 @@ class Engine:
             download_limit=config.download_limit,
             discovers=config.discovers,
             dials_utp=config.dials_utp,
+            dials_encrypted=config.dials_encrypted,
             allows_local_web_seeds=config.allows_local_web_seeds,
         )
         self._session: EngineSession = (

@@ -58,6 +58,8 @@ class SessionOptions:
     """Whether web seeds may lie on loopback or private addresses."""
     dials_utp: bool = True
     """Whether to dial over uTP before TCP: kind to home uplinks, slower on a fast network."""
+    dials_encrypted: bool = True
+    """Whether to offer encryption when dialling; when dialled it is taken anyway."""
     upload_slots: int = 64
     """Peers served at the same time; n ≥ 1."""
     tells_requests: bool = False
@@ -116,6 +118,9 @@ def make_settings(options: SessionOptions) -> dict[str, object]:
         "peer_timeout": 20,
         "listen_interfaces": options.listen,
         "enable_outgoing_utp": options.dials_utp,
+        "out_enc_policy": int(
+            lt.enc_policy.pe_enabled if options.dials_encrypted else lt.enc_policy.pe_disabled
+        ),
         # A port next to the one that was asked for is a port that nobody dials.
         "max_retry_port_bind": 0,
         "enable_dht": options.discovers,

@@ -89,6 +89,7 @@ def broadcast(
         account_path=account_key,
         upload_limit=upload_limit,
         dials_utp=not listen.startswith(_LOOPBACK_PREFIXES) if utp is None else utp,
+        dials_encrypted=False,  # a segment's connection lives for seconds: round trips count
         parent_pid=os.getppid() if die_with_parent else parent_pid,
     )
     options = BroadcastOptions(
@@ -160,6 +161,7 @@ def watch(
         upload_limit=upload_limit,
         download_limit=download_limit,
         dials_utp=not is_loopback if utp is None else utp,
+        dials_encrypted=False,  # as above
         allows_local_web_seeds=allow_local_web_seeds or is_loopback,
         parent_pid=os.getppid() if die_with_parent else parent_pid,
     )

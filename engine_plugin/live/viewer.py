@@ -39,7 +39,7 @@ RETRY_S = 0.5
 DIAL_AFTER_S = 0.08
 """A peer that has not added a segment yet refuses it: it is given a moment."""
 
-DIAL_ALL_AFTER_S = 1.5
+DIAL_ALL_AFTER_S = 1.8
 """A segment that is still not here is asked of everybody known, whoever should dial."""
 
 GOSSIPED_PEERS_MOST = 64
