@@ -1,9 +1,10 @@
 """What an engine's metering costs, against plain libtorrent on the same machine at the same time.
 
-Metered runs are whole `swarmledger engine` processes at both ends; unmetered ones are plain
-libtorrent sessions with the least alerts. Runs alternate, so that a busy minute hits all alike,
-and the comparison is with the fastest of the unmetered ones. Everything goes over loopback, with
-both ends on the same cores: the rates say what the processors allow, not what a network does.
+Metered runs are whole `swarmledger engine` processes at both ends, receipted ones sign for every
+byte besides; unmetered ones are plain libtorrent sessions with the least alerts. Runs alternate, so
+that a busy minute hits all alike, and the comparison is with the fastest of the unmetered ones.
+Everything goes over loopback, with both ends on the same cores: the rates say what the processors
+allow, not what a network does.
 
 Checked on the way: the metered receiver's bytes add up to the content, with nothing unexplained by
 libtorrent's own counters.
@@ -21,6 +22,7 @@ from typing import Any
 
 from ledger.bench.errors import BenchError
 from ledger.bench.idle_peers import IdlePeers
+from ledger.bench.operator import BenchOperator
 from ledger.bench.processes import (
     MeasuredProcess,
     engine_arguments,
@@ -32,9 +34,14 @@ from ledger.bench.transfer import fill_file, measure_paced, measure_transfer
 from ledger.bench.usage import read_usage
 
 METERED = "metered"
+RECEIPTED = "receipted"
+"""Metered, and signed for: under terms, with an entitlement and a collector."""
+
 BACKENDS = ("pread", "posix")
 """libtorrent's disk backends that an unmetered session is tried with; pread is its default."""
 
+UNMETERED = tuple(f"unmetered_{backend}" for backend in BACKENDS)
+MODES = (METERED, RECEIPTED, *UNMETERED)
 KINDS = ("v1", "v2", "hybrid")
 PACE_BYTES_PER_S = 12_500_000
 """100 Mb/s."""
@@ -88,11 +95,13 @@ def run_engine_bench(bench: EngineBench, *, tell: Tell) -> dict[str, Any]:
     machine = describe_machine()
     series = Series()
     with tempfile.TemporaryDirectory(prefix="swarmledger-bench-") as scratch:
-        scene = _Scene(Path(scratch), bench, series, tell)
-        scene.measure_speed()
-        scene.measure_pace()
-        scene.measure_start()
-        scene.measure_memory()
+        terms = Path(scratch) / "terms"
+        with BenchOperator(terms) as operator:
+            scene = _Scene(Path(scratch), bench, series, tell, terms=terms, operator=operator)
+            scene.measure_speed()
+            scene.measure_pace()
+            scene.measure_start()
+            scene.measure_memory()
     return {
         "bench": "engine",
         "machine": machine,
@@ -106,27 +115,36 @@ def _compare(series: Series, kinds: Sequence[str]) -> dict[str, float]:
     """Return what the medians say about metering: the figures that have a target."""
     figures: dict[str, float] = {}
     for kind in kinds:
-        rates = {name: series.median(f"throughput_{kind}_{name}_mb_per_s") for name in _modes()}
-        plain = {name: rate for name, rate in rates.items() if name != METERED}
-        figures[f"throughput_{kind}_ratio"] = rates[METERED] / max(plain.values())
-        for name, rate in plain.items():
-            figures[f"throughput_{kind}_to_{name}_ratio"] = rates[METERED] / rate
+        rates = {name: series.median(f"throughput_{kind}_{name}_mb_per_s") for name in MODES}
+        fastest = max(rates[name] for name in UNMETERED)
+        figures[f"throughput_{kind}_ratio"] = rates[METERED] / fastest
+        figures[f"throughput_{kind}_receipted_ratio"] = rates[RECEIPTED] / fastest
+        for name in UNMETERED:
+            figures[f"throughput_{kind}_to_{name}_ratio"] = rates[METERED] / rates[name]
     for end in ("receiver", "sender"):
-        shares = {name: series.median(f"{end}_100_mbit_{name}_core_share") for name in _modes()}
-        least = min(share for name, share in shares.items() if name != METERED)
+        shares = {name: series.median(f"{end}_100_mbit_{name}_core_share") for name in MODES}
+        least = min(shares[name] for name in UNMETERED)
         figures[f"{end}_100_mbit_added_core_share"] = shares[METERED] - least
+        figures[f"{end}_100_mbit_receipted_added_core_share"] = shares[RECEIPTED] - least
     return {key: round_figure(value) for key, value in figures.items()}
-
-
-def _modes() -> tuple[str, ...]:
-    return METERED, *(f"unmetered_{backend}" for backend in BACKENDS)
 
 
 class _Scene:
     """A scratch folder with contents, and the measurements made in it."""
 
-    def __init__(self, folder: Path, bench: EngineBench, series: Series, tell: Tell) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        bench: EngineBench,
+        series: Series,
+        tell: Tell,
+        *,
+        terms: Path,
+        operator: BenchOperator,
+    ) -> None:
         self._folder = folder
+        self._terms = terms
+        self._issuer_url = operator.url
         self._bench = bench
         self._series = series
         self._tell = tell
@@ -143,7 +161,7 @@ class _Scene:
             self._make_torrent(content, kind)
         for run in range(bench.runs):
             # Every other run goes backwards: whoever comes first has no advantage.
-            modes = _modes() if run % 2 == 0 else _modes()[::-1]
+            modes = MODES if run % 2 == 0 else MODES[::-1]
             for kind in bench.kinds:
                 for mode in modes:
                     self._run_transfer(kind, mode)
@@ -156,7 +174,7 @@ class _Scene:
         fill_file(content, size)
         torrent = self._make_torrent(content, "hybrid")
         for run in range(self._bench.runs):
-            for mode in _modes() if run % 2 == 0 else _modes()[::-1]:
+            for mode in MODES if run % 2 == 0 else MODES[::-1]:
                 self._run_paced(torrent, mode)
                 self._tell(f"100 Mb/s: run {run + 1}/{self._bench.runs}, {mode}")
         content.unlink()
@@ -167,7 +185,7 @@ class _Scene:
         fill_file(content, _MIB)
         torrent = self._make_torrent(content, "hybrid")
         for _ in range(max(3, self._bench.runs)):
-            for mode in _modes()[:2]:
+            for mode in (METERED, UNMETERED[0]):
                 arguments = self._arguments(mode, "seed", torrent, self._source, 0)
                 with MeasuredProcess(arguments, self._folder / "start.log") as process:
                     process.wait_for("ready")
@@ -221,8 +239,8 @@ class _Scene:
         torrent, size = self._folder / f"film.bin.{kind}.torrent", self._bench.size_bytes
         with self._run_pair(torrent, mode, 0) as (sender, receiver):
             figures = measure_transfer(sender, receiver, size)
-            if mode == METERED:
-                self._require_sums(receiver, size)
+            if mode not in UNMETERED:
+                self._require_sums(receiver, size, is_signed=mode == RECEIPTED)
         add = self._series.add
         add(f"throughput_{kind}_{mode}_mb_per_s", figures.mb_per_s)
         add(f"receiver_cpu_{kind}_{mode}_s_per_gib", figures.receiver_cpu_s_per_gib)
@@ -256,21 +274,26 @@ class _Scene:
         self, mode: str, role: str, torrent: Path, folder: Path, limit: int
     ) -> list[str]:
         listen = "127.0.0.1:0"
-        if mode != METERED:
+        if mode in UNMETERED:
             return unmetered_arguments(
                 *(role, torrent, "--folder", folder, "--listen", listen),
                 *("--backend", mode.removeprefix("unmetered_"), "--upload-limit", limit),
             )
         options: list[object] = ["--listen", listen, "--state", self._fresh_folder("state")]
         options += ["--save", folder, "--json", "--tcp", "--upload-limit", limit]
+        if mode == RECEIPTED:
+            options += ["--terms", self._terms]
         if role == "seed":
             return engine_arguments("seed", torrent, *options)
-        return engine_arguments("view", torrent, *options, "--no-entitlement")
+        how = ["--entitlement-url", self._issuer_url]
+        return engine_arguments(
+            "view", torrent, *options, *(how if mode == RECEIPTED else ["--no-entitlement"])
+        )
 
-    def _require_sums(self, receiver: MeasuredProcess, size: int) -> None:
+    def _require_sums(self, receiver: MeasuredProcess, size: int, *, is_signed: bool) -> None:
         end = receiver.stop() or {}
         classes = end.get("bytes", {})
-        got = classes.get("p2p_unattested", 0) + classes.get("p2p_attested", 0)
+        got = classes.get("p2p_attested" if is_signed else "p2p_unattested", 0)
         unexplained = end.get("audit_difference_bytes")
         if got != size or unexplained != 0:
             raise BenchError(
