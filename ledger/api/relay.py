@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final
 
+import structlog
 from fastapi import FastAPI, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
@@ -39,13 +40,14 @@ from ledger.evidence.relay import (
     is_signed_by_sender,
     parse_relay,
 )
-from ledger.store.engine import Session, SessionFactory
+from ledger.store.engine import DatabaseUnavailableError, Session, SessionFactory
 from ledger.store.relay_store import (
     Bounds,
     Stored,
     drop_expired,
     drop_received,
     list_frames,
+    list_recipients,
     measure_all,
     store_frame,
 )
@@ -53,12 +55,16 @@ from ledger.store.shard_store import list_shards
 
 OCTETS: Final = "application/octet-stream"
 WAIT_MOST_S: Final = 25
-LOOK_S: Final = 2.0
-"""A waiting fetch looks this often for frames that another process took in."""
+LOOK_S: Final = 1.0
+"""How often a process with waiting fetches looks for frames that another process took in."""
+
+_LOOK_BACK_S: Final = 15
+"""How far it looks back: a frame's transaction may have waited for locks."""
 
 FETCH_SKEW_MS: Final = 60_000
 """How far a fetch's reading of ledger time may be from ours."""
 
+_log = structlog.get_logger(__name__)
 _SWEPT_MAX: Final = 1_000
 _MEASURE_S: Final = 2.0
 
@@ -131,6 +137,7 @@ class Relay:
         self._monotonic = monotonic
         self._rates = _Rates(limits, monotonic)
         self._waiting: dict[bytes, asyncio.Event] = {}
+        self._looking: asyncio.Task[None] | None = None
         self._is_ending = False
         self._measuring = threading.Lock()
         self._measured_at_s = float("-inf")
@@ -177,13 +184,17 @@ class Relay:
         mine = self._waiting[fetch.key] = asyncio.Event()
         gone = asyncio.ensure_future(until_gone())
         gone.add_done_callback(lambda _: mine.set())
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._look_while_anybody_waits())
         try:
+            # What came between looking and waiting is found now.
+            frames = await run_in_threadpool(self._take, fetch, False)
             while not frames and (left_s := deadline_s - self._monotonic()) > 0:
                 try:
-                    async with asyncio.timeout(min(left_s, LOOK_S)):
+                    async with asyncio.timeout(left_s):
                         await mine.wait()
                 except TimeoutError:
-                    pass
+                    break
                 if gone.done() or self._is_ending or self._waiting.get(fetch.key) is not mine:
                     break
                 mine.clear()
@@ -193,6 +204,23 @@ class Relay:
             if self._waiting.get(fetch.key) is mine:
                 del self._waiting[fetch.key]
         return frames
+
+    async def _look_while_anybody_waits(self) -> None:
+        """Wake those for whom another process took frames in: one query for all who wait."""
+        while self._waiting and not self._is_ending:
+            await asyncio.sleep(LOOK_S)
+            try:
+                keys = await run_in_threadpool(self._list_recipients)
+            except DatabaseUnavailableError as error:
+                _log.warning("relay_look_failed", error=str(error))
+                continue
+            for key in keys & self._waiting.keys():
+                self._waiting[key].set()
+
+    def _list_recipients(self) -> set[bytes]:
+        since = datetime.now(UTC) - timedelta(seconds=_LOOK_BACK_S)
+        with self._sessions.begin() as session:
+            return list_recipients(session, since=since)
 
     def end_waiting(self) -> None:
         """Answer every fetch that waits, and let none wait from now on: the process stops."""

@@ -20,6 +20,7 @@ from ledger.evidence.relay import RelayedFrame, RelayFrame
 from ledger.store.tables import RelayFrameRow
 
 FRAMES_PER_ANSWER = 64
+RECIPIENTS_MAX = 10_000
 
 
 class Stored(StrEnum):
@@ -108,6 +109,17 @@ def list_frames(
             break
         frames.append(RelayedFrame(number, raw))
     return frames
+
+
+def list_recipients(session: Session, *, since: datetime) -> set[bytes]:
+    """Return the keys for which frames were stored since a time; some only, if they are many."""
+    statement = (
+        select(RelayFrameRow.to_key)
+        .where(RelayFrameRow.stored_at >= since)
+        .distinct()
+        .limit(RECIPIENTS_MAX)
+    )
+    return set(session.scalars(statement))
 
 
 def drop_expired(session: Session, *, kept_since: datetime, limit: int) -> int:
