@@ -156,7 +156,7 @@ class ReceiptLanes:
                 sequence=lane.sequence + 1,
                 cumulative_bytes=lane.cumulative_bytes + sum(block.length for block in blocks),
                 # The lane's own total never falls, whatever the viewing side knows at the moment.
-                media_ms=max(lane.media_ms, self.media_ms(entitlement)),
+                media_ms=max(lane.media_ms, self._media_ms_under(entitlement)),
                 root_state=root.export_state(),
             )
             signed = self._sign(lane, entitlement.value.network_id, root.root())
@@ -164,6 +164,12 @@ class ReceiptLanes:
             _store(tx, signed)
         # Durable from here: total, root and signed receipt together.
         return signed
+
+    def _media_ms_under(self, entitlement: Signed[Entitlement]) -> int:
+        """Return the media time to state: beyond its cap a receipt would be refused whole."""
+        cap = entitlement.value.max_media_ms
+        media_ms = self.media_ms(entitlement)
+        return min(media_ms, cap) if cap else media_ms
 
     def _take_credits(self, claim: Claim, byte_limit: int | None) -> list[LaneCredit]:
         blocks: list[LaneCredit] = []

@@ -93,6 +93,41 @@ def test_receipts_say_the_media_time_under_their_entitlement_and_it_never_falls(
     assert stated == [1500, 1500, 2500]
 
 
+def test_a_cap_is_signed_up_to_the_block_and_the_rest_under_the_next(
+    journal: MeterJournal,
+) -> None:
+    lanes = ReceiptLanes(journal, seed_of("viewer"))
+    blocks = [(0, 0, 16384), (0, 1, 16384), (0, 2, 16384), (1, 0, 100)]
+    credit(journal, *blocks[:3])
+    credit(journal, blocks[3])
+    (claim,) = journal.list_claims()
+    assert lanes.sign_claim(claim, entitlement(), byte_limit=16383) is None
+    first = lanes.sign_claim(claim, entitlement(), byte_limit=2 * 16384 + 16383)
+    assert first is not None
+    assert first.value.bytes_total == 2 * 16384
+    assert first.value.credit_root == root_of(*blocks[:2])
+    assert lanes.use_of(entitlement().digest).bytes_total == 2 * 16384
+    (left,) = journal.list_claims()
+    assert left.byte_count == 16384 + 100
+    following = entitlement(serial=bytes(16))
+    second = lanes.sign_claim(left, following, byte_limit=10**6)
+    assert second is not None
+    assert second.value.bytes_total == 16384 + 100
+    assert second.value.credit_root == root_of(*blocks[2:])
+    assert journal.list_claims() == []
+
+
+def test_media_time_is_stated_up_to_its_cap(journal: MeterJournal) -> None:
+    lanes = ReceiptLanes(journal, seed_of("viewer"))
+    lanes.media_ms = lambda _signed: 61_000
+    credit(journal, (0, 0, 16384))
+    capped = entitlement(max_media_ms=60_000)
+    signed = lanes.sign_claim(journal.list_claims()[0], capped)
+    assert signed is not None
+    assert signed.value.media_ms_total == 60_000
+    assert lanes.use_of(capped.digest).media_ms == 60_000
+
+
 def test_every_epoch_has_its_own_lane_from_zero(journal: MeterJournal) -> None:
     lanes = ReceiptLanes(journal, seed_of("viewer"))
     credit(journal, (0, 0, 100))
