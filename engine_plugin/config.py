@@ -76,8 +76,8 @@ class ContentOptions:
     peers: Sequence[Endpoint] = ()
     """Peers to dial, and to dial again when they are lost."""
     trackers: Sequence[str] = ()
-    """Trackers to ask, whatever `discovers` says; whom the first names is dialled at once, others at
-    libtorrent's next full second."""
+    """Trackers to ask, whatever `discovers` says; whom the first names is dialled at once, others
+    at libtorrent's next full second."""
     uses_web_seeds: bool = True
     """Whether to fetch from the torrent's own web seeds."""
     is_sequential: bool = False

@@ -18,30 +18,35 @@ from engine_plugin.errors import ContentError
 _Find = Callable[..., Iterator[FoundContent]]
 
 
+_QbittorrentFolder = Annotated[
+    list[Path] | None,
+    typer.Option("--qbittorrent", help="qBittorrent's BT_backup; repeatable."),
+]
+_TransmissionFolder = Annotated[
+    list[Path] | None,
+    typer.Option("--transmission", help="Transmission's configuration folder; repeatable."),
+]
+_Moved = Annotated[
+    list[str] | None,
+    typer.Option("--moved", help="FROM=TO: a folder that lies elsewhere than the client says."),
+]
+_DryRun = Annotated[bool, typer.Option(help="List what would be served, and stop.")]
+_Verify = Annotated[bool, typer.Option(help="Hash everything first, not only what is asked for.")]
+_Listen = Annotated[str | None, typer.Option(help="IP:PORT for BitTorrent; port 0: any free port.")]
+_State = Annotated[
+    Path | None, typer.Option(help="Folder for keys, meter journal, spool and settings.")
+]
+
+
 def adopt(
     *,
-    qbittorrent_folder: Annotated[
-        list[Path] | None,
-        typer.Option("--qbittorrent", help="qBittorrent's BT_backup; repeatable."),
-    ] = None,
-    transmission_folder: Annotated[
-        list[Path] | None,
-        typer.Option("--transmission", help="Transmission's configuration folder; repeatable."),
-    ] = None,
-    moved: Annotated[
-        list[str] | None,
-        typer.Option("--moved", help="FROM=TO: a folder that lies elsewhere than the client says."),
-    ] = None,
-    dry_run: Annotated[bool, typer.Option(help="List what would be served, and stop.")] = False,
-    verify: Annotated[
-        bool, typer.Option(help="Hash everything first, not only what is asked for.")
-    ] = False,
-    listen: Annotated[
-        str | None, typer.Option(help="IP:PORT for BitTorrent; port 0: any free port.")
-    ] = None,
-    state: Annotated[
-        Path | None, typer.Option(help="Folder for keys, meter journal, spool and settings.")
-    ] = None,
+    qbittorrent_folder: _QbittorrentFolder = None,
+    transmission_folder: _TransmissionFolder = None,
+    moved: _Moved = None,
+    dry_run: _DryRun = False,
+    verify: _Verify = False,
+    listen: _Listen = None,
+    state: _State = None,
     terms: o.TermsFile = None,
     account_key: o.AccountKey = None,
     peer: o.Peers = None,

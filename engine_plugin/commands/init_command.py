@@ -50,57 +50,68 @@ class KeyExistsError(EngineError):
     """The state folder holds another account; keys are never overwritten."""
 
 
+_FromPhrase = Annotated[
+    bool, typer.Option("--from-phrase", help="Restore: read the phrase from the terminal.")
+]
+_PhraseIn = Annotated[
+    Path | None, typer.Option(help="Restore: read the phrase from this file (0600).")
+]
+_PhraseOut = Annotated[
+    Path | None, typer.Option(help="Write the new phrase into this new file (0600).")
+]
+_NoPhraseCheck = Annotated[
+    bool, typer.Option("--no-phrase-check", help="Show the phrase without asking it back.")
+]
+_Words = Annotated[int, typer.Option(help="Words of a new phrase: 12, 15, 18, 21 or 24.")]
+_AccountIndex = Annotated[
+    int, typer.Option(min=0, max=2**31 - 1, help="Which account of the phrase (SEP-5).")
+]
+_AcceptIpVisible = Annotated[
+    bool | None,
+    typer.Option(
+        "--accept-ip-visible/--refuse-ip-visible",
+        help="Whether peers may see this machine's IP address; asked if not given.",
+    ),
+]
+_MonthlyUpload = Annotated[
+    str | None, typer.Option(help="Bytes served in a month, as 500 GB; 0 = unlimited.")
+]
+_DiskQuota = Annotated[
+    str | None, typer.Option(help="Bytes of fetched content, as 100 GiB; 0 = unlimited.")
+]
+_Schedule = Annotated[
+    str | None,
+    typer.Option(help='When to serve, as "Mon-Fri 22:00-07:00; Sat,Sun 00:00-24:00".'),
+]
+_TimeZone = Annotated[str | None, typer.Option(help="Of schedule and months, as Europe/Berlin.")]
+_AccountKey = Annotated[
+    Path | None,
+    typer.Option(help="Earn to the account of this seed file (0600), not to the phrase's."),
+]
+_PayoutAccount = Annotated[
+    str | None, typer.Option(help="Account to be paid to, G…; may be set later.")
+]
+
+
 def init(
     *,
     state: o.State,
-    from_phrase: Annotated[
-        bool, typer.Option("--from-phrase", help="Restore: read the phrase from the terminal.")
-    ] = False,
-    phrase_in: Annotated[
-        Path | None, typer.Option(help="Restore: read the phrase from this file (0600).")
-    ] = None,
-    phrase_out: Annotated[
-        Path | None, typer.Option(help="Write the new phrase into this new file (0600).")
-    ] = None,
-    no_phrase_check: Annotated[
-        bool, typer.Option("--no-phrase-check", help="Show the phrase without asking it back.")
-    ] = False,
-    words: Annotated[
-        int, typer.Option(help="Words of a new phrase: 12, 15, 18, 21 or 24.")
-    ] = DEFAULT_WORD_COUNT,
-    account_index: Annotated[
-        int, typer.Option(min=0, max=2**31 - 1, help="Which account of the phrase (SEP-5).")
-    ] = 0,
-    accept_ip_visible: Annotated[
-        bool | None,
-        typer.Option(
-            "--accept-ip-visible/--refuse-ip-visible",
-            help="Whether peers may see this machine's IP address; asked if not given.",
-        ),
-    ] = None,
+    from_phrase: _FromPhrase = False,
+    phrase_in: _PhraseIn = None,
+    phrase_out: _PhraseOut = None,
+    no_phrase_check: _NoPhraseCheck = False,
+    words: _Words = DEFAULT_WORD_COUNT,
+    account_index: _AccountIndex = 0,
+    accept_ip_visible: _AcceptIpVisible = None,
     discover: o.Discover = None,
     upload_limit: o.UploadLimit = None,
     download_limit: o.DownloadLimit = None,
-    monthly_upload: Annotated[
-        str | None, typer.Option(help="Bytes served in a month, as 500 GB; 0 = unlimited.")
-    ] = None,
-    disk_quota: Annotated[
-        str | None, typer.Option(help="Bytes of fetched content, as 100 GiB; 0 = unlimited.")
-    ] = None,
-    schedule: Annotated[
-        str | None,
-        typer.Option(help='When to serve, as "Mon-Fri 22:00-07:00; Sat,Sun 00:00-24:00".'),
-    ] = None,
-    time_zone: Annotated[
-        str | None, typer.Option(help="Of schedule and months, as Europe/Berlin.")
-    ] = None,
-    account_key: Annotated[
-        Path | None,
-        typer.Option(help="Earn to the account of this seed file (0600), not to the phrase's."),
-    ] = None,
-    payout_account: Annotated[
-        str | None, typer.Option(help="Account to be paid to, G…; may be set later.")
-    ] = None,
+    monthly_upload: _MonthlyUpload = None,
+    disk_quota: _DiskQuota = None,
+    schedule: _Schedule = None,
+    time_zone: _TimeZone = None,
+    account_key: _AccountKey = None,
+    payout_account: _PayoutAccount = None,
     as_json: o.Json = False,
 ) -> None:
     """Make an engine's keys, and note its owner's decisions.

@@ -16,28 +16,32 @@ from engine_plugin.standing import PlainPeers
 from engine_plugin.torrents import TorrentFile, make_torrent, read_torrent
 from engine_plugin.wire import Endpoint
 
+_Source = Annotated[
+    list[str],
+    typer.Argument(
+        help="Content (file or folder), torrent file, or magnet link; several at once.",
+        metavar="PATH|TORRENT|MAGNET...",
+    ),
+]
+_Torrent = Annotated[Path | None, typer.Option(help="The torrent file of the one content.")]
+_TorrentOut = Annotated[
+    Path | None, typer.Option(help="Write the torrent made of the one content here.")
+]
+_Save = Annotated[
+    Path | None, typer.Option(help="Folder that holds the content of torrents and magnets.")
+]
+_WebSeed = Annotated[list[str] | None, typer.Option(help="URL put into a new torrent.")]
+
 
 def seed(
-    source: Annotated[
-        list[str],
-        typer.Argument(
-            help="Content (file or folder), torrent file, or magnet link; several at once.",
-            metavar="PATH|TORRENT|MAGNET...",
-        ),
-    ],
+    source: _Source,
     *,
     listen: o.Listen,
     state: o.State,
-    torrent: Annotated[
-        Path | None, typer.Option(help="The torrent file of the one content.")
-    ] = None,
-    torrent_out: Annotated[
-        Path | None, typer.Option(help="Write the torrent made of the one content here.")
-    ] = None,
-    save: Annotated[
-        Path | None, typer.Option(help="Folder that holds the content of torrents and magnets.")
-    ] = None,
-    web_seed: Annotated[list[str] | None, typer.Option(help="URL put into a new torrent.")] = None,
+    torrent: _Torrent = None,
+    torrent_out: _TorrentOut = None,
+    save: _Save = None,
+    web_seed: _WebSeed = None,
     terms: o.TermsFile = None,
     account_key: o.AccountKey = None,
     peer: o.Peers = None,

@@ -13,35 +13,42 @@ from engine_plugin.errors import ContentError
 from engine_plugin.libtorrent_door import is_magnet
 from engine_plugin.torrents import read_torrent
 
+_Torrent = Annotated[
+    str, typer.Argument(help="The torrent file, or a magnet link.", metavar="TORRENT|MAGNET")
+]
+_Save = Annotated[Path, typer.Option(help="Folder that the content is saved to.")]
+_Entitlement = Annotated[
+    Path | None, typer.Option(help="An entitlement for this engine's session key.")
+]
+_EntitlementUrl = Annotated[str | None, typer.Option(help="Back end that issues entitlements.")]
+_NoEntitlement = Annotated[
+    bool, typer.Option("--no-entitlement", help="Meter a plain swarm: nothing is signed.")
+]
+_WebSeeds = Annotated[bool, typer.Option(help="Use the torrent's web seeds.")]
+_AllowLocalWebSeeds = Annotated[
+    bool, typer.Option(help="Let web seeds lie on local addresses; implied on loopback.")
+]
+_Sequential = Annotated[bool, typer.Option(help="Prefer pieces in order.")]
+
 
 def view(
-    torrent: Annotated[
-        str, typer.Argument(help="The torrent file, or a magnet link.", metavar="TORRENT|MAGNET")
-    ],
+    torrent: _Torrent,
     *,
-    save: Annotated[Path, typer.Option(help="Folder that the content is saved to.")],
+    save: _Save,
     listen: o.Listen,
     state: o.State,
     terms: o.TermsFile = None,
     account_key: o.AccountKey = None,
-    entitlement: Annotated[
-        Path | None, typer.Option(help="An entitlement for this engine's session key.")
-    ] = None,
-    entitlement_url: Annotated[
-        str | None, typer.Option(help="Back end that issues entitlements.")
-    ] = None,
-    no_entitlement: Annotated[
-        bool, typer.Option("--no-entitlement", help="Meter a plain swarm: nothing is signed.")
-    ] = False,
+    entitlement: _Entitlement = None,
+    entitlement_url: _EntitlementUrl = None,
+    no_entitlement: _NoEntitlement = False,
     peer: o.Peers = None,
     upload_limit: o.UploadLimit = None,
     download_limit: o.DownloadLimit = None,
     receipt_port: o.ReceiptPort = 0,
-    web_seeds: Annotated[bool, typer.Option(help="Use the torrent's web seeds.")] = True,
-    allow_local_web_seeds: Annotated[
-        bool, typer.Option(help="Let web seeds lie on local addresses; implied on loopback.")
-    ] = False,
-    sequential: Annotated[bool, typer.Option(help="Prefer pieces in order.")] = False,
+    web_seeds: _WebSeeds = True,
+    allow_local_web_seeds: _AllowLocalWebSeeds = False,
+    sequential: _Sequential = False,
     utp: o.Utp = None,
     discover: o.Discover = None,
     accept_ip_visible: o.AcceptIpVisible = False,

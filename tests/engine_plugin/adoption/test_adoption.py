@@ -33,7 +33,9 @@ def write_films(folder: Path) -> None:
 
 def make_v1_torrent(path: Path) -> bytes:
     files = [path] if path.is_file() else sorted(path.iterdir())
-    entries = [lt.create_file_entry(str(f.relative_to(path.parent)), f.stat().st_size) for f in files]  # fmt: skip # noqa: E501
+    entries = [
+        lt.create_file_entry(str(f.relative_to(path.parent)), f.stat().st_size) for f in files
+    ]
     creator = lt.create_torrent(entries, 16384, lt.create_torrent.v1_only)
     lt.set_piece_hashes(creator, str(path.parent))
     return bytes(lt.bencode(creator.generate()))
@@ -112,7 +114,11 @@ def test_files_that_changed_size_or_went_away_are_told(media: Path, client: str)
 
 def write_records(folder: Path, torrent: bytes, **fields: Any) -> Path:
     folder.mkdir(exist_ok=True)
-    resume = {b"save_path": b"/films", b"pieces": b"\x01", **{k.encode(): v for k, v in fields.items()}}  # fmt: skip # noqa: E501
+    resume = {
+        b"save_path": b"/films",
+        b"pieces": b"\x01",
+        **{k.encode(): v for k, v in fields.items()},
+    }
     (folder / "a.torrent").write_bytes(torrent)
     (folder / "a.fastresume").write_bytes(lt.bencode(resume))
     return folder
@@ -221,7 +227,9 @@ def test_damaged_content_is_neither_mended_nor_written(
     records = write_records(tmp_path / "BT_backup", torrent)
     before = snapshot(media), snapshot(records)
     listen = ("--listen", "127.0.0.1:0")
-    healthy = start_engine("seed", tmp_path / "film.torrent", "--save", good, "--state", tmp_path / "g", *listen)  # fmt: skip # noqa: E501
+    healthy = start_engine(
+        "seed", tmp_path / "film.torrent", "--save", good, "--state", tmp_path / "g", *listen
+    )
     healthy_at = healthy.wait_for("ready")["listen"]
     for name, options in (("lazy", ()), ("verified", ("--verify",))):
         adopting = start_engine(
@@ -288,7 +296,9 @@ def test_what_transmission_completed_is_served_in_place(
         client.add(make_v1_torrent(films / "film.bin"), films)
         number = client.add(torrent, films)
         client.call("torrent-rename-path", ids=[number], path="series", name="season-one")
-        client.call("torrent-rename-path", ids=[number], path="season-one/e2.bin", name="second.bin")  # fmt: skip # noqa: E501
+        client.call(
+            "torrent-rename-path", ids=[number], path="season-one/e2.bin", name="second.bin"
+        )
     finally:
         client.stop()
     assert (films / "season-one" / "second.bin").exists()

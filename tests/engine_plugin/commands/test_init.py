@@ -101,7 +101,9 @@ def test_script_gets_keys_settings_and_a_phrase_file(tmp_path: Path) -> None:
 
 
 def test_phrase_restores_its_account_and_never_replaces_another(tmp_path: Path) -> None:
-    restored = engine("init", "--state", tmp_path / "a", "--from-phrase", "--json", stdin=PHRASE).answer  # fmt: skip # noqa: E501
+    restored = engine(
+        "init", "--state", tmp_path / "a", "--from-phrase", "--json", stdin=PHRASE
+    ).answer
     assert restored["address"] == ADDRESS
     again = engine("init", "--state", tmp_path / "a", "--from-phrase", "--json", stdin=PHRASE)
     assert again.answer["address"] == ADDRESS
@@ -116,7 +118,9 @@ def test_phrase_restores_its_account_and_never_replaces_another(tmp_path: Path) 
 
     file = tmp_path / "phrase"
     file.write_text(f"{PHRASE}\n")
-    second = engine("init", "--state", tmp_path / "c", "--phrase-in", file, "--json", "--account-index", 1)  # fmt: skip # noqa: E501
+    second = engine(
+        "init", "--state", tmp_path / "c", "--phrase-in", file, "--json", "--account-index", 1
+    )
     assert second.answer["address"].startswith("GBAW5XGWORWVFE2X")
 
 

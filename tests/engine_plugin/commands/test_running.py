@@ -172,7 +172,9 @@ def test_months_volume_is_kept_across_kill_9(
             "seed", film, "--state", state, "--listen", f"127.0.0.1:{port}",
             log=f"seeder-{round_number}",
         )  # fmt: skip
-        seeder.wait_for("progress", uploaded_bytes=lambda count, n=round_number: count > 200_000 * (n + 1))  # fmt: skip # noqa: E501
+        seeder.wait_for(
+            "progress", uploaded_bytes=lambda count, n=round_number: count > 200_000 * (n + 1)
+        )
         seeder.kill()
     seeder = start_engine(
         "seed", film, "--state", state, "--listen", f"127.0.0.1:{port}", log="end"
