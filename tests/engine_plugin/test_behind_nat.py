@@ -40,7 +40,7 @@ BT_PORT, RECEIPT_PORT = 6881, 7001
 PORT_SHIFT = 100
 """Outside ports of the port-mapping router less those inside."""
 SHARE_LEAST_PPM = 980_000
-SETTLE_S = 40
+SETTLE_S = 150
 """How long an engine stays after its download, at most: people watch longer than they load."""
 WHOLE_TABLE = bool(os.environ.get("SWARMLEDGER_NAT_TABLE"))
 
