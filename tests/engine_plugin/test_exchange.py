@@ -102,6 +102,24 @@ def test_connection_that_the_viewer_dialled_is_attested_on_both_sides(tmp_path: 
     run_pair(tmp_path, script)
 
 
+def test_receipts_travel_over_ipv6(tmp_path: Path) -> None:
+    async def run() -> None:
+        viewer, seeder = (
+            Node("viewer", "::1", tmp_path / "v"),
+            Node("seeder", "::1", tmp_path / "s"),
+        )
+        async with viewer, seeder:
+            for node in (viewer, seeder):
+                node.read_clock()
+            viewer.take_entitlement()
+            here = await open_channel(viewer, seeder)
+            assert str(here) == "[::1]:50001"
+            await deliver(viewer, seeder, here, BLOCK)
+            assert seeder.spool.total_bytes() == BLOCK
+
+    asyncio.run(run())
+
+
 def test_further_connections_cost_few_bytes_each(tmp_path: Path) -> None:
     """A live stream opens a connection per segment."""
 
