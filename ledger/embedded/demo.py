@@ -129,8 +129,8 @@ class Demo:
         self._supervisor = Supervisor(self._logs, self._stop)
         try:
             with self._timed("set-up"):
-                content = given or make_content(self._private / "swarmledger-demo.bin")
-                rates = plan_rates(content.size_bytes, self._options.viewers, self._options.seeders)
+                content = given or self._make_content()
+                rates = self._plan(content)
                 papers = self._set_up(cluster, content, rates)
             with self._timed("delivery"):
                 last_epoch = self._deliver(content, rates, papers)
@@ -148,6 +148,12 @@ class Demo:
         before_s = time.monotonic()
         yield
         self._seconds[name] = round(time.monotonic() - before_s, 1)
+
+    def _make_content(self) -> Content:
+        return make_content(self._private / "swarmledger-demo.bin")
+
+    def _plan(self, content: Content) -> Rates:
+        return plan_rates(content.size_bytes, self._options.viewers, self._options.seeders)
 
     # Set-up: Postgres, devnet, accounts, papers, services.
 
@@ -387,9 +393,10 @@ class Demo:
         network = self._read_network(papers)
         return Outcome(
             content_bytes=content.size_bytes,
+            wanted_bytes=self._wanted_bytes(content),
             content_id=self._content_id,
             viewers=self._options.viewers,
-            seeders=self._options.seeders,
+            seeders=len(self._seeder_names()),
             seeder_keys=frozenset(
                 bytes.fromhex(self._swarm.engines[name].ready["session_key"])
                 for name in self._seeder_names()
@@ -436,6 +443,10 @@ class Demo:
                 copy = self._private / "engines" / f"{name}-content" / file
                 if not _same_bytes(content.path.parent / file, copy):
                     raise DemoError(f"{name}: {file} differs from the original")
+
+    def _wanted_bytes(self, content: Content) -> int:
+        """Return what all viewers together must have received."""
+        return content.size_bytes * self._options.viewers
 
     def _wait_for_rest(self, papers: Papers, first_epoch: int) -> list[ClosedEpoch]:
         threshold_stroops = papers.terms.value.payout_threshold_stroops

@@ -8,6 +8,7 @@ import typer
 
 from ledger.embedded.demo import Demo, DemoOptions
 from ledger.embedded.errors import DemoStoppedError, EmbeddedError
+from ledger.embedded.live_demo import LiveDemo
 from ledger.embedded.processes import StopRequest
 from ledger.embedded.screen import Screen, print_table
 from ledger.embedded.summary import format_summary
@@ -30,6 +31,10 @@ def demo(
     out: Annotated[Path, typer.Option(help="Output folder; an earlier demo's is replaced.")] = Path(
         "demo-out"
     ),
+    live: Annotated[
+        bool,
+        typer.Option("--live", help="A live stream from an HLS origin instead of a file."),
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print summary.json on standard output.")
     ] = False,
@@ -43,12 +48,15 @@ def demo(
     on loopback, and stops and removes all of them at the end. Exit status: 0 everything adds up,
     1 something failed or does not, 2 wrong options, 130 interrupted.
     """
+    if live and content is not None:
+        raise typer.BadParameter("want --live or --content, not both")
     stop = StopRequest()
     stop.listen()
     options = DemoOptions(content=content, seeders=seeders, viewers=viewers, out=out, keep=keep)
     try:
         with Screen() as screen:
-            summary = Demo(options, screen, stop).run()
+            kind = LiveDemo if live else Demo
+            summary = kind(options, screen, stop).run()
     except DemoStoppedError as error:
         typer.echo("swarmledger demo: stopped; all processes ended, nothing left", err=True)
         raise typer.Exit(EXIT_SIGNALLED + error.signal_number) from None

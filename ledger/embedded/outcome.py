@@ -39,6 +39,9 @@ class Outcome:
     """What the run left behind."""
 
     content_bytes: int
+    wanted_bytes: int
+    """What all viewers together must have received."""
+
     content_id: str
     viewers: int
     seeders: int
@@ -168,6 +171,7 @@ def _summary(
     bill = _read_bill(outcome.out / "bill.csv")
     return Summary(
         content_bytes=outcome.content_bytes,
+        wanted_bytes=outcome.wanted_bytes,
         viewers=outcome.viewers,
         seeders=outcome.seeders,
         bytes=_byte_figures(outcome, bill),

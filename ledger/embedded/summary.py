@@ -111,6 +111,9 @@ class Summary:
     """The content of `summary.json`."""
 
     content_bytes: int
+    wanted_bytes: int
+    """What the viewers wanted: viewers × content, or the segments that each of them played."""
+
     viewers: int
     seeders: int
     bytes: ByteFigures
@@ -157,9 +160,9 @@ def identities(summary: Summary) -> Iterator[tuple[str, int, int]]:
         size.receipted_seeders + size.receipted_viewers,
     )
     yield (
-        "delivered + ambiguous + unattested = viewers x content",
+        "delivered + ambiguous + unattested = wanted by the viewers",
         size.delivered_p2p + size.delivered_cdn + size.ambiguous + size.unattested,
-        summary.viewers * summary.content_bytes,
+        summary.wanted_bytes,
     )
     yield (
         "deposited = charged + unspent",

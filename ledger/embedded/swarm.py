@@ -12,6 +12,7 @@ class EngineTale:
     name: str
     is_viewer: bool
     ready: dict[str, Any] = field(default_factory=dict)
+    broadcasting: dict[str, Any] = field(default_factory=dict)
     progress: dict[str, Any] = field(default_factory=dict)
     complete: dict[str, Any] = field(default_factory=dict)
     stopped: dict[str, Any] = field(default_factory=dict)
@@ -41,7 +42,7 @@ class Swarm:
         with self._lock:
             tale = self.engines[name]
             kind = event.get("event")
-            if kind in {"ready", "progress", "complete", "stopped"}:
+            if kind in {"ready", "broadcasting", "progress", "complete", "stopped"}:
                 setattr(tale, str(kind), event)
             elif kind in {"error", "refused"}:
                 tale.problems.append(", ".join(f"{key}={value}" for key, value in event.items()))
