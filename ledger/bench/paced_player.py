@@ -7,6 +7,7 @@ place. Time is the machine's monotonic clock; media is bytes over a constant rat
 
 import http.client
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
@@ -43,10 +44,23 @@ class PlayFigures:
         return self.stalled_s / (self.played_s + self.stalled_s)
 
 
-class _Clock:
+class PlayClock:
     """Buffer and playing position of one stretch."""
 
-    def __init__(self, rate_bytes_per_s: int, length: int) -> None:
+    def __init__(
+        self,
+        rate_bytes_per_s: int,
+        length: int,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Begin with the request.
+
+        Args:
+            rate_bytes_per_s: The playing rate.
+            length: n ≥ 1 bytes.
+            clock: Monotonic seconds.
+        """
         self.rate = rate_bytes_per_s
         self.length = length
         self.got = 0
@@ -55,11 +69,12 @@ class _Clock:
         self.stalled_s = 0.0
         self.start_s: float | None = None
         self._is_playing = False
-        self._asked_s = self._seen_s = time.monotonic()
+        self._clock = clock
+        self._asked_s = self._seen_s = clock()
 
     def tick(self, got: int) -> None:
         """Take note of bytes and of the time that has passed."""
-        now_s = time.monotonic()
+        now_s = self._clock()
         passed_s = now_s - self._seen_s
         self._seen_s = now_s
         if self._is_playing:
@@ -103,7 +118,7 @@ def play(url: str, *, offset: int, length: int, rate_bytes_per_s: int) -> PlayFi
     """
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.netloc, timeout=_TIMEOUT_S)
-    clock = _Clock(rate_bytes_per_s, length)
+    clock = PlayClock(rate_bytes_per_s, length)
     digest = sha256()
     asked_s = time.monotonic()
     first_byte_s = 0.0

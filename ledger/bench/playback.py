@@ -79,7 +79,7 @@ def run_playback_bench(bench: PlaybackBench, *, tell: Tell) -> dict[str, Any]:
                 tell(f"playback {number + 1}/{bench.runs}, {uplink} uplink")
                 folder = Path(scratch) / f"{uplink}-{number}"
                 folder.mkdir()
-                _Scene(bench, film, folder, uplink, factor, series).measure()
+                _Scene(bench, film, folder, uplink, factor, series, tell).measure()
     return {
         "bench": "playback",
         "machine": machine,
@@ -99,6 +99,7 @@ class _Scene:
     uplink: str
     factor: float
     series: Series
+    tell: Tell
 
     def measure(self) -> None:
         limit = int(self.bench.rate_bytes_per_s * self.factor)
@@ -110,8 +111,11 @@ class _Scene:
         with MeasuredProcess(arguments, self.folder / "seeder.log") as seeder:
             with self._viewer(seeder, "through") as viewer:
                 self._play_through(seeder, viewer)
+                self._tell_faults(viewer)
             with self._viewer(seeder, "seeking") as viewer:
                 self._seek(_url_of(seeder, viewer))
+                self._tell_faults(viewer)
+            self._tell_faults(seeder)
 
     def _viewer(self, seeder: MeasuredProcess, name: str) -> MeasuredProcess:
         address = seeder.wait_for("ready")["listen"]
@@ -147,6 +151,11 @@ class _Scene:
             figures = self._play(url, bench.size_bytes - stay - number * step, stay)
             self._note("seek_first_byte_s", figures.first_byte_s)
             self._note("seek_picture_s", figures.start_s)
+
+    def _tell_faults(self, process: MeasuredProcess) -> None:
+        """Tell what an engine complained of: figures beside it are not to be trusted."""
+        for event in (*process.list("error"), *process.list("notice")):
+            self.tell(f"{self.uplink}: {event}")
 
     def _play(self, url: str, offset: int, length: int) -> PlayFigures:
         figures = play(
