@@ -26,6 +26,7 @@ from ledger.embedded.summary import (
 
 HONEST = Summary(
     content_bytes=1_000,
+    wanted_bytes=2_000,
     viewers=2,
     seeders=1,
     bytes=ByteFigures(
@@ -91,6 +92,11 @@ def test_any_amount_that_is_off_by_one_stroop_breaks_an_identity(field):
         require_identities(replace(HONEST, money=changed))
 
 
+def test_bytes_that_nobody_wanted_break_an_identity():
+    with pytest.raises(DemoError, match="wanted by the viewers"):
+        require_identities(replace(HONEST, wanted_bytes=2_001))
+
+
 def test_traffic_in_one_epoch_is_too_little_for_64_blocks():
     epoch = EpochSummary(
         epoch=0,
@@ -103,7 +109,10 @@ def test_traffic_in_one_epoch_is_too_little_for_64_blocks():
         verdict="proven",
     )
     size = replace(HONEST.bytes, ambiguous=2 * 64 * 16_384 - 1_960)
-    large = replace(HONEST, content_bytes=64 * 16_384, bytes=size, epochs=[epoch])
+    wanted = 2 * 64 * 16_384
+    large = replace(
+        HONEST, content_bytes=64 * 16_384, wanted_bytes=wanted, bytes=size, epochs=[epoch]
+    )
     with pytest.raises(DemoError, match="want at least two"):
         require_identities(large)
     require_identities(replace(large, epochs=[epoch, epoch]))
