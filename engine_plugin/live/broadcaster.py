@@ -20,6 +20,7 @@ from engine_plugin.engine import Engine
 from engine_plugin.errors import ContentError, EngineError
 from engine_plugin.key_files import write_private
 from engine_plugin.live.gossip import IndexEntry
+from engine_plugin.live.gossip_link import GossipLink
 from engine_plugin.live.index_server import IndexService
 from engine_plugin.live.segment_torrent import torrent_of
 from ledger.evidence.encoding import Signed
@@ -151,6 +152,7 @@ class Broadcaster:
         *,
         engine: Engine,
         service: IndexService,
+        gossip: GossipLink | None,
         signer: SegmentSigner,
         folder: Path,
         emit: Emit,
@@ -160,12 +162,14 @@ class Broadcaster:
         Args:
             engine: Running.
             service: Takes each entry.
+            gossip: Takes each entry too, under terms.
             signer: Makes the entries.
             folder: Where segments lie while they are served.
             emit: Takes events.
         """
         self._engine = engine
         self._service = service
+        self._gossip = gossip
         self._stream = service.descriptor.value
         self._signer = signer
         self._folder = folder
@@ -212,6 +216,8 @@ class Broadcaster:
             ),
         )
         await self._service.publish(entry)
+        if self._gossip is not None:
+            self._gossip.tell(entry)
         self._served.append((segment.number, content))
         self._emit(
             "segment",

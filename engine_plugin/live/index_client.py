@@ -18,8 +18,9 @@ from ledger.evidence.errors import EvidenceError
 from ledger.evidence.stream import Stream, parse_stream, require_valid_stream
 
 _WAIT_MS = 15_000
-_TIMEOUT_S = 20.0
+_SLACK_S = 3.0
 _CONNECT_S = 3.0
+_DESCRIPTOR_S = 10.0
 _ENTRIES_MOST = 64
 _ANSWER_MOST = 4 << 20
 
@@ -43,17 +44,19 @@ class Found:
 class IndexClient:
     """A client of one stream's index."""
 
-    def __init__(self, urls: Sequence[str]) -> None:
+    def __init__(self, urls: Sequence[str], *, wait_ms: int = _WAIT_MS) -> None:
         """Bind a client.
 
         Args:
             urls: Base URLs, tried in order; the last that answered is tried first.
+            wait_ms: How long an answer may wait for the next entry; one that stays silent for
+                longer counts as dead.
         """
         self._urls = [url.rstrip("/") for url in urls]
         self._at = 0
-        self._http = httpx.AsyncClient(
-            timeout=httpx.Timeout(_TIMEOUT_S, connect=_CONNECT_S), follow_redirects=True
-        )
+        self._wait_ms = wait_ms
+        timeout = httpx.Timeout(wait_ms / 1000 + _SLACK_S, connect=_CONNECT_S)
+        self._http = httpx.AsyncClient(timeout=timeout, follow_redirects=True)
 
     async def close(self) -> None:
         """Close its connections."""
@@ -65,7 +68,7 @@ class IndexClient:
         Raises:
             IndexUnreachableError: Nobody answered as it should.
         """
-        return await self._entries(f"from={number}&wait_ms={_WAIT_MS}")
+        return await self._entries(f"from={number}&wait_ms={self._wait_ms}")
 
     async def newest(self, count: int) -> list[IndexEntry]:
         """Return the newest entries.
@@ -124,7 +127,7 @@ async def fetch_descriptor(url: str) -> Signed[Stream]:
     """
     whole = url if url.endswith(("/descriptor", ".stream")) else url.rstrip("/") + "/descriptor"
     try:
-        async with httpx.AsyncClient(timeout=_TIMEOUT_S, follow_redirects=True) as http:
+        async with httpx.AsyncClient(timeout=_DESCRIPTOR_S, follow_redirects=True) as http:
             answer = await http.get(whole)
             answer.raise_for_status()
             return read_descriptor(answer.content)

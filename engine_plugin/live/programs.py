@@ -21,6 +21,7 @@ from engine_plugin.engine import Engine
 from engine_plugin.errors import ContentError, EngineError
 from engine_plugin.key_files import load_or_make_seed, read_seed, write_private
 from engine_plugin.live.broadcaster import Broadcaster, SegmentSigner
+from engine_plugin.live.gossip_link import GossipLink
 from engine_plugin.live.hls_origin import HlsOrigin
 from engine_plugin.live.hls_out import hls_app
 from engine_plugin.live.index_client import fetch_descriptor, read_descriptor
@@ -96,9 +97,19 @@ async def broadcast(config: EngineConfig, options: BroadcastOptions, emit: Emit)
             descriptor, index_seed = _make_descriptor(config, options, origin, server.endpoint)
             stream = descriptor.value
             service = IndexService(descriptor, Rendezvous(SystemRandom()), sources=[listen])
+            gossip: GossipLink | None = None
+            if engine.ledger is not None:
+                gossip = GossipLink(
+                    stream,
+                    engine.ledger.exchange,
+                    take_entry=lambda _: False,  # entries are made here, not taken
+                    take_peers=lambda _: None,
+                    clock=time.monotonic,
+                )
             broadcaster = Broadcaster(
                 engine=engine,
                 service=service,
+                gossip=gossip,
                 signer=SegmentSigner(stream, index_seed, config.state_path / "segment.head"),
                 folder=_empty_folder(config.state_path / "segments"),
                 emit=emit,

@@ -22,6 +22,7 @@ from engine_plugin.content import Content
 from engine_plugin.engine import Engine
 from engine_plugin.errors import ContentError, EngineError
 from engine_plugin.live.gossip import IndexEntry
+from engine_plugin.live.gossip_link import GossipLink
 from engine_plugin.live.index_client import Found, IndexClient, IndexUnreachableError
 from engine_plugin.live.local_tracker import LocalTracker
 from engine_plugin.live.policy import LivePolicy, cdn_wait_ms, due_in_ms
@@ -113,14 +114,23 @@ class LiveViewer:
         self._uses_cdn = uses_cdn
         self._found = Found(sources=(), peers=())
         self._gossiped: dict[Endpoint, None] = {}
-        self._client = IndexClient(stream.index_urls)
+        self._client = IndexClient(stream.index_urls, wait_ms=max(4000, 4 * stream.segment_ms))
         self._tracker = LocalTracker(lambda: self.neighbours, listen=listen, delay_s=DIAL_AFTER_S)
+        self._gossip: GossipLink | None = None
+        if engine.ledger is not None:
+            self._gossip = GossipLink(
+                stream,
+                engine.ledger.exchange,
+                take_entry=self.take_entry,
+                take_peers=self.take_peers,
+                clock=time.monotonic,
+            )
         self._next = -1
         self._queue: asyncio.Queue[_Fetch] = asyncio.Queue()
         self._tasks: set[asyncio.Task[None]] = set()
         self._removals: set[asyncio.Task[None]] = set()
         self._kept: deque[_Fetch] = deque()
-        self._started_s = 0.0
+        self._started_s = self._heard_s = 0.0
         self._is_playing = False
         self._forks_told = 0
 
@@ -132,7 +142,7 @@ class LiveViewer:
 
     async def run(self) -> None:
         """Follow the stream until cancelled."""
-        self._started_s = time.monotonic()
+        self._started_s = self._heard_s = time.monotonic()
         await self._tracker.start()
         try:
             async with asyncio.TaskGroup() as group:
@@ -141,6 +151,7 @@ class LiveViewer:
                 group.create_task(self._keep_announcing())
                 group.create_task(self._follow())
                 group.create_task(self._order())
+                group.create_task(self._ask_when_silent())
         finally:
             for task in self._tasks:
                 task.cancel()
@@ -189,6 +200,14 @@ class LiveViewer:
             await asyncio.sleep(ANNOUNCE_S)
             await self._announce()
 
+    async def _ask_when_silent(self) -> None:
+        """Ask neighbours for entries whenever none has come for longer than a segment lasts."""
+        silence_s = max(2.0, 2.5 * self._stream.segment_ms / 1000)
+        while True:
+            await asyncio.sleep(0.5)
+            if self._gossip is not None and time.monotonic() - self._heard_s > silence_s:
+                self._gossip.ask(self.neighbours)
+
     async def _announce(self) -> None:
         try:
             self._found = await self._client.announce(self._listen)
@@ -210,7 +229,8 @@ class LiveViewer:
                 continue
             for entry in entries:
                 try:
-                    self.take_entry(entry)
+                    if self.take_entry(entry) and self._gossip is not None:
+                        self._gossip.tell(entry)
                 except EvidenceError as error:
                     self._emit("error", where="index", detail=str(error))
                     await asyncio.sleep(RETRY_S)
@@ -223,7 +243,7 @@ class LiveViewer:
             self._emit("gap", first=self._next, last=number - 1, reason="not in the index")
             self.window.skip()
         self._next = number + 1
-        now_s = time.monotonic()
+        now_s = self._heard_s = time.monotonic()
         behind = max(0, self.chain.newest - number)
         due_ms = due_in_ms(self._policy, segment_ms=self._stream.segment_ms, behind=behind)
         fetch = _Fetch(entry, now_s, now_s + due_ms / 1000)
