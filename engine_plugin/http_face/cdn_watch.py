@@ -40,9 +40,10 @@ class CdnWatch:
                 content, urls, policy=self._policy, next_due_s=desk.next_due_s
             )
 
-    def active(self) -> list[str]:
-        """Return the web seeds in use now."""
-        return [driver.active for driver in self._drivers.values() if driver.active is not None]
+    def describe(self, content: Content) -> list[dict[str, str | int | float]]:
+        """Return the state of each CDN of a content; none without such a content."""
+        driver = self._drivers.get(content.number)
+        return [] if driver is None else driver.describe(time.monotonic())
 
     async def run(self) -> None:
         """Drive all until cancelled."""

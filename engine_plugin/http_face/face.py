@@ -186,7 +186,7 @@ async def start_http_face(engine: Engine, config: FaceConfig) -> HttpFace:
         origins=config.origins,
     )
     routes: list[BaseRoute] = [
-        *PlayerPaths(catalogue, table, viewing=link).routes(),
+        *PlayerPaths(catalogue, table, viewing=link, cdn=cdn).routes(),
         *ServicePaths(catalogue, table).routes(),
     ]
     if desk is not None:

@@ -24,6 +24,7 @@ from starlette.routing import BaseRoute, Route
 from engine_plugin.http_face.admission import answer, caller_of
 from engine_plugin.http_face.bodies import MediaBody
 from engine_plugin.http_face.catalogue import Catalogue
+from engine_plugin.http_face.cdn_watch import CdnWatch
 from engine_plugin.http_face.content_query import parse_hash, parse_query
 from engine_plugin.http_face.errors import BadRequestError, NotKnownError
 from engine_plugin.http_face.hls import PLAYLIST_TYPE, SEGMENT_TYPE, format_playlist
@@ -42,11 +43,12 @@ class PlayerPaths:
     """The paths of one face."""
 
     def __init__(
-        self, catalogue: Catalogue, table: SessionTable, *, viewing: ViewingLink | None = None
+        self, catalogue: Catalogue, table: SessionTable, *, viewing: ViewingLink, cdn: CdnWatch
     ) -> None:
         self._catalogue = catalogue
         self._table = table
-        self._viewing = viewing or ViewingLink(None)
+        self._viewing = viewing
+        self._cdn = cdn
 
     def routes(self) -> list[BaseRoute]:
         """Return what to serve."""
@@ -94,7 +96,11 @@ class PlayerPaths:
 
     async def _get_stat(self, request: Request) -> Response:
         session = self._session(request)
-        return answer(await _describe_figures(session))
+        figures = await _describe_figures(session)
+        if isinstance(session.playable, FilePlayable):
+            # Not in the interface: which CDN helps out, and which has failed.
+            figures["cdns"] = self._cdn.describe(session.playable.content)
+        return answer(figures)
 
     async def _command(self, request: Request) -> Response:
         session = self._session(request)

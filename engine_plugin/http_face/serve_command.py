@@ -23,6 +23,7 @@ from engine_plugin.http_face.face import TOKEN_NAME, FaceConfig, HttpFace, start
 from engine_plugin.live.policy import LivePolicy
 from engine_plugin.live.programs import load_descriptor
 from engine_plugin.live.viewer import LiveViewer
+from engine_plugin.playback.hybrid import HybridPolicy
 from engine_plugin.torrents import TorrentFile, read_torrent
 from ledger.evidence.encoding import Signed
 from ledger.evidence.stream import Stream
@@ -36,11 +37,22 @@ Streams = Annotated[
     typer.Option("--stream", help="Live stream to follow: its descriptor's file or URL."),
 ]
 WebSeeds = Annotated[bool, typer.Option(help="Let CDNs help out when peers are late.")]
+CdnTimes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--cdn",
+        metavar="NAME=SECONDS",
+        help="When CDNs help out: risk, safe, patience or stall; see the manual.",
+    ),
+]
 Networks = Annotated[
     list[str] | None, typer.Option(help="Network that may ask too, as 192.168.1.0/24.")
 ]
 Names = Annotated[list[str] | None, typer.Option(help="Further host name that players use.")]
 Origins = Annotated[list[str] | None, typer.Option(help="Origin of pages trusted like programs.")]
+_CDN_TIMES = {
+    "risk": "risk_s", "safe": "safe_s", "patience": "patience_s", "stall": "stall_s",
+}  # fmt: skip
 PrivateUrls = Annotated[bool, typer.Option(help="Fetch torrents from private networks too.")]
 
 
@@ -59,6 +71,7 @@ def serve(
     no_entitlement: NoEntitlement = False,
     stream: Streams = None,
     web_seeds: WebSeeds = True,
+    cdn: CdnTimes = None,
     peer: o.Peers = None,
     upload_limit: o.UploadLimit = None,
     download_limit: o.DownloadLimit = None,
@@ -104,6 +117,7 @@ def serve(
             metadata_ip=config.listen.ip,
             allows_private_urls=allow_private_urls,
             uses_web_seeds=web_seeds,
+            hybrid=_parse_policy(cdn or ()),
             host_names=frozenset(http_name or ()),
             networks=tuple(_parse_network(text) for text in http_network or ()),
             origins=frozenset(http_origin or ()),
@@ -116,6 +130,21 @@ def _parse_network(text: str) -> Network:
         return ipaddress.ip_network(text)
     except ValueError as error:
         raise ConfigError(f"--http-network: got {text!r}: {error}") from None
+
+
+def _parse_policy(texts: Sequence[str]) -> HybridPolicy:
+    fields: dict[str, float] = {}
+    for text in texts:
+        name, _, seconds = text.partition("=")
+        try:
+            fields[_CDN_TIMES[name]] = float(seconds)
+        except (KeyError, ValueError):
+            known = ", ".join(_CDN_TIMES)
+            raise ConfigError(f"--cdn: got {text!r}, want NAME=SECONDS, one of {known}") from None
+    try:
+        return HybridPolicy(**fields)
+    except ValueError as error:
+        raise ConfigError(f"--cdn: {error}") from None
 
 
 def run_service(

@@ -35,9 +35,9 @@ class HybridPolicy:
 
     def __post_init__(self) -> None:
         for name in ("patience_s", "risk_s", "stall_s"):
-            if getattr(self, name) < 0:
+            if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name}: got {getattr(self, name)}, want n >= 0")
-        if self.safe_s <= self.risk_s:
+        if not self.safe_s > self.risk_s:
             raise ValueError(f"safe_s: got {self.safe_s}, want more than risk_s {self.risk_s}")
 
     def is_cdn_wanted(self, *, slack_s: float | None, waited_s: float, is_on: bool) -> bool:
@@ -96,7 +96,7 @@ class CdnRoster:
         if record := self._records.get(url):
             record.failures = 0
 
-    def describe(self, now_s: float) -> list[dict[str, object]]:
+    def describe(self, now_s: float) -> list[dict[str, str | int | float]]:
         """Return each CDN's URL, failures and remaining rest, for people."""
         return [
             {
@@ -175,6 +175,16 @@ class HybridDriver:
         wanted = self.roster.choose(now_s) if is_wanted else None
         if wanted != self.active:
             self._switch(wanted, now_s)
+
+    def describe(self, now_s: float) -> list[dict[str, str | int | float]]:
+        """Return each CDN's state ("active", "resting" or "ready") and record, for people."""
+        rows = self.roster.describe(now_s)
+        for row in rows:
+            if row["url"] == self.active:
+                row["state"] = "active"
+            else:
+                row["state"] = "resting" if row["rests_s"] else "ready"
+        return rows
 
     def stop(self) -> None:
         """Use no CDN any more."""

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import m3u8
 import pytest
+from engine_commands import engine as engine_command
 from media_clips import make_clip
 
 from engine_plugin.torrents import make_torrent
@@ -79,7 +80,31 @@ def test_cdn_helps_where_no_peer_does(
         assert client.get(opened["playback_url"]).content == data
         told = client.get(opened["stat_url"]).json()["response"]
         assert told["http_downloaded"] == told["downloaded"] == len(data)
+        [cdn] = told["cdns"]
+        assert cdn["url"] == f"http://{host}/film.ts"
+        assert cdn["failures"] == 0
+        # The last tick may not have seen yet that nothing is missing any more.
+        assert cdn["state"] in {"active", "ready"}
     engine.stop()
+
+
+@pytest.mark.parametrize(
+    ("text", "detail"),
+    [
+        ("hurry=1", "got 'hurry=1', want NAME=SECONDS"),
+        ("risk=soon", "got 'risk=soon', want NAME=SECONDS"),
+        ("risk=-1", "risk_s: got -1.0"),
+        ("safe=nan", "safe_s: got nan"),
+        ("safe=1", "safe_s: got 1.0, want more than risk_s 4.0"),
+    ],
+)
+def test_wrong_cdn_time_is_refused(text: str, detail: str, tmp_path: Path) -> None:
+    called = engine_command(
+        "serve", "--save", tmp_path, "--state", tmp_path / "state",
+        "--listen", "127.0.0.1:0", "--no-entitlement", "--cdn", text,
+    )  # fmt: skip
+    assert called.code == 2
+    assert detail in called.err
 
 
 def test_live_stream_is_followed_for_players(
