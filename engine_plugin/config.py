@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from engine_plugin.errors import WrongInputError
 from engine_plugin.owner_settings import OwnerSettings
@@ -89,6 +90,17 @@ class ContentOptions:
     entitlement: Signed[Entitlement] | None = None
     stream_id: bytes | None = None
     """32 bytes: receipts and viewing time accrue to this id over all its torrents."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostSession:
+    """A host application's libtorrent session, and who reads its alert queue."""
+
+    session: Any
+    """A `libtorrent.session` of the pinned version."""
+    on_alerts: Callable[[list[Any]], None] | None = None
+    """The engine reads the queue and hands each batch to this, in the meter's thread; the alerts
+    are valid until it returns. None: the host reads it and calls `Engine.feed`."""
 
 
 def parse_endpoint(text: str, field: str) -> Endpoint:

@@ -13,12 +13,11 @@ import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Self
 
 import structlog
 
-from engine_plugin.config import ContentOptions, EngineConfig
+from engine_plugin.config import ContentOptions, EngineConfig, HostSession
 from engine_plugin.content import Content, SourceBytes, describe_content
 from engine_plugin.coverage import CoverageGate
 from engine_plugin.errors import EngineError, SessionError
@@ -53,6 +52,7 @@ from engine_plugin.wire import Endpoint
 from ledger.evidence.encoding import Signed
 from ledger.evidence.entitlement import Entitlement
 from ledger.evidence.keys import public_key_of
+from ledger.evidence.terms import Terms
 
 TICK_S = 0.25
 PROGRESS_S = 1.0
@@ -69,17 +69,6 @@ STOP_ORPHAN_S = 2.0
 
 RESTART_S = 1.0
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HostSession:
-    """A host application's libtorrent session, and who reads its alert queue."""
-
-    session: Any
-    """A `libtorrent.session` of the pinned version."""
-    on_alerts: Callable[[list[Any]], None] | None = None
-    """The engine reads the queue and hands each batch to this, in the meter's thread; the alerts
-    are valid until it returns. None: the host reads it and calls `Engine.feed`."""
 
 
 class Engine:
@@ -338,26 +327,48 @@ class Engine:
             session_id=session_id, session_key=key, started_at_ms=time.time_ns() // 10**6
         )
         self._teller = ProgressTeller(journal=self._journal, session_id=session_id)
-        receipt_port = 0
-        if config.terms is not None:
-            self.ledger = LedgerSide(
-                config=config,
-                terms=config.terms,
-                state=self._state,
-                seeds=seeds,
-                journal=self._journal,
-                snapshots=lambda: self._pump.peers,
-                sent_bytes=self._sent_bytes,
-                emit=self._hub.tell,
-                fail=self._fail,
+        receipt_port = 0 if config.terms is None else await self._open_ledger(config.terms, seeds)
+        self._open_session(peer_id, format_handshake(key, receipt_port))
+        self._pump = MeterPump(self._session, self._journal, current_epoch=self._current_epoch)
+        self._thread = PumpThread(self._pump, take_step=self._take_step, fail=self._fail)
+        self._news = PeerNews(journal=self._journal, peer_key=self._peer_key, emit=self._hub.tell)
+        listen = Endpoint(config.listen.ip, await self._await_listen_port())
+        if self.ledger is not None:
+            self.ledger.start(
+                session_seed=seeds.session, session_id=session_id, peer_id=peer_id, listen=listen
             )
-            self._teller.ledger = self.ledger
-            await self.ledger.require_coverage()
-            receipt_port = await self.ledger.listen()
+        self._ready = {
+            "session_key": key.hex(),
+            "account": public_key_of(seeds.account).hex(),
+            "listen": str(listen),
+            "receipt_port": receipt_port,
+        }
+        self._start_tasks()
+
+    async def _open_ledger(self, terms: Signed[Terms], seeds: Seeds) -> int:
+        """Put the accounting together; return its side channel's port."""
+        self.ledger = LedgerSide(
+            config=self._config,
+            terms=terms,
+            state=self._state,
+            seeds=seeds,
+            journal=self._journal,
+            snapshots=lambda: self._pump.peers,
+            sent_bytes=self._sent_bytes,
+            emit=self._hub.tell,
+            fail=self._fail,
+        )
+        self._teller.ledger = self.ledger
+        await self.ledger.require_coverage()
+        return await self.ledger.listen()
+
+    def _open_session(self, peer_id: bytes, handshake_text: str) -> None:
+        """Start our session, or take the host's; limits and enforcement hold from the start."""
+        config = self._config
         options = SessionOptions(
             listen=str(config.listen),
             peer_id=peer_id,
-            handshake_text=format_handshake(key, receipt_port),
+            handshake_text=handshake_text,
             upload_limit=config.upload_limit,
             download_limit=config.download_limit,
             discovers=config.discovers,
@@ -381,22 +392,11 @@ class Engine:
         if not self._gate.is_open:
             self._apply_serving()
         if self.ledger is not None and self._session.tiers is not None:
-            self.ledger.enforce(self._session.tiers, largest_piece_bytes=self._largest_piece_bytes)
-        self._pump = MeterPump(self._session, self._journal, current_epoch=self._current_epoch)
-        self._thread = PumpThread(self._pump, take_step=self._take_step, fail=self._fail)
-        self._news = PeerNews(journal=self._journal, peer_key=self._peer_key, emit=self._hub.tell)
-        listen = Endpoint(config.listen.ip, await self._await_listen_port())
-        if self.ledger is not None:
-            self.ledger.start(
-                session_seed=seeds.session, session_id=session_id, peer_id=peer_id, listen=listen
+            self.ledger.enforce(
+                self._session.tiers,
+                largest_piece_bytes=self._largest_piece_bytes,
+                look_now=self._session.peers,
             )
-        self._ready = {
-            "session_key": key.hex(),
-            "account": public_key_of(seeds.account).hex(),
-            "listen": str(listen),
-            "receipt_port": receipt_port,
-        }
-        self._start_tasks()
 
     def _abandon(self) -> None:
         """Give up a start that failed half-way."""

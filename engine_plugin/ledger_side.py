@@ -9,7 +9,7 @@ Not here: any rule about receipts (`lanes`, `payee`), bundles (`bundler`) or cha
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +25,7 @@ from engine_plugin.collector import (
 )
 from engine_plugin.config import EngineConfig
 from engine_plugin.coverage import CoverageGate, require_coverage
-from engine_plugin.enforcement import Enforcer
+from engine_plugin.enforcement import Enforcer, list_addresses_of
 from engine_plugin.entitlements import OwnEntitlements
 from engine_plugin.errors import SessionError
 from engine_plugin.events import Emit
@@ -115,7 +115,8 @@ class LedgerSide:
         self._gatekeeper: Gatekeeper | None = None
         self._key = public_key_of(seeds.session)
         self._scopes: set[bytes] = set()
-        binding = state.load_binding(
+        self._cadence = Cadence()
+        self._binding = state.load_binding(
             terms.value, account_seed=seeds.account, session_seed=seeds.session
         )
         self.spool, salvage = open_spool(state.spool_path)
@@ -123,91 +124,100 @@ class LedgerSide:
             emit("salvaged", **describe_salvage(salvage))
         self.clock = LedgerClock(terms.value)
         self.lanes = ReceiptLanes(journal, seeds.session)
-        self.issuing_key = IssuingKey(terms.value, state.path / "issuing.binding")
-        self._take_issuing_binding(config.issuing_binding)
+        self._collector = Collector(terms, entitlement_url=config.entitlement_url)
+        self._judge_by(IssuingKey(terms.value, state.path / "issuing.binding"))
+        self._talk_with_peers(seeds.session)
+        self._report_to_collector(seeds.session)
+
+    def _judge_by(self, issuing_key: IssuingKey) -> None:
+        """Make what judges entitlements and receipts."""
+        self.issuing_key = issuing_key
+        self._take_issuing_binding(self._config.issuing_binding)
         self.entitlements = OwnEntitlements(
-            terms=terms,
+            terms=self.terms,
             spool=self.spool,
             session_key=self._key,
-            issuing_key=self.issuing_key,
+            issuing_key=issuing_key,
             use_of=self.lanes.use_of,
             now_s=self._ledger_s,
         )
-        self._collector = Collector(terms, entitlement_url=config.entitlement_url)
         self._desk = PayeeDesk(
-            terms=terms,
+            terms=self.terms,
             spool=self.spool,
             session_key=self._key,
             content_ids=self._scopes,
             ledger_ms=self.clock.now_ms,
             sent_bytes=self.sent_bytes,
-            issuing_key=self.issuing_key,
+            issuing_key=issuing_key,
         )
-        cadence = Cadence()
+
+    def _talk_with_peers(self, session_seed: bytes) -> None:
+        """Make what speaks with other plugins, directly and through the relay."""
         self.exchange = Exchange(
-            journal=journal,
+            journal=self._journal,
             lanes=self.lanes,
-            cadence=cadence,
+            cadence=self._cadence,
             desk=self._desk,
             entitlements=self.entitlements,
-            snapshots=snapshots,
+            snapshots=self._snapshots,
             epoch=self.clock.epoch,
-            emit=emit,
-            sent_to=sent_bytes,
+            emit=self._emit,
+            sent_to=self._sent_bytes_to,
         )
         self.exchange.issuing_key = self.issuing_key
         self.relay = Relay(
             door=self._collector,
-            network_id=terms.value.network_id,
-            session_seed=seeds.session,
+            network_id=self.terms.value.network_id,
+            session_seed=session_seed,
             ledger_ms=self.clock.now_ms,
             accept=self._begin_relayed,
         )
         self.exchange.relay = RelayDialling(self.relay)
+
+    def _report_to_collector(self, session_seed: bytes) -> None:
+        """Make what signs, bundles and uploads, and what keeps clock and entitlements fresh."""
+        terms = self.terms.value
         self.viewing = ViewingDesk(
-            terms=terms.value,
+            terms=terms,
             spool=self.spool,
-            session_seed=seeds.session,
+            session_seed=session_seed,
             ledger_time=self.clock,
             find_entitlement=self.entitlements.find,
-            bytes_by_source=journal.received_bytes,
+            bytes_by_source=self._journal.received_bytes,
         )
         """Takes players' reports; receipts say the media time that it signed."""
         self.lanes.media_ms = self.viewing.media_ms
-        bundler = Bundler(
-            terms=terms.value,
-            spool=self.spool,
-            session_seed=seeds.session,
-            session_key=self._key,
-            binding=binding,
-        )
-        self.uploader = Uploader(spool=self.spool, collector=self._collector, emit=emit)
+        self.uploader = Uploader(spool=self.spool, collector=self._collector, emit=self._emit)
         self._upkeep = Upkeep(
             clock=self.clock,
             collector=self._collector,
             entitlements=self.entitlements,
-            binding=binding,
+            binding=self._binding,
             issuing_key=self.issuing_key,
             announce=self.exchange.announce_entitlements,
             announce_issuing_key=self.exchange.announce_issuing_key,
-            emit=emit,
-            fail=fail,
+            emit=self._emit,
+            fail=self._fail,
         )
         self.accounting = Accounting(
-            journal=journal,
+            journal=self._journal,
             spool=self.spool,
             clock=self.clock,
             lanes=self.lanes,
-            cadence=cadence,
+            cadence=self._cadence,
             entitlements=self.entitlements,
             exchange=self.exchange,
-            bundler=bundler,
+            bundler=Bundler(
+                terms=terms,
+                spool=self.spool,
+                session_seed=session_seed,
+                session_key=self._key,
+                binding=self._binding,
+            ),
             uploader=self.uploader,
             session_key=self._key,
-            kept_epochs=max(
-                terms.value.correction_epochs, SPOOL_KEPT_S // terms.value.epoch_length_s
-            ),
-            emit=emit,
+            kept_epochs=max(terms.correction_epochs, SPOOL_KEPT_S // terms.epoch_length_s),
+            emit=self._emit,
         )
 
     async def listen(self) -> int:
@@ -267,14 +277,29 @@ class LedgerSide:
         }
 
     def enforce(
-        self, tiers: TierTable, *, largest_piece_bytes: Callable[[], int]
+        self,
+        tiers: TierTable,
+        *,
+        largest_piece_bytes: Callable[[], int],
+        look_now: Callable[[], Iterable[PeerSnapshot]],
     ) -> Gatekeeper | None:
-        """Begin to hold peers to their receipts, if the configuration says so."""
+        """Begin to hold peers to their receipts, if the configuration says so.
+
+        Args:
+            tiers: The session's.
+            largest_piece_bytes: Of the torrents that are served.
+            look_now: Looks at the session's connections now.
+        """
         policy = self._config.enforcement
         if policy is None:
             return None
         self._gatekeeper = Gatekeeper(
-            enforcer=Enforcer(tiers, policy, emit=self._emit),
+            enforcer=Enforcer(
+                tiers,
+                policy,
+                list_addresses=lambda: list_addresses_of(look_now()),
+                emit=self._emit,
+            ),
             exchange=self.exchange,
             desk=self._desk,
             snapshots=self._snapshots,

@@ -28,12 +28,12 @@ from ledger.evidence.receipt import RECEIPT, Receipt
 _NETWORK_ID_SIZE = 32
 _TAG_FIXED_SIZE = 6
 
-_RECORDS: dict[str, Callable[[bytes], Signed[Any]]] = {
-    "entitlement": ENTITLEMENT.parse,
-    "receipt": RECEIPT.parse,
-    "bundle": parse_bundle,
+_RECORDS: dict[str, tuple[str, Callable[[bytes], Signed[Any]]]] = {
+    "entitlement": ("SELECT digest, raw FROM entitlement", ENTITLEMENT.parse),
+    "receipt": ("SELECT digest, raw FROM receipt", RECEIPT.parse),
+    "bundle": ("SELECT digest, raw FROM bundle", parse_bundle),
 }
-"""How to read the records of a table."""
+"""How to find and read the records of a table."""
 
 RecordT = TypeVar("RecordT")
 
@@ -91,10 +91,10 @@ def describe_salvage(salvage: Salvage) -> dict[str, Any]:
 def _find_false_row(connection: sqlite3.Connection) -> str | None:
     """Return which record is not the one that was stored; SQLite has no checksums."""
     known = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
-    for table, parse in _RECORDS.items():
+    for table, (query, parse) in _RECORDS.items():
         if table not in known:
             continue
-        for digest, raw in connection.execute(f"SELECT digest, raw FROM {table}"):  # noqa: S608 - names of our own
+        for digest, raw in connection.execute(query):
             try:
                 if parse(raw).digest == digest:
                     continue

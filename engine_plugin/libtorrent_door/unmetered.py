@@ -81,7 +81,9 @@ def _run(options: argparse.Namespace) -> None:
     if options.upload_limit:
         # Connections from loopback have no limit under the default filter.
         everybody = lt.ip_filter()
-        everybody.add_rule("0.0.0.0", "255.255.255.255", 1 << lt.session.global_peer_class_id)  # noqa: S104 - a range
+        # Two halves of all addresses.
+        everybody.add_rule("0.0.0.1", "127.255.255.255", 1 << lt.session.global_peer_class_id)
+        everybody.add_rule("128.0.0.0", "255.255.255.255", 1 << lt.session.global_peer_class_id)
         session.set_peer_class_filter(everybody)
     add = lt.load_torrent_file(str(options.torrent))
     add.save_path = str(options.folder)
@@ -94,7 +96,7 @@ def _run(options: argparse.Namespace) -> None:
     while not session.listen_port() and time.monotonic() < deadline_s:
         time.sleep(_POLL_S / 5)
     address, _ = split_endpoint(options.listen)
-    _print(event="ready", listen=f"{address}:{session.listen_port()}")
+    _tell(event="ready", listen=f"{address}:{session.listen_port()}")
     _watch(handle, stopping, is_told=options.command == "seed")
 
 
@@ -104,12 +106,12 @@ def _watch(handle: Any, stopping: threading.Event, *, is_told: bool) -> None:
         if is_told:
             continue
         status = handle.status()
-        _print(
+        _tell(
             event="progress_bytes", at_s=time.monotonic(), bytes=int(status.total_payload_download)
         )
         if status.is_finished:
             is_told = True
-            _print(event="complete")
+            _tell(event="complete")
 
 
 def _wait_for_end(stopping: threading.Event) -> None:
@@ -117,8 +119,9 @@ def _wait_for_end(stopping: threading.Event) -> None:
     stopping.set()
 
 
-def _print(**fields: object) -> None:
-    print(json.dumps(fields), flush=True)
+def _tell(**fields: object) -> None:
+    sys.stdout.write(json.dumps(fields) + "\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -11,9 +11,9 @@ from typing import Any
 import libtorrent as lt
 import pytest
 
-from engine_plugin.config import ContentOptions, EngineConfig
+from engine_plugin.config import ContentOptions, EngineConfig, HostSession
 from engine_plugin.content import Content
-from engine_plugin.engine import Engine, HostSession
+from engine_plugin.engine import Engine
 from engine_plugin.errors import SessionError
 from engine_plugin.journal_reading import read_totals
 from engine_plugin.torrents import TorrentFile, make_torrent
