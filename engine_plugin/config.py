@@ -1,6 +1,6 @@
 """What an engine and its contents are told: checked once, before anything starts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
