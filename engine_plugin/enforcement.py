@@ -7,7 +7,7 @@ transfer that is paid for: without figures nobody is slowed.
 Not here: the bounds and the judgement (`standing`), libtorrent (`libtorrent_door.tiers`).
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -57,6 +57,7 @@ class Enforcer:
         tiers: TierTable,
         policy: EnforcementPolicy,
         *,
+        list_addresses: Callable[[], Mapping[Hashable, str]] = dict,
         redial: Callable[[str], None] = lambda _address: None,
         emit: Emit = lambda *_, **__: None,
     ) -> None:
@@ -65,11 +66,13 @@ class Enforcer:
         Args:
             tiers: The session's.
             policy: The bounds.
+            list_addresses: Looks at the session now: its connections and their IP addresses.
             redial: Asked to dial an address whose connections were just moved.
             emit: Takes an event for every cut-off.
         """
         self.policy = policy
         self._tiers = tiers
+        self._list_addresses = list_addresses
         self._redial = redial
         self._emit = emit
         self._book = StandingBook()
@@ -78,7 +81,7 @@ class Enforcer:
         self._exempt: frozenset[str] = frozenset()
         self._cut: frozenset[str] = frozenset()
         self._cut_offs = 0
-        self._treatments: Mapping[int, Treatment] = {}
+        self._treatments: Mapping[Hashable, Treatment] = {}
         self._front = self._board.front
         self._limit_slot(self._front, Treatment.PROBATION)
         tiers.direct(self._front)
@@ -94,7 +97,7 @@ class Enforcer:
             cut_offs=self._cut_offs,
         )
 
-    def treatment_of(self, peer: int) -> Treatment | None:
+    def treatment_of(self, peer: Hashable) -> Treatment | None:
         """Return how a connection was treated at the last tick; None: it was not there."""
         return self._treatments.get(peer)
 
@@ -132,8 +135,9 @@ class Enforcer:
         for slot, treatment in plan.treatments.items():
             self._limit_slot(slot, treatment)
         if plan.front != self._front:
-            self._front = plan.front
+            before, self._front = self._front, plan.front
             self._tiers.direct(plan.front)
+            self._board.note_moved_front(before, self._list_addresses())
         self._exempt_addresses(plan.exempt)
         if plan.moved:
             self._tiers.disconnect(plan.moved)
@@ -201,18 +205,37 @@ def list_takings(
         sent_bytes: Content bytes handed to each peer number, over all torrents.
         key_of: The key that proved a connection, if one did.
     """
-    takings = {}
+    takings: dict[Hashable, Taking] = {}
+    counted: set[int] = set()
     for snapshot in snapshots:
         if snapshot.is_web_seed:
             continue
-        takings[snapshot.peer] = Taking(
-            peer=snapshot.peer,
+        # Bytes are counted by peer; two torrents' connections to one may share its number.
+        sent = 0 if snapshot.peer in counted else sent_bytes.get(snapshot.peer, 0)
+        counted.add(snapshot.peer)
+        name = name_connection(snapshot)
+        takings[name] = Taking(
+            peer=name,
             address=split_endpoint(snapshot.endpoint)[0],
             key=key_of(snapshot),
             is_plain=_is_plain(snapshot),
-            sent_bytes=sent_bytes.get(snapshot.peer, 0),
+            sent_bytes=sent,
         )
     return list(takings.values())
+
+
+def name_connection(snapshot: PeerSnapshot) -> Hashable:
+    """Return what names a connection for good; its peer-id is not known at first sight."""
+    return snapshot.torrent, snapshot.endpoint
+
+
+def list_addresses_of(snapshots: Iterable[PeerSnapshot]) -> dict[Hashable, str]:
+    """Return the IP addresses of peers' connections, by what names these."""
+    return {
+        name_connection(snapshot): split_endpoint(snapshot.endpoint)[0]
+        for snapshot in snapshots
+        if not snapshot.is_web_seed
+    }
 
 
 def _is_plain(snapshot: PeerSnapshot) -> bool:

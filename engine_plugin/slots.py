@@ -11,7 +11,7 @@ Pure: what is open and how it is to be treated goes in, limits and moves come ou
 Not here: libtorrent's calls (`libtorrent_door.tiers`), the treatments (`standing`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 
 from engine_plugin.standing import Treatment
@@ -47,16 +47,14 @@ class SlotBoard:
     count: int
     """Slots there are; n ≥ RESERVE + 2."""
     front: int = 0
-    _slots: dict[int, frozenset[int]] = field(default_factory=dict)
+    _slots: dict[Hashable, frozenset[int]] = field(default_factory=dict)
     """By connection: where it may sit; empty: in no slot."""
-    _last_front: int = 0
-    """The front when the last look was taken: the newest connections may sit there."""
-    _waiting_since_s: dict[int, float] = field(default_factory=dict)
+    _waiting_since_s: dict[Hashable, float] = field(default_factory=dict)
     _moving: dict[str, float] = field(default_factory=dict)
     """By address: until when its connections get into no slot."""
 
     @property
-    def unholdable(self) -> frozenset[int]:
+    def unholdable(self) -> frozenset[Hashable]:
         """Connections that sit in no slot."""
         return frozenset(peer for peer, slots in self._slots.items() if not slots)
 
@@ -66,7 +64,10 @@ class SlotBoard:
         return frozenset(self._moving)
 
     def plan(
-        self, addresses: Mapping[int, str], treatments: Mapping[int, Treatment], now_s: float
+        self,
+        addresses: Mapping[Hashable, str],
+        treatments: Mapping[Hashable, Treatment],
+        now_s: float,
     ) -> SlotPlan:
         """Seat who came, drop who left, and say what to impose.
 
@@ -77,7 +78,7 @@ class SlotBoard:
         """
         self._moving = {at: until for at, until in self._moving.items() if now_s < until}
         self._seat(addresses)
-        members: dict[int, list[int]] = {}
+        members: dict[int, list[Hashable]] = {}
         for peer, slots in self._slots.items():
             for slot in slots:
                 members.setdefault(slot, []).append(peer)
@@ -87,12 +88,13 @@ class SlotBoard:
         }
         moved = self._evict(addresses, treatments, members, now_s)
         moved |= self._make_room(addresses, treatments, self.count - len(members), now_s)
-        self._last_front = self.front
+        # Whoever was taken for somebody else's neighbour is not slowed by a slot that looks empty.
+        by_slot = {slot: by_slot.get(slot, Treatment.FREE) for slot in range(self.count)}
         if self.front in members:
-            vacant = [slot for slot in range(self.count) if slot not in members]
-            if vacant:
-                self.front = vacant[0]
-        by_slot[self.front] = min(by_slot.get(self.front, Treatment.PROBATION), Treatment.PROBATION)
+            # The one that was in use longest ago: nobody sits there unnoticed any more.
+            ahead = [(self.front + step) % self.count for step in range(1, self.count)]
+            self.front = next((slot for slot in ahead if slot not in members), self.front)
+        by_slot[self.front] = min(by_slot[self.front], Treatment.PROBATION)
         return SlotPlan(
             front=self.front,
             treatments=by_slot,
@@ -100,24 +102,34 @@ class SlotBoard:
             moved=frozenset(moved),
         )
 
-    def _seat(self, addresses: Mapping[int, str]) -> None:
+    def _seat(self, addresses: Mapping[Hashable, str]) -> None:
         self._slots = {peer: slots for peer, slots in self._slots.items() if peer in addresses}
         for peer, address in addresses.items():
             if peer not in self._slots:
-                # It came before the front moved on, or after: nobody can tell.
-                seats = frozenset({self.front, self._last_front})
-                self._slots[peer] = frozenset() if address in self._moving else seats
+                is_moved = address in self._moving
+                self._slots[peer] = frozenset() if is_moved else frozenset({self.front})
+
+    def note_moved_front(self, before: int, addresses: Mapping[Hashable, str]) -> None:
+        """Seat whoever is there when the front has moved on: before or after, nobody can tell.
+
+        Args:
+            before: The front until now.
+            addresses: All connections, looked at after new ones began to get into the new front.
+        """
+        for peer, address in addresses.items():
+            if peer not in self._slots and address not in self._moving:
+                self._slots[peer] = frozenset({before, self.front})
 
     def _evict(
         self,
-        addresses: Mapping[int, str],
-        treatments: Mapping[int, Treatment],
-        members: Mapping[int, list[int]],
+        addresses: Mapping[Hashable, str],
+        treatments: Mapping[Hashable, Treatment],
+        members: Mapping[int, list[Hashable]],
         now_s: float,
     ) -> set[str]:
         """Choose the addresses of those who slow a slot in which somebody free waits."""
         evicted: set[str] = set()
-        waiting: dict[int, float] = {}
+        waiting: dict[Hashable, float] = {}
         for peer, slots in self._slots.items():
             if treatments.get(peer) is not Treatment.FREE:
                 continue
@@ -137,15 +149,15 @@ class SlotBoard:
 
     def _make_room(
         self,
-        addresses: Mapping[int, str],
-        treatments: Mapping[int, Treatment],
+        addresses: Mapping[Hashable, str],
+        treatments: Mapping[Hashable, Treatment],
         vacant: int,
         now_s: float,
     ) -> set[str]:
         """Choose the newest free connection to leave its slot, when few are left."""
         if vacant >= RESERVE:
             return set()
-        for peer in sorted(self._slots, reverse=True):
+        for peer in reversed(self._slots):
             address = addresses[peer]
             is_free = treatments.get(peer) is Treatment.FREE
             if is_free and self._slots[peer] and address not in self._moving:
@@ -154,5 +166,5 @@ class SlotBoard:
                 return {address}
         return set()
 
-    def _forget(self, addresses: Mapping[int, str], gone: set[str]) -> None:
+    def _forget(self, addresses: Mapping[Hashable, str], gone: set[str]) -> None:
         self._slots = {p: slots for p, slots in self._slots.items() if addresses[p] not in gone}

@@ -9,11 +9,13 @@ behind it too. What a cut-off has answered for is written off, so nobody is shut
 Not here: how a treatment is imposed (`slots`, `enforcement`), whether a receipt is good (`payee`).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
 
 MIB = 1 << 20
+IN_FLIGHT_BYTES = MIB
+"""What a connection may be counted for after it was held: in buffers, and one look behind."""
 
 
 class PlainPeers(StrEnum):
@@ -87,8 +89,8 @@ class EnforcementPolicy:
 class Taking:
     """One BitTorrent connection and what it took from us in this run."""
 
-    peer: int
-    """Number of the (peer-id, endpoint) pair."""
+    peer: Hashable
+    """What names the connection; the same from its first sight to its last."""
     address: str
     key: bytes | None
     """The key that proved this connection."""
@@ -117,6 +119,9 @@ class KeyRecord:
     receipted_before_bytes: int
     """Receipted when it was first seen in this run."""
     written_off_bytes: int = 0
+    receipted_bytes: int = 0
+    paid_at_s: float = float("-inf")
+    """When its receipts grew last."""
     sent_history: tuple[tuple[float, int], ...] = ()
     """(second, sent bytes), oldest first; the first is at least `receipt_patience_s` old."""
 
@@ -143,8 +148,10 @@ class StandingBook:
 
     keys: Mapping[bytes, KeyRecord] = field(default_factory=dict)
     addresses: Mapping[str, AddressRecord] = field(default_factory=dict)
-    open: Mapping[int, Taking] = field(default_factory=dict)
+    open: Mapping[Hashable, Taking] = field(default_factory=dict)
     """Connections at the last judgement."""
+    held_at_bytes: Mapping[Hashable, int] = field(default_factory=dict)
+    """By connection that is held: what it may have taken at most if holding works."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +171,7 @@ class Judgement:
     """What follows from one look."""
 
     book: StandingBook
-    treatments: Mapping[int, Treatment]
+    treatments: Mapping[Hashable, Treatment]
     """By connection."""
     cut: frozenset[str]
     """Addresses that are cut off now."""
@@ -201,7 +208,7 @@ def judge(
     *,
     now_s: float,
     policy: EnforcementPolicy,
-    unholdable: frozenset[int] = frozenset(),
+    unholdable: frozenset[Hashable] = frozenset(),
     trusted: frozenset[str] = frozenset(),
     takes_receipts: bool = True,
 ) -> Judgement:
@@ -229,7 +236,13 @@ def judge(
     for taking in opened.values():
         by_address.setdefault(taking.address, []).append(taking)
     addresses = _close_connections(book, opened)
-    treatments: dict[int, Treatment] = {}
+    # Whoever goes on taking while it is held sits in another class than was thought.
+    loose = unholdable | {
+        peer
+        for peer, at_bytes in book.held_at_bytes.items()
+        if peer in opened and opened[peer].sent_bytes > at_bytes
+    }
+    treatments: dict[Hashable, Treatment] = {}
     cut_offs: list[CutOff] = []
     for address in {*by_address, *addresses}:
         record = addresses.get(address, AddressRecord())
@@ -247,16 +260,27 @@ def judge(
             for key in {taking.key for taking in present if taking.key in owing}
             if key is not None and key in keys
         )
-        record, cut_off = _cut(look, debts, unholdable, now_s)
+        # What lies in buffers arrives late at a slow viewer: who goes on paying is only held.
+        paid_at_s = max((records[key].paid_at_s for key in look.owing_keys), default=float("-inf"))
+        record, cut_off = _cut(look, debts, loose, now_s, paid_at_s=paid_at_s)
         if cut_off is not None:
             cut_offs.append(cut_off)
         if record != AddressRecord():
             addresses[address] = record
         else:
             addresses.pop(address, None)
+    held = {peer for peer, treatment in treatments.items() if treatment is Treatment.HELD}
     cut = frozenset(address for address, record in addresses.items() if record.is_cut)
     return Judgement(
-        book=StandingBook(keys=records, addresses=addresses, open=opened),
+        book=StandingBook(
+            keys=records,
+            addresses=addresses,
+            open=opened,
+            held_at_bytes={
+                peer: book.held_at_bytes.get(peer, opened[peer].sent_bytes + IN_FLIGHT_BYTES)
+                for peer in held
+            },
+        ),
         treatments={
             peer: Treatment.HELD if opened[peer].address in cut else treatment
             for peer, treatment in treatments.items()
@@ -268,7 +292,7 @@ def judge(
 
 def _look_at_keys(
     book: StandingBook,
-    opened: Mapping[int, Taking],
+    opened: Mapping[Hashable, Taking],
     keys: Mapping[bytes, KeyExposure],
     now_s: float,
     policy: EnforcementPolicy,
@@ -282,12 +306,18 @@ def _look_at_keys(
             record = KeyRecord(receipted_before_bytes=exposure.receipted_bytes)
         history = (*record.sent_history, (now_s, exposure.sent_bytes))
         old = sum(1 for at_s, _ in history if at_s <= due_s)
-        records[key] = replace(record, sent_history=history[max(0, old - 1) :])
+        has_paid = exposure.receipted_bytes > record.receipted_bytes
+        records[key] = replace(
+            record,
+            sent_history=history[max(0, old - 1) :],
+            receipted_bytes=max(exposure.receipted_bytes, record.receipted_bytes),
+            paid_at_s=now_s if has_paid else record.paid_at_s,
+        )
     return records
 
 
 def _close_connections(
-    book: StandingBook, opened: Mapping[int, Taking]
+    book: StandingBook, opened: Mapping[Hashable, Taking]
 ) -> dict[str, AddressRecord]:
     """Charge to their address what unproved connections took that are gone now."""
     addresses = dict(book.addresses)
@@ -369,7 +399,12 @@ _PLAIN = {
 
 
 def _cut(
-    look: _Look, debts: int, unholdable: frozenset[int], now_s: float
+    look: _Look,
+    debts: int,
+    unholdable: frozenset[Hashable],
+    now_s: float,
+    *,
+    paid_at_s: float,
 ) -> tuple[AddressRecord, CutOff | None]:
     """Cut an address off when holding is not enough."""
     record, policy = look.record, look.policy
@@ -377,10 +412,11 @@ def _cut(
         return record, None
     if not look.held:
         return replace(record, held_since_s=None), None
-    since_s = now_s if record.held_since_s is None else record.held_since_s
+    since_s = now_s if record.held_since_s is None else max(record.held_since_s, paid_at_s)
     record = replace(record, held_since_s=since_s)
     is_stubborn = now_s - since_s >= policy.held_s and not look.is_honest_here
-    is_costly = look.unknown_bytes + debts > policy.address_bytes
+    is_paying = now_s - paid_at_s < policy.held_s
+    is_costly = look.unknown_bytes + (0 if is_paying else debts) > policy.address_bytes
     is_loose = any(taking.peer in unholdable for taking in look.held)
     is_refused = policy.plain_peers is PlainPeers.REFUSE and any(t.is_plain for t in look.held)
     if not (is_stubborn or is_costly or is_loose or (is_refused and not look.is_honest_here)):

@@ -147,12 +147,15 @@ class EngineSession:
         # default) loses reports and, on a kill, data already reported verified; mmap loses the
         # last ones now and then, and costs a third more time of the processor.
         params.disk_io_constructor = "posix_disk_io_constructor"
-        params.settings = make_settings(options)
+        # A peer that connects before the tiers are set would be exempt from every limit for as
+        # long as it stays, if it is on a local network: so listening comes last.
+        params.settings = make_settings(options) | {"listen_interfaces": ""}
         try:
             session = lt.session(params)
         except (RuntimeError, ValueError, KeyError) as error:
             raise SessionError(f"session: {error}") from error
         self._bind(session, options)
+        session.apply_settings({"listen_interfaces": options.listen})
 
     def _bind(self, session: Any, options: SessionOptions) -> None:
         self.options = options

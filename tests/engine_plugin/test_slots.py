@@ -22,7 +22,7 @@ def test_whoever_comes_alone_gets_a_slot_that_nobody_else_gets_into():
     assert plan(board, {}).front == 0
     first = plan(board, {1: PROBATION})
     assert first.front != 0
-    assert first.treatments == {0: PROBATION, first.front: PROBATION}
+    assert first.treatments[0] is first.treatments[first.front] is PROBATION
     assert plan(board, {1: FREE}).treatments[0] is FREE
 
 
@@ -62,6 +62,25 @@ def test_when_slots_run_out_free_peers_leave_theirs_once_and_get_into_none():
         # Room for whoever comes next: never more than four slots are in use for long.
         assert len({slot for slots in board._slots.values() for slot in slots}) <= 6
     assert len(moved) == len(set(moved)) > 10
+
+
+def test_whoever_was_there_when_the_front_moved_may_sit_before_or_after() -> None:
+    board = SlotBoard(count=8)
+    first = plan(board, {1: PROBATION})
+    board.note_moved_front(0, {1: address_of(1), 2: address_of(2)})
+    # The second is on probation yet, and the first may be its neighbour.
+    assert plan(board, {1: FREE, 2: PROBATION}).treatments[0] is PROBATION
+    assert plan(board, {1: FREE, 2: FREE}).treatments[0] is FREE
+    assert board.front not in {0, first.front}
+
+
+def test_a_slot_that_was_left_is_used_again_last() -> None:
+    board = SlotBoard(count=8)
+    fronts = []
+    for peer in range(1, 9):
+        fronts.append(plan(board, {peer: PROBATION}).front)
+        assert plan(board, {}).treatments[fronts[-1]] is PROBATION
+    assert fronts == [1, 2, 3, 4, 5, 6, 7, 0]
 
 
 PEERS = st.dictionaries(st.integers(1, 40), st.sampled_from(list(Treatment)), max_size=30)

@@ -187,6 +187,25 @@ def test_a_connection_that_cannot_be_held_is_cut_off():
     assert judged.cut == {HOME}
 
 
+def test_a_slow_viewer_that_pays_for_what_lay_in_buffers_is_held_and_never_cut_off():
+    book = look(StandingBook(), taking(1, 0, KEY)).book
+    sent = 30 * MIB
+    for second in range(1, 26):
+        receipted = {KEY: second * MIB}
+        judged = look(book, taking(1, sent, KEY), receipted=receipted, now_s=float(second))
+        assert judged.cut == frozenset()
+        book = judged.book
+    assert judged.treatments == {1: Treatment.FREE}
+
+
+def test_whoever_goes_on_taking_while_it_is_held_is_cut_off_at_once():
+    held = look(StandingBook(), taking(1, 300 * KIB))
+    late = look(held.book, taking(1, 1300 * KIB), now_s=0.25)
+    assert late.cut == frozenset()
+    loose = look(late.book, taking(1, 1400 * KIB), now_s=0.5)
+    assert loose.cut == {HOME}
+
+
 def test_a_moved_peer_is_not_asked_for_its_key_before_it_could_prove_it():
     judged = look(StandingBook(), taking(1, 5 * MIB), trusted=frozenset({HOME}))
     assert judged.treatments == {1: Treatment.FREE}
