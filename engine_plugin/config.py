@@ -81,6 +81,8 @@ class ContentOptions:
     at libtorrent's next full second."""
     uses_web_seeds: bool = True
     """Whether to fetch from the torrent's own web seeds."""
+    exchanges_peers: bool = True
+    """Whether peers are told of each other (PEX)."""
     is_sequential: bool = False
     is_read_only: bool = False
     """Whether files are never written: what is on the disk is served, and nothing fetched."""

@@ -157,6 +157,7 @@ class Engine:
                 options.save_path,
                 peers=options.peers,
                 trackers=options.trackers,
+                exchanges_peers=options.exchanges_peers,
                 is_complete=options.is_complete,
                 is_sequential=options.is_sequential,
                 uses_web_seeds=options.uses_web_seeds,

@@ -11,10 +11,16 @@ from engine_plugin.commands.running import PlannedContent, run_engine
 from engine_plugin.config import ContentOptions, load_entitlement
 from engine_plugin.errors import ContentError
 from engine_plugin.libtorrent_door import is_magnet
+from engine_plugin.live.command import Hls, is_stream, run_watch
+from engine_plugin.live.policy import LivePolicy
 from engine_plugin.torrents import read_torrent
 
 _Torrent = Annotated[
-    str, typer.Argument(help="The torrent file, or a magnet link.", metavar="TORRENT|MAGNET")
+    str,
+    typer.Argument(
+        help="The torrent file, a magnet link, or a live stream's descriptor or URL.",
+        metavar="TORRENT|MAGNET|STREAM",
+    ),
 ]
 _Save = Annotated[Path, typer.Option(help="Folder that the content is saved to.")]
 _Entitlement = Annotated[
@@ -49,6 +55,7 @@ def view(
     web_seeds: _WebSeeds = True,
     allow_local_web_seeds: _AllowLocalWebSeeds = False,
     sequential: _Sequential = False,
+    hls: Hls = None,
     utp: o.Utp = None,
     discover: o.Discover = None,
     accept_ip_visible: o.AcceptIpVisible = False,
@@ -79,6 +86,18 @@ def view(
             parent_pid=parent_pid,
             die_with_parent=die_with_parent,
         )
+        if is_stream(torrent):
+            run_watch(
+                run,
+                torrent,
+                save=save,
+                entitlement=entitlement,
+                hls=hls,
+                uses_cdn=web_seeds,
+                behind=LivePolicy().behind_segments,
+                as_json=as_json,
+            )
+            return
         options = ContentOptions(
             save_path=save,
             peers=run.dialled(),

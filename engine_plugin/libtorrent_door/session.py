@@ -203,6 +203,7 @@ class EngineSession:
         *,
         peers: Sequence[tuple[str, int]] = (),
         trackers: Sequence[str] = (),
+        exchanges_peers: bool = True,
         is_complete: bool = False,
         is_sequential: bool = False,
         uses_web_seeds: bool = True,
@@ -216,6 +217,7 @@ class EngineSession:
             save_path: Folder that holds, or will hold, the torrent's name.
             peers: Addresses to dial; libtorrent does so at its next full second.
             trackers: Asked at once, whatever else is off; whom the first names is dialled at once.
+            exchanges_peers: Whether its peers are told of each other (PEX).
             is_complete: Whether the files are known to be complete, so that no check is needed.
             is_sequential: Whether to prefer pieces in order.
             uses_web_seeds: Whether to download from the torrent's web seeds.
@@ -243,7 +245,7 @@ class EngineSession:
                 params.flags |= flags.disable_dht | flags.disable_lsd
             if trackers:
                 params.trackers = [*params.trackers, *trackers]
-            if not self.options.exchanges_peers:
+            if not (exchanges_peers and self.options.exchanges_peers):
                 params.flags |= flags.disable_pex
             if is_complete:
                 params.flags |= flags.seed_mode

@@ -212,6 +212,7 @@ class Broadcaster:
                 save_path=self._folder,
                 is_complete=True,
                 uses_web_seeds=False,
+                exchanges_peers=False,  # it would lead everybody to the source
                 stream_id=segment.stream_id,
             ),
         )

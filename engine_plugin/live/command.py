@@ -4,35 +4,25 @@ With `--json` every line on stdout is one event. Exit status as in `engine_plugi
 """
 
 import asyncio
-import json
-import os
-import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from engine_plugin.config import EngineConfig, load_entitlement, load_terms, parse_endpoint
+from engine_plugin.commands import options as o
+from engine_plugin.commands.console import print_event, print_json
+from engine_plugin.config import EngineConfig, load_entitlement, parse_endpoint
 from engine_plugin.live.policy import LivePolicy
 from engine_plugin.live.programs import BroadcastOptions, ViewOptions
 from engine_plugin.live.programs import broadcast as run_broadcast
 from engine_plugin.live.programs import view as run_view
 
-_LOOPBACK_PREFIXES = ("127.", "[::1]")
-
-Listen = Annotated[str, typer.Option(help="IP:PORT for BitTorrent; port 0: any free port.")]
-State = Annotated[Path, typer.Option(help="Folder for keys, meter journal and spool.")]
-TermsFile = Annotated[Path | None, typer.Option("--terms", help="The broadcaster's signed terms.")]
-AccountKey = Annotated[Path | None, typer.Option(help="Seed file of the account (0600).")]
-UploadLimit = Annotated[int, typer.Option(min=0, help="Bytes per second; 0 = unlimited.")]
-DownloadLimit = Annotated[int, typer.Option(min=0, help="Bytes per second; 0 = unlimited.")]
-ReceiptPort = Annotated[int, typer.Option(min=0, max=65535, help="Side channel's TCP port.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object per line on stdout.")]
-ParentPid = Annotated[int | None, typer.Option(help="Stop when this process is gone.")]
-DieWithParent = Annotated[bool, typer.Option(help="Stop when the parent process is gone.")]
-Utp = Annotated[
-    bool | None, typer.Option("--utp/--tcp", help="Dial over uTP first; TCP only on loopback.")
+Hls = Annotated[str | None, typer.Option(help="IP:PORT of a live stream's playlist, /live.m3u8.")]
+Cdn = Annotated[bool, typer.Option(help="Ask the CDN when peers are too slow.")]
+Behind = Annotated[
+    int, typer.Option(min=1, help="Segments behind the newest that playback begins.")
 ]
 
 
@@ -44,8 +34,8 @@ def broadcast(
         ),
     ],
     *,
-    listen: Listen,
-    state: State,
+    listen: o.Listen,
+    state: o.State,
     index: Annotated[str, typer.Option(help="IP:PORT where the segment index is served.")],
     index_url: Annotated[
         list[str] | None, typer.Option(help="URL of the index for viewers, if not IP:PORT.")
@@ -56,14 +46,14 @@ def broadcast(
     descriptor: Annotated[
         Path | None, typer.Option(help="Use this descriptor, signed elsewhere.")
     ] = None,
-    terms: TermsFile = None,
+    terms: o.TermsFile = None,
     issuing_key: Annotated[
         Path | None, typer.Option(help="Seed file of the terms' issuing key.")
     ] = None,
-    account_key: AccountKey = None,
+    account_key: o.AccountKey = None,
     title: Annotated[str, typer.Option(help="For viewers; at most 64 bytes.")] = "",
     segment_ms: Annotated[int, typer.Option(min=200, max=60_000, help="Length wanted.")] = 1000,
-    piece_bytes: Annotated[int, typer.Option(help="A power of two from 16384.")] = 16_384,
+    piece_bytes: Annotated[int, typer.Option(help="A power of two from 16384.")] = 32_768,
     window: Annotated[int, typer.Option(min=2, help="Segments that are kept served.")] = 12,
     cdn_url: Annotated[
         list[str] | None, typer.Option(help="Base URL of another CDN with the same segments.")
@@ -73,24 +63,26 @@ def broadcast(
     ] = 0,
     realtime: Annotated[bool, typer.Option(help="Pace a file by its media time.")] = False,
     loop: Annotated[bool, typer.Option(help="Begin a file again at its end.")] = False,
-    upload_limit: UploadLimit = 0,
-    receipt_port: ReceiptPort = 0,
-    utp: Utp = None,
-    parent_pid: ParentPid = None,
-    die_with_parent: DieWithParent = False,
-    as_json: Json = False,
+    upload_limit: o.UploadLimit = None,
+    receipt_port: o.ReceiptPort = 0,
+    utp: o.Utp = None,
+    accept_ip_visible: o.AcceptIpVisible = False,
+    parent_pid: o.ParentPid = None,
+    die_with_parent: o.DieWithParent = False,
+    as_json: o.Json = False,
 ) -> None:
     """Broadcast a live stream: cut or indexed into segments, each shared by its viewers."""
-    config = EngineConfig(
-        listen=parse_endpoint(listen, "--listen"),
-        receipt_port=receipt_port,
-        state_path=state,
-        terms=None if terms is None else load_terms(terms),
-        account_path=account_key,
+    run = o.RunOptions(
+        listen=listen,
+        state=state,
+        terms=terms,
+        account_key=account_key,
         upload_limit=upload_limit,
-        dials_utp=not listen.startswith(_LOOPBACK_PREFIXES) if utp is None else utp,
-        dials_encrypted=False,  # a segment's connection lives for seconds: round trips count
-        parent_pid=os.getppid() if die_with_parent else parent_pid,
+        receipt_port=receipt_port,
+        utp=utp,
+        accept_ip_visible=accept_ip_visible,
+        parent_pid=parent_pid,
+        die_with_parent=die_with_parent,
     )
     options = BroadcastOptions(
         source=source,
@@ -108,87 +100,126 @@ def broadcast(
         loops=loop,
         most_kbps=max_kbps,
     )
-    asyncio.run(run_broadcast(config, options, _printer(as_json=as_json)))
+    asyncio.run(run_broadcast(_configure(run), options, _printer(as_json=as_json)))
 
 
 def watch(
     stream: Annotated[str, typer.Argument(help="A stream's descriptor file, or its URL.")],
     *,
-    listen: Listen,
-    state: State,
+    listen: o.Listen,
+    state: o.State,
     save: Annotated[
         Path | None, typer.Option(help="Folder for segments while they are kept.")
     ] = None,
-    terms: TermsFile = None,
-    account_key: AccountKey = None,
+    terms: o.TermsFile = None,
+    account_key: o.AccountKey = None,
     entitlement: Annotated[Path | None, typer.Option(help="For this key and stream.")] = None,
     entitlement_url: Annotated[str | None, typer.Option(help="Back end that issues one.")] = None,
     no_entitlement: Annotated[
         bool, typer.Option("--no-entitlement", help="Meter only: nothing is signed.")
     ] = False,
-    hls: Annotated[
-        str | None, typer.Option(help="IP:PORT of the local playlist, /live.m3u8.")
-    ] = None,
-    peer: Annotated[list[str] | None, typer.Option(help="IP:PORT to dial; repeatable.")] = None,
-    cdn: Annotated[bool, typer.Option(help="Ask the CDN when peers are too slow.")] = True,
-    behind: Annotated[
-        int, typer.Option(min=1, help="Segments behind the newest that playback begins.")
-    ] = 3,
-    upload_limit: UploadLimit = 0,
-    download_limit: DownloadLimit = 0,
-    receipt_port: ReceiptPort = 0,
+    hls: Hls = None,
+    peer: o.Peers = None,
+    cdn: Cdn = True,
+    behind: Behind = 3,
+    upload_limit: o.UploadLimit = None,
+    download_limit: o.DownloadLimit = None,
+    receipt_port: o.ReceiptPort = 0,
     allow_local_web_seeds: Annotated[
         bool, typer.Option(help="Let CDNs lie on local addresses; implied on loopback.")
     ] = False,
-    utp: Utp = None,
-    parent_pid: ParentPid = None,
-    die_with_parent: DieWithParent = False,
-    as_json: Json = False,
+    utp: o.Utp = None,
+    accept_ip_visible: o.AcceptIpVisible = False,
+    parent_pid: o.ParentPid = None,
+    die_with_parent: o.DieWithParent = False,
+    as_json: o.Json = False,
 ) -> None:
     """Follow a live stream and share it with its other viewers, until stopped."""
     if not no_entitlement and terms is None:
         raise typer.BadParameter("want --terms with an entitlement, or --no-entitlement")
     if not no_entitlement and entitlement is None and entitlement_url is None:
         raise typer.BadParameter("want --entitlement, --entitlement-url or --no-entitlement")
-    is_loopback = listen.startswith(_LOOPBACK_PREFIXES)
-    config = EngineConfig(
-        listen=parse_endpoint(listen, "--listen"),
-        receipt_port=receipt_port,
-        state_path=state,
-        terms=None if no_entitlement or terms is None else load_terms(terms),
-        account_path=account_key,
+    run = o.RunOptions(
+        listen=listen,
+        state=state,
+        terms=None if no_entitlement else terms,
+        account_key=account_key,
         entitlement_url=entitlement_url,
+        peers=peer,
         upload_limit=upload_limit,
         download_limit=download_limit,
-        dials_utp=not is_loopback if utp is None else utp,
-        dials_encrypted=False,  # as above
-        allows_local_web_seeds=allow_local_web_seeds or is_loopback,
-        parent_pid=os.getppid() if die_with_parent else parent_pid,
+        receipt_port=receipt_port,
+        utp=utp,
+        accept_ip_visible=accept_ip_visible,
+        allow_local_web_seeds=allow_local_web_seeds,
+        parent_pid=parent_pid,
+        die_with_parent=die_with_parent,
     )
+    run_watch(
+        run,
+        stream,
+        save=save,
+        entitlement=entitlement,
+        hls=hls,
+        uses_cdn=cdn,
+        behind=behind,
+        as_json=as_json,
+    )
+
+
+def run_watch(
+    run: o.RunOptions,
+    stream: str,
+    *,
+    save: Path | None,
+    entitlement: Path | None,
+    hls: str | None,
+    uses_cdn: bool,
+    behind: int,
+    as_json: bool,
+) -> None:
+    """Follow a stream until stopped.
+
+    Args:
+        run: Options that every engine has.
+        stream: A descriptor's file, or its URL.
+        save: Folder for segments; None: in the state folder.
+        entitlement: A file with one, if there is one.
+        hls: IP:PORT of the local playlist, if one is wanted.
+        uses_cdn: Whether the CDN may be asked.
+        behind: Segments behind the newest that playback begins.
+        as_json: Whether events are printed as JSON.
+
+    Raises:
+        EngineError: An option is wrong, or the engine could not start.
+    """
     options = ViewOptions(
         stream=stream,
-        folder=save or state / "segments",
+        folder=save or run.state / "segments",
         policy=LivePolicy(behind_segments=behind),
         entitlement=None if entitlement is None else load_entitlement(entitlement),
-        peers=[parse_endpoint(text, "--peer") for text in peer or []],
-        uses_cdn=cdn,
+        peers=run.dialled(),
+        uses_cdn=uses_cdn,
         hls_listen=None if hls is None else parse_endpoint(hls, "--hls"),
     )
-    asyncio.run(run_view(config, options, _printer(as_json=as_json)))
+    asyncio.run(run_view(_configure(run), options, _printer(as_json=as_json)))
+
+
+def is_stream(name: str) -> bool:
+    """Tell whether what was asked for is a live stream: a descriptor's file, or a URL."""
+    return name.endswith(".stream") or name.startswith(("http://", "https://"))
+
+
+def _configure(run: o.RunOptions) -> EngineConfig:
+    # A segment's connection lives for seconds: it has no round trips to spare.
+    return replace(run.configure(), dials_encrypted=False)
 
 
 def _printer(*, as_json: bool) -> Callable[..., None]:
     def emit(event: str, /, **fields: Any) -> None:
         if as_json:
-            line = json.dumps({"event": event, **fields})
-        elif event in {"progress", "content", "segment_done"}:
-            return
-        else:
-            line = f"{event}: " + " ".join(f"{key}={value}" for key, value in fields.items())
-        try:
-            print(line, flush=True)
-        except BrokenPipeError:
-            # Nobody listens any more; the program stops by signal, not by a closed pipe.
-            sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - stays open until exit
+            print_json({"event": event, **fields})
+        elif event not in {"content", "segment_done"}:
+            print_event(event, fields)
 
     return emit

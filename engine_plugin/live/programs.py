@@ -60,7 +60,7 @@ class BroadcastOptions:
     """Seed file of the issuing key; None: one of the node's own, without terms only."""
     title: str = ""
     segment_ms: int = 1000
-    piece_bytes: int = 16_384
+    piece_bytes: int = 32_768
     window_segments: int = 12
     cdn_urls: Sequence[str] = ()
     is_realtime: bool = False

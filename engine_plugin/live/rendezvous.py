@@ -16,7 +16,7 @@ from random import Random
 
 from engine_plugin.wire import Endpoint
 
-DEGREE = 8
+DEGREE = 6
 """Links that everybody is brought to, dialled and taken together."""
 
 FIRST_MOST = 3

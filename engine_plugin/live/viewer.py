@@ -40,8 +40,8 @@ RETRY_S = 0.5
 DIAL_AFTER_S = 0.08
 """A peer that has not added a segment yet refuses it: it is given a moment."""
 
-DIAL_ALL_AFTER_S = 1.8
-"""A segment that is still not here is asked of everybody known, whoever should dial."""
+DIAL_AGAIN_AFTER_S = 1.0
+"""A segment that is still not here is asked of all neighbours again, and of those told of."""
 
 GOSSIPED_PEERS_MOST = 64
 
@@ -299,6 +299,7 @@ class LiveViewer:
             ContentOptions(
                 save_path=self._folder,
                 uses_web_seeds=False,
+                exchanges_peers=False,  # whom to dial is the rendezvous' choice
                 trackers=(self._tracker.url,),
                 stream_id=segment.stream_id,
                 entitlement=self._entitlement,
@@ -307,18 +308,14 @@ class LiveViewer:
         whole = _start(_wait_whole(content), self._tasks)
         steps: list[tuple[float, Callable[[], None]]] = [
             (
-                fetch.learned_s + DIAL_ALL_AFTER_S,
-                lambda: self._dial(content, self._reserve()),
+                fetch.learned_s + DIAL_AGAIN_AFTER_S,
+                lambda: self._dial(content, (*self.neighbours, *self._gossiped)),
+            ),
+            (
+                fetch.learned_s + self._reserve_wait_ms(fetch) / 1000,
+                lambda: self._call_reserve(fetch, self._cdn_urls(segment)),
             ),
         ]
-        if urls := self._cdn_urls(segment):
-            wait_ms = cdn_wait_ms(
-                policy,
-                due_ms=int(1000 * (fetch.due_s - fetch.learned_s)),
-                size_bytes=segment.size_bytes,
-                is_playing=self._is_playing,
-            )
-            steps.append((fetch.learned_s + wait_ms / 1000, lambda: self._ask_cdn(fetch, urls)))
         steps.append((fetch.due_s + policy.give_up_ms / 1000, lambda: None))
         for at_s, step in sorted(steps, key=lambda item: item[0]):
             timeout = max(0.0, at_s - time.monotonic())
@@ -329,9 +326,6 @@ class LiveViewer:
         fetch.is_ready = whole.done() and whole.exception() is None
         if not fetch.is_ready:
             whole.cancel()
-
-    def _reserve(self) -> tuple[Endpoint, ...]:
-        return (*self.neighbours, *self._found.reserve, *self._gossiped)
 
     def _dial(self, content: Content, peers: Sequence[Endpoint]) -> None:
         for peer in peers:
@@ -345,11 +339,23 @@ class LiveViewer:
         urls = dict.fromkeys(urljoin(base, segment.path) for base in bases)
         return [url for url in urls if is_web_url(url)]
 
-    def _ask_cdn(self, fetch: _Fetch, urls: Sequence[str]) -> None:
-        fetch.used_cdn = True
-        if fetch.content is not None:
-            for url in urls:
-                fetch.content.add_web_seed(url)
+    def _reserve_wait_ms(self, fetch: _Fetch) -> int:
+        return cdn_wait_ms(
+            self._policy,
+            due_ms=int(1000 * (fetch.due_s - fetch.learned_s)),
+            size_bytes=fetch.segment.size_bytes,
+            is_playing=self._is_playing,
+        )
+
+    def _call_reserve(self, fetch: _Fetch, urls: Sequence[str]) -> None:
+        """Ask the CDN; without one the source, whose uplink everybody shares."""
+        if fetch.content is None:
+            return
+        fetch.used_cdn = bool(urls)
+        for url in urls:
+            fetch.content.add_web_seed(url)
+        if not urls:
+            self._dial(fetch.content, self._found.reserve)
 
     async def _drop(self, fetch: _Fetch) -> None:
         content = fetch.content

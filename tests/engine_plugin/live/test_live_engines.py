@@ -122,7 +122,19 @@ def test_player_gets_every_segment_as_it_was_cut(
         start_engine, tmp_path, source, "--realtime", "--loop", "--title", "Harbour"
     )
     broadcaster.wait_for("broadcasting")
-    viewer = start_viewer(start_engine, tmp_path, 3, "--no-entitlement", "--hls", "127.0.0.3:0")
+    viewer = start_engine(
+        "view",
+        tmp_path / "a.stream",
+        "--save",
+        tmp_path / "saved",
+        "--listen",
+        "127.0.0.3:0",
+        "--state",
+        tmp_path / "viewer",
+        "--no-entitlement",
+        "--hls",
+        "127.0.0.3:0",
+    )
     playlist_url = viewer.wait_for("hls")["url"]
     viewer.wait_for("joined")
     playlist = fetch(playlist_url).decode()
