@@ -80,18 +80,32 @@ def test_readme_lists_the_released_rules_with_their_digests() -> None:
     assert {name.strip("`"): digest.strip("`") for name, digest in rows} == dict(RELEASED_DIGESTS)
 
 
+def test_commands_in_readme_are_all_commands_of_the_engine() -> None:
+    rows = table_under("| Command | Does |", text_of("README.md"))
+    told = [name for row in rows for name in re.findall(r"`([a-z]+)`", row[0])]
+    # `init` stands in the example above the table.
+    assert sorted([*told, "init"]) == sorted(engine_command.SUBCOMMANDS)
+
+
 def test_options_in_readme_are_options_of_the_engine() -> None:
     group = typer.main.get_command(engine_command.make_app())
-    known = {
-        option
-        for name in ("seed", "view")
-        for parameter in group.commands[name].params  # type: ignore[attr-defined]
-        for option in (*parameter.opts, *parameter.secondary_opts)
-    }
-    rows = table_under("| Option | Consequence |", text_of("README.md"))
-    named = {option for row in rows for option in re.findall(r"`(--[a-z-]+)`", row[0])}
-    assert named
-    assert named - known == set()
+    begin = text_of("README.md").index("## Run a seeder or a viewer")
+    section = text_of("README.md")[begin:].partition("\n## ")[0]
+    calls = re.findall(r"^swarmledger engine ([a-z]+) (.*)$", section, re.MULTILINE)
+    assert len(calls) >= 3
+    for name, rest in calls:
+        known = {
+            option
+            for parameter in group.commands[name].params  # type: ignore[attr-defined]
+            for option in (*parameter.opts, *parameter.secondary_opts)
+        }
+        assert set(re.findall(r"--[a-z-]+", rest.partition("#")[0])) <= known
+    for option in re.findall(r"`(--[a-z-]+)`", section):
+        assert any(
+            option in (*parameter.opts, *parameter.secondary_opts)
+            for command in group.commands.values()  # type: ignore[attr-defined]
+            for parameter in command.params
+        ), option
 
 
 @pytest.mark.parametrize("page", PAGES)
