@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from sqlalchemy import text
 
 from ledger.api.app import make_app
 from ledger.api.issuer import Caps, IssuedFile, Issuer, make_issuer_app
+from ledger.api.relay import RelayLimits
 from ledger.serving import bind
 from ledger.store.engine import SessionFactory
 
@@ -56,10 +57,13 @@ class Scene:
     stack: ExitStack
     mapped: dict[tuple[str, int], int] = field(default_factory=dict)
 
-    def add_seeder(self, nat: Nat, *, utp: bool, maps_ports: bool = False) -> Any:
+    def add_seeder(
+        self, nat: Nat, *, utp: bool, maps_ports: bool = False, is_open: bool = False
+    ) -> Any:
         """A seeder whose BitTorrent port is reachable over one transport, and no other port.
 
-        With `maps_ports` it is left to the seeder to have ports mapped.
+        With `maps_ports` it is left to the seeder to have ports mapped; with `is_open` nothing is
+        closed.
         """
         host = self.net.add_host("seeder", nat)
         if maps_ports:
@@ -67,7 +71,7 @@ class Scene:
             self.mapped = mapper.mapped
         elif host.router:
             host.forward_port(BT_PORT, tcp=not utp, udp=utp)
-        else:
+        elif not is_open:
             closed = {"tcp": [RECEIPT_PORT, BT_PORT]} if utp else {"tcp": [RECEIPT_PORT]}
             host.block_inbound(**closed)
         (self.folder / "seed").mkdir()
@@ -103,7 +107,13 @@ class Scene:
 
 
 @pytest.fixture
-def scene(database_url: str, tmp_path: Path, start_engine: Callable[..., Any]) -> Iterator[Scene]:
+def scene(
+    database_url: str,
+    tmp_path: Path,
+    start_engine: Callable[..., Any],
+    request: pytest.FixtureRequest,
+) -> Iterator[Scene]:
+    """Everything that is served; a parameter bounds the relay."""
     with ExitStack() as stack:
         net = stack.enter_context(Internet())
         collector_url = f"http://{net.ip}:8080"
@@ -120,7 +130,9 @@ def scene(database_url: str, tmp_path: Path, start_engine: Callable[..., Any]) -
             issued=IssuedFile(tmp_path / "issued"),
             now_s=lambda: now_s(shard),
         )
-        for app, port in ((make_app(shard.api_parts()), 8080), (make_issuer_app(issuer), 8081)):
+        limits = getattr(request, "param", RelayLimits())
+        api = make_app(replace(shard.api_parts(), relay_limits=limits))
+        for app, port in ((api, 8080), (make_issuer_app(issuer), 8081)):
             listener = net.call(lambda port=port: bind(f"{net.ip}:{port}"))
             stack.enter_context(serve_app(app, listener))
         (tmp_path / "terms").write_bytes(shard.operator.signed_terms.raw)
@@ -211,7 +223,7 @@ def test_viewers_behind_any_translator_pay_a_public_seeder_whose_receipt_port_is
 
 
 BOTH = [(nat, utp) for nat in NATS for utp in (False, True)]
-SEEDERS = BOTH if WHOLE_TABLE else [(Nat.PORT_RESTRICTED, False), (Nat.SYMMETRIC, True)]
+SEEDERS = BOTH if WHOLE_TABLE else [(Nat.SYMMETRIC, False)]
 
 
 @pytest.mark.parametrize(("seeder_nat", "utp"), SEEDERS)
@@ -224,7 +236,7 @@ def test_viewers_behind_any_translator_pay_a_seeder_behind_one_with_a_forwarded_
     assert scene.relayed_frames() >= 6 * len(NATS)
 
 
-@pytest.mark.parametrize("nat", [Nat.PORT_RESTRICTED, Nat.SYMMETRIC])
+@pytest.mark.parametrize("nat", NATS if WHOLE_TABLE else (Nat.SYMMETRIC,))
 def test_a_router_that_maps_ports_makes_both_of_a_seeders_ports_reachable(
     scene: Scene, nat: Nat
 ) -> None:
@@ -242,3 +254,14 @@ def test_a_router_that_maps_ports_makes_both_of_a_seeders_ports_reachable(
     assert share_of(viewer).ppm >= SHARE_LEAST_PPM
     # The channel was dialled, at the outside port that the handshake names.
     assert scene.relayed_frames() <= 1
+
+
+@pytest.mark.parametrize("scene", [RelayLimits(total_bytes=0)], indirect=True, ids=["no-relay"])
+def test_a_channel_dialled_through_a_translator_attests_without_the_relay(scene: Scene) -> None:
+    scene.add_seeder(Nat.NONE, utp=False, is_open=True).wait_for("ready")
+    host = scene.net.add_host("viewer", Nat.SYMMETRIC)
+    viewer = scene.start_viewer(host, scene.net.hosts["seeder"], utp=False)
+    viewer.wait_for("complete")
+    await_settled([viewer])
+    viewer.stop()
+    assert share_of(viewer).ppm >= SHARE_LEAST_PPM
