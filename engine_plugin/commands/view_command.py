@@ -65,10 +65,8 @@ def view(
 ) -> None:
     """Fetch content, sign for every byte, and serve it on until stopped."""
     with Failures():
-        if not no_entitlement and terms is None:
-            raise typer.BadParameter("want --terms with an entitlement, or --no-entitlement")
-        if not no_entitlement and entitlement is None and entitlement_url is None:
-            raise typer.BadParameter("want --entitlement, --entitlement-url or --no-entitlement")
+        if not no_entitlement:
+            _require_entitlement(terms, entitlement, entitlement_url)
         run = o.RunOptions(
             listen=listen,
             state=state,
@@ -106,14 +104,27 @@ def view(
             entitlement=None if entitlement is None else load_entitlement(entitlement),
         )
         config = run.configure()
-        if is_magnet(torrent):
-            content = PlannedContent(link=torrent, options=options)
-        else:
-            content = PlannedContent(
-                torrent=read_torrent(read_file(Path(torrent))), options=options
-            )
-        try:
-            save.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ContentError(f"{save}: {error.strerror}") from None
-        run_engine(config, [content], as_json=as_json)
+        run_engine(config, [_plan(torrent, options)], as_json=as_json)
+
+
+def _plan(torrent: str, options: ContentOptions) -> PlannedContent:
+    """Return what is fetched, with a folder to fetch it to."""
+    if is_magnet(torrent):
+        content = PlannedContent(link=torrent, options=options)
+    else:
+        described = read_torrent(read_file(Path(torrent)))
+        content = PlannedContent(torrent=described, options=options)
+    try:
+        options.save_path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ContentError(f"{options.save_path}: {error.strerror}") from None
+    return content
+
+
+def _require_entitlement(
+    terms: Path | None, entitlement: Path | None, entitlement_url: str | None
+) -> None:
+    if terms is None:
+        raise typer.BadParameter("want --terms with an entitlement, or --no-entitlement")
+    if entitlement is None and entitlement_url is None:
+        raise typer.BadParameter("want --entitlement, --entitlement-url or --no-entitlement")
