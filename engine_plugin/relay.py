@@ -56,7 +56,7 @@ EXPECT_S = 60.0
 IDLE_LOOK_S = 60.0
 """How often the mailbox is looked into when nobody is expected, once the relay was of use."""
 
-OPENING_S = 20.0
+OPENING_S = 45.0
 """How long an opening may go unanswered, and how old one may be that we answer."""
 
 RETRY_FIRST_S = 0.5

@@ -28,7 +28,7 @@ SEEN_S = 120.0
 """How long a peer is still sought after it was last seen in the swarm: what it sent is not
 attested yet."""
 
-RELAYED_PROVE_TIMEOUT_S = 30
+RELAYED_PROVE_TIMEOUT_S = 60
 """Seconds to a relayed channel's proof: each of its steps goes through the collector."""
 
 RELAYED_ORIGIN = "relay"
