@@ -205,12 +205,10 @@ def _open_catalogue(engine: Engine, config: FaceConfig, cdn: CdnWatch) -> Catalo
     async def start(torrent: TorrentFile) -> Content:
         folder = config.save_path / torrent.content_id.hex()
         await asyncio.to_thread(os.makedirs, folder, exist_ok=True)
-        content = await engine.add(
-            torrent,
-            ContentOptions(
-                save_path=folder, peers=config.peers, is_sequential=True, uses_web_seeds=False
-            ),
-        )
+        # Not in order: libtorrent's order of pieces would compete with the readers' deadlines, and
+        # after a seek it can hold them up for seconds.
+        options = ContentOptions(save_path=folder, peers=config.peers, uses_web_seeds=False)
+        content = await engine.add(torrent, options)
         if config.uses_web_seeds:
             cdn.add(content, catalogue.desk_of(content))
         return content
