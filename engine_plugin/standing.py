@@ -236,50 +236,31 @@ def judge(
     for taking in opened.values():
         by_address.setdefault(taking.address, []).append(taking)
     addresses = _close_connections(book, opened)
-    # Whoever goes on taking while it is held sits in another class than was thought.
-    loose = unholdable | {
-        peer
-        for peer, at_bytes in book.held_at_bytes.items()
-        if peer in opened and opened[peer].sent_bytes > at_bytes
-    }
+    loose = unholdable | _list_loose(book, opened)
     treatments: dict[Hashable, Treatment] = {}
     cut_offs: list[CutOff] = []
     for address in {*by_address, *addresses}:
         record = addresses.get(address, AddressRecord())
         present = by_address.get(address, [])
         record, written_off = _end_cut(record, present, owing, now_s)
-        for key in written_off & set(records):
-            debt = debt_bytes(records[key], keys[key], policy) if key in keys else 0
-            records[key] = replace(
-                records[key], written_off_bytes=records[key].written_off_bytes + debt
-            )
+        for key in written_off & set(records) & set(keys):
+            records[key] = _write_off(records[key], keys[key], policy)
         look = _Look(record, tuple(present), owing, policy, is_trusted=address in trusted)
         treatments |= look.treatments
-        debts = sum(
-            debt_bytes(records[key], keys[key], policy)
-            for key in {taking.key for taking in present if taking.key in owing}
-            if key is not None and key in keys
-        )
-        # What lies in buffers arrives late at a slow viewer: who goes on paying is only held.
-        paid_at_s = max((records[key].paid_at_s for key in look.owing_keys), default=float("-inf"))
-        record, cut_off = _cut(look, debts, loose, now_s, paid_at_s=paid_at_s)
+        record, cut_off = _cut(look, _Debts(look, records, keys, policy), loose, now_s)
         if cut_off is not None:
             cut_offs.append(cut_off)
         if record != AddressRecord():
             addresses[address] = record
         else:
             addresses.pop(address, None)
-    held = {peer for peer, treatment in treatments.items() if treatment is Treatment.HELD}
     cut = frozenset(address for address, record in addresses.items() if record.is_cut)
     return Judgement(
         book=StandingBook(
             keys=records,
             addresses=addresses,
             open=opened,
-            held_at_bytes={
-                peer: book.held_at_bytes.get(peer, opened[peer].sent_bytes + IN_FLIGHT_BYTES)
-                for peer in held
-            },
+            held_at_bytes=_note_held(book, opened, treatments),
         ),
         treatments={
             peer: Treatment.HELD if opened[peer].address in cut else treatment
@@ -288,6 +269,27 @@ def judge(
         cut=cut,
         cut_offs=tuple(cut_offs),
     )
+
+
+def _list_loose(book: StandingBook, opened: Mapping[Hashable, Taking]) -> frozenset[Hashable]:
+    """Return who goes on taking while it is held: it sits in another class than was thought."""
+    return frozenset(
+        peer
+        for peer, at_bytes in book.held_at_bytes.items()
+        if peer in opened and opened[peer].sent_bytes > at_bytes
+    )
+
+
+def _note_held(
+    book: StandingBook,
+    opened: Mapping[Hashable, Taking],
+    treatments: Mapping[Hashable, Treatment],
+) -> dict[Hashable, int]:
+    return {
+        peer: book.held_at_bytes.get(peer, opened[peer].sent_bytes + IN_FLIGHT_BYTES)
+        for peer, treatment in treatments.items()
+        if treatment is Treatment.HELD
+    }
 
 
 def _look_at_keys(
@@ -391,6 +393,30 @@ class _Look:
         return Treatment.HELD if is_over else Treatment.PROBATION
 
 
+class _Debts:
+    """What the owing keys at one address owe, and when one of them paid last."""
+
+    def __init__(
+        self,
+        look: _Look,
+        records: Mapping[bytes, KeyRecord],
+        keys: Mapping[bytes, KeyExposure],
+        policy: EnforcementPolicy,
+    ) -> None:
+        self.total_bytes = sum(
+            debt_bytes(records[key], keys[key], policy) for key in look.owing_keys
+        )
+        # What lies in buffers arrives late at a slow viewer: who goes on paying is only held.
+        self.paid_at_s = max(
+            (records[key].paid_at_s for key in look.owing_keys), default=float("-inf")
+        )
+
+
+def _write_off(record: KeyRecord, exposure: KeyExposure, policy: EnforcementPolicy) -> KeyRecord:
+    debt = debt_bytes(record, exposure, policy)
+    return replace(record, written_off_bytes=record.written_off_bytes + debt)
+
+
 _PLAIN = {
     PlainPeers.SERVE: Treatment.FREE,
     PlainPeers.PROBATION: Treatment.PLAIN,
@@ -399,12 +425,7 @@ _PLAIN = {
 
 
 def _cut(
-    look: _Look,
-    debts: int,
-    unholdable: frozenset[Hashable],
-    now_s: float,
-    *,
-    paid_at_s: float,
+    look: _Look, debts: "_Debts", unholdable: frozenset[Hashable], now_s: float
 ) -> tuple[AddressRecord, CutOff | None]:
     """Cut an address off when holding is not enough."""
     record, policy = look.record, look.policy
@@ -412,11 +433,11 @@ def _cut(
         return record, None
     if not look.held:
         return replace(record, held_since_s=None), None
-    since_s = now_s if record.held_since_s is None else max(record.held_since_s, paid_at_s)
+    since_s = now_s if record.held_since_s is None else max(record.held_since_s, debts.paid_at_s)
     record = replace(record, held_since_s=since_s)
     is_stubborn = now_s - since_s >= policy.held_s and not look.is_honest_here
-    is_paying = now_s - paid_at_s < policy.held_s
-    is_costly = look.unknown_bytes + (0 if is_paying else debts) > policy.address_bytes
+    is_paying = now_s - debts.paid_at_s < policy.held_s
+    is_costly = look.unknown_bytes + (0 if is_paying else debts.total_bytes) > policy.address_bytes
     is_loose = any(taking.peer in unholdable for taking in look.held)
     is_refused = policy.plain_peers is PlainPeers.REFUSE and any(t.is_plain for t in look.held)
     if not (is_stubborn or is_costly or is_loose or (is_refused and not look.is_honest_here)):
@@ -436,5 +457,5 @@ def _cut(
         address=look.present[0].address,
         seconds=seconds,
         unknown_bytes=look.unknown_bytes,
-        debt_bytes=debts,
+        debt_bytes=debts.total_bytes,
     )
