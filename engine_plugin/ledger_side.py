@@ -27,7 +27,7 @@ from engine_plugin.config import EngineConfig
 from engine_plugin.coverage import CoverageGate, require_coverage
 from engine_plugin.enforcement import Enforcer, list_addresses_of
 from engine_plugin.entitlements import OwnEntitlements
-from engine_plugin.errors import SessionError
+from engine_plugin.errors import JournalError, SessionError
 from engine_plugin.events import Emit
 from engine_plugin.exchange import Exchange
 from engine_plugin.gatekeeper import Gatekeeper
@@ -115,6 +115,8 @@ class LedgerSide:
         self._gatekeeper: Gatekeeper | None = None
         self._key = public_key_of(seeds.session)
         self._scopes: set[bytes] = set()
+        self._unnamed_cdns: dict[str, bytes] = {}
+        """URL → key, until the journal has taken it."""
         self._cadence = Cadence()
         self._binding = state.load_binding(
             terms.value, account_seed=seeds.account, session_seed=seeds.session
@@ -329,13 +331,26 @@ class LedgerSide:
         self._upkeep.watch(scope_id, entitlement)
 
     def name_cdn(self, url: str) -> None:
-        """Find the CDN behind a web seed's URL in the terms; its bytes are billed under its key."""
+        """Find the CDN behind a web seed's URL in the terms; its bytes are billed under its key.
+
+        A journal that refuses is asked again at the next tick: the picture does not wait for it.
+        """
         parts = urlsplit(url)
         for cdn in self.terms.value.cdns:
             if cdn.host in {parts.netloc, parts.hostname}:
-                self._journal.prove_cdn(url, cdn.key, epoch=self.clock.epoch())
-                return
-        self._fail("cdn", f"{url}: host is not in the terms; its bytes are not billed")
+                self._unnamed_cdns[url] = cdn.key
+                break
+        else:
+            self._fail("cdn", f"{url}: host is not in the terms; its bytes are not billed")
+        try:
+            self._name_cdns()
+        except JournalError as error:
+            self._fail("cdn", str(error))
+
+    def _name_cdns(self) -> None:
+        for url, key in list(self._unnamed_cdns.items()):
+            self._journal.prove_cdn(url, key, epoch=self.clock.epoch())
+            del self._unnamed_cdns[url]
 
     def sent_bytes(self, session_key: bytes) -> int:
         """Return content bytes ever handed to a session key's connections."""
@@ -349,6 +364,7 @@ class LedgerSide:
         """
         self.exchange.tick(now_s)
         self.viewing.tick()
+        self._name_cdns()
         self.accounting.tick(now_s)
         if self._gatekeeper is not None:
             self._gatekeeper.tick(now_s)

@@ -12,8 +12,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+import structlog
+
 REST_FIRST_S: Final = 5.0
 REST_MOST_S: Final = 300.0
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +94,7 @@ class CdnRoster:
             rest_s = min(REST_FIRST_S * 2**record.failures, REST_MOST_S)
             record.failures = min(record.failures + 1, 16)
             record.rests_until_s = now_s + rest_s
+            _log.info("cdn_failed", url=url, failures=record.failures, rests_s=rest_s)
 
     def note_success(self, url: str) -> None:
         """Forget a CDN's failures: it delivered good bytes."""
@@ -205,6 +210,7 @@ class HybridDriver:
             self.roster.note_failure(self.active, now_s)
 
     def _switch(self, wanted: str | None, now_s: float) -> None:
+        _log.info("cdn_switched", url=wanted, before=self.active)
         self.stop()
         if wanted is not None:
             self._seen_bytes, self._progress_s = self._content.web_seed_bytes(), now_s

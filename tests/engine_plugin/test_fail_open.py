@@ -1,0 +1,259 @@
+"""Playback goes on whatever else fails, and the accounting catches up by itself.
+
+Whole engines in a network namespace of their own; a player without a screen reads the viewer's
+HTTP face at the film's rate. While it plays, the collector and the side channel become
+unreachable, every other peer is killed, and the disk with everybody's journal and spool is full.
+"""
+
+import os
+import random
+import subprocess
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import networks
+import pytest
+from faulty_cdn import FaultyCdn
+
+from engine_plugin.journal_reading import read_peers, read_totals
+from engine_plugin.torrents import make_torrent
+from ledger.bench.paced_player import PlayFigures, play
+from ledger.evidence.bundle import BundleKind
+from ledger.evidence.keys import generate_seed, public_key_of
+from ledger.evidence.terms import CdnTerms
+
+pytestmark = [
+    pytest.mark.swarm,
+    pytest.mark.process,
+    pytest.mark.skipif(bool(networks.missing()), reason=f"no networks: {networks.missing()}"),
+]
+
+MIB = 1 << 20
+RATE = MIB
+"""The film's, bytes per second."""
+
+FILM_S = 24
+FAULT_S = 3.0
+NAMESPACE = f"swl-failopen-{os.getpid()}"
+PLAYING_S = 60
+
+
+class Wall:
+    """Makes TCP ports of the namespace unreachable."""
+
+    def __init__(self, name: str, *ports: int, verdict: str) -> None:
+        self.name = name
+        listed = ", ".join(map(str, ports))
+        self.rules = f"""table inet {name} {{
+            chain input {{
+                type filter hook input priority 0; policy accept;
+                tcp dport {{ {listed} }} counter {verdict}
+                tcp sport {{ {listed} }} counter {verdict}
+            }}
+        }}"""
+
+    def begin(self) -> None:
+        networks.run("ip", "netns", "exec", NAMESPACE, "nft", "-f", "-", stdin=self.rules)
+
+    def end(self) -> None:
+        networks.run("ip", "netns", "exec", NAMESPACE, "nft", "delete", "table", "inet", self.name)
+
+
+@dataclass
+class FullDisk:
+    """A small file system that holds the state of every engine."""
+
+    folder: Path
+
+    def begin(self) -> None:
+        with (self.folder / "filler").open("wb", buffering=0) as filler:
+            for part in (bytes(64 << 10), bytes(512)):
+                try:
+                    while filler.write(part) == len(part):
+                        pass
+                except OSError:
+                    continue
+
+    def end(self) -> None:
+        (self.folder / "filler").unlink()
+
+
+@dataclass
+class Scene:
+    """A seeder, a viewer with its HTTP face, a CDN and a collector."""
+
+    tmp_path: Path
+    disk: FullDisk
+    cdn: FaultyCdn
+    operator: Any
+    start_engine: Callable[..., Any]
+    data: bytes
+    seeder: Any = None
+    viewer: Any = None
+    seeds_at: str = "127.0.0.2:0"
+    receipt_port: int = 0
+    figures: list[PlayFigures] = field(default_factory=list)
+
+    def start_seeder(self) -> None:
+        self.seeder = self.start_engine(
+            "seed", self.tmp_path / "film.ts", "--torrent", self.tmp_path / "film.torrent",
+            "--listen", self.seeds_at, "--state", self.disk.folder / "seeder",
+            "--terms", self.tmp_path / "terms", "--upload-limit", RATE // 2,
+            "--receipt-port", self.receipt_port, log="seeder", inside=NAMESPACE,
+        )  # fmt: skip
+        ready = self.seeder.wait_for("ready")
+        self.seeds_at, self.receipt_port = ready["listen"], ready["receipt_port"]
+
+    def start(self) -> None:
+        (self.tmp_path / "film.ts").write_bytes(self.data)
+        torrent = make_torrent(self.tmp_path / "film.ts", web_seeds=[self.cdn.url("film.ts")])
+        (self.tmp_path / "film.torrent").write_bytes(torrent.data)
+        (self.tmp_path / "terms").write_bytes(self.operator.terms.raw)
+        self.start_seeder()
+        self.viewer = self.start_engine(
+            "serve", self.tmp_path / "film.torrent", "--save", self.tmp_path / "saved",
+            "--listen", "127.0.0.3:0", "--http", "127.0.0.1:0", "--state",
+            self.disk.folder / "viewer", "--terms", self.tmp_path / "terms",
+            "--entitlement-url", self.operator.url, "--peer", self.seeds_at,
+            log="viewer", inside=NAMESPACE,
+        )  # fmt: skip
+        base = self.viewer.wait_for("http")["url"]
+        self.url = f"{base}/ace/getstream?content_id={torrent.content_id.hex()}"
+
+    def play(self, url: str, length: int) -> PlayFigures:
+        return networks.call_in(
+            NAMESPACE, lambda: play(url, offset=0, length=length, rate_bytes_per_s=RATE)
+        )
+
+    def begin_to_play(self) -> threading.Thread:
+        thread = threading.Thread(
+            target=lambda: self.figures.append(self.play(self.url, len(self.data)))
+        )
+        thread.start()
+        return thread
+
+    def collector_wall(self) -> Wall:
+        return Wall("collector", self.operator.port, verdict="reject with tcp reset")
+
+    def channel_wall(self) -> Wall:
+        ports = [engine.wait_for("ready")["receipt_port"] for engine in (self.seeder, self.viewer)]
+        return Wall("channel", *ports, verdict="drop")
+
+    def require_all_counted(self) -> None:
+        """Every byte has its source, and every attested one its receipt at the collector."""
+        self.viewer.wait_for("complete")
+        viewer_end, seeder_end = self.viewer.stop(), self.seeder.stop()
+        classes, size = viewer_end["bytes"], len(self.data)
+        assert (self.tmp_path / "saved").exists()
+        assert classes["p2p_attested"] > 0
+        assert classes["cdn"] > 0
+        assert classes["p2p_attested"] + classes["cdn"] == size, classes
+        assert viewer_end["unsigned_bytes"] == viewer_end["audit_difference_bytes"] == 0
+        assert viewer_end["unsent_bundles"] == seeder_end["unsent_bundles"] == 0
+        journal = self.disk.folder / "viewer" / "meter.sqlite"
+        metered: defaultdict[bytes, int] = defaultdict(int)
+        for peer in read_peers(journal):
+            if peer.firm_bytes:
+                assert peer.public_key is not None
+                metered[peer.public_key] += peer.firm_bytes
+        receipted: defaultdict[bytes, int] = defaultdict(int)
+        for kind in BundleKind:
+            for receipt in self.operator.final_receipts(kind).values():
+                receipted[receipt.payee_key] += receipt.bytes_total
+        assert receipted == metered
+        assert sum(receipted.values()) == read_totals(journal).claimed_bytes == size
+
+
+@pytest.fixture
+def namespace() -> Iterator[str]:
+    networks.run("ip", "netns", "add", NAMESPACE)
+    try:
+        networks.run("ip", "-n", NAMESPACE, "link", "set", "lo", "up")
+        yield NAMESPACE
+    finally:
+        networks.run("ip", "netns", "delete", NAMESPACE)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[FullDisk]:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    networks.run("mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(folder))
+    try:
+        yield FullDisk(folder)
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+@pytest.fixture
+def scene(
+    namespace: str,
+    disk: FullDisk,
+    tmp_path: Path,
+    make_operator: Callable[..., Any],
+    start_engine: Callable[..., Any],
+) -> Iterator[Scene]:
+    data = random.Random(11).randbytes(FILM_S * RATE)
+    cdn = networks.call_in(namespace, lambda: FaultyCdn(data, rate_bytes=RATE * 5 // 4))
+    try:
+        terms = CdnTerms(
+            key=public_key_of(generate_seed()), account=bytes(32), price_stroops=0,
+            price_quantity_bytes=1, host=cdn.host,
+        )  # fmt: skip
+        operator = networks.call_in(
+            namespace, lambda: make_operator(epoch_length_s=5, cdns=(terms,))
+        )
+        made = Scene(tmp_path, disk, cdn, operator, start_engine, data)
+        made.start()
+        yield made
+    finally:
+        cdn.close()
+
+
+def test_faults_one_after_the_other_do_not_stop_the_picture_and_all_is_signed(
+    scene: Scene,
+) -> None:
+    player = scene.begin_to_play()
+    scene.viewer.wait_for("receipt", direction="out")
+    for fault in (scene.disk, scene.channel_wall(), scene.collector_wall()):
+        fault.begin()
+        time.sleep(FAULT_S)
+        fault.end()
+    scene.seeder.kill()
+    time.sleep(FAULT_S)
+    scene.start_seeder()
+    assert player.is_alive()
+    player.join(PLAYING_S)
+    [figures] = scene.figures
+    # The plain CDN, read in the same way, is what the picture is measured by.
+    plain = scene.play(scene.cdn.url("film.ts"), len(scene.data) // 3)
+    assert figures.stalls <= plain.stalls
+    scene.require_all_counted()
+    scene.viewer.wait_for("error", where="journal")
+
+
+def test_everything_failing_at_once_does_not_stop_the_picture_and_all_is_signed(
+    scene: Scene,
+) -> None:
+    player = scene.begin_to_play()
+    scene.viewer.wait_for("receipt", direction="out")
+    faults = (scene.disk, scene.channel_wall(), scene.collector_wall())
+    for fault in faults:
+        fault.begin()
+    scene.seeder.kill()
+    time.sleep(2 * FAULT_S)
+    for fault in faults:
+        fault.end()
+    scene.start_seeder()
+    assert player.is_alive()
+    player.join(PLAYING_S)
+    [figures] = scene.figures
+    plain = scene.play(scene.cdn.url("film.ts"), len(scene.data) // 3)
+    assert figures.stalls <= plain.stalls
+    scene.require_all_counted()
+    scene.viewer.wait_for("error", where="journal")
