@@ -26,43 +26,51 @@ Behind = Annotated[
 ]
 
 
+Source = Annotated[
+    str,
+    typer.Option("--input", help='File, "-" for a pipe, URL of an MPEG-TS stream or HLS playlist.'),
+]
+Index = Annotated[str, typer.Option(help="IP:PORT where the segment index is served.")]
+IndexUrls = Annotated[
+    list[str] | None, typer.Option(help="URL of the index for viewers, if not IP:PORT.")
+]
+DescriptorOut = Annotated[Path | None, typer.Option(help="Write the stream's descriptor here.")]
+Descriptor = Annotated[Path | None, typer.Option(help="Use this descriptor, signed elsewhere.")]
+IssuingKey = Annotated[Path | None, typer.Option(help="Seed file of the terms' issuing key.")]
+Title = Annotated[str, typer.Option(help="For viewers; at most 64 bytes.")]
+SegmentMs = Annotated[int, typer.Option(min=200, max=60_000, help="Length wanted.")]
+PieceBytes = Annotated[int, typer.Option(help="A power of two from 16384.")]
+Window = Annotated[int, typer.Option(min=2, help="Segments that are kept served.")]
+CdnUrls = Annotated[
+    list[str] | None, typer.Option(help="Base URL of another CDN with the same segments.")
+]
+MaxKbps = Annotated[
+    int, typer.Option(min=0, help="Best variant of an HLS origin up to this rate; 0: any.")
+]
+Realtime = Annotated[bool, typer.Option(help="Pace a file by its media time.")]
+Loop = Annotated[bool, typer.Option(help="Begin a file again at its end.")]
+
+
 def broadcast(
-    source: Annotated[
-        str,
-        typer.Option(
-            "--input", help='File, "-" for a pipe, URL of an MPEG-TS stream or HLS playlist.'
-        ),
-    ],
+    source: Source,
     *,
     listen: o.Listen,
     state: o.State,
-    index: Annotated[str, typer.Option(help="IP:PORT where the segment index is served.")],
-    index_url: Annotated[
-        list[str] | None, typer.Option(help="URL of the index for viewers, if not IP:PORT.")
-    ] = None,
-    descriptor_out: Annotated[
-        Path | None, typer.Option(help="Write the stream's descriptor here.")
-    ] = None,
-    descriptor: Annotated[
-        Path | None, typer.Option(help="Use this descriptor, signed elsewhere.")
-    ] = None,
+    index: Index,
+    index_url: IndexUrls = None,
+    descriptor_out: DescriptorOut = None,
+    descriptor: Descriptor = None,
     terms: o.TermsFile = None,
-    issuing_key: Annotated[
-        Path | None, typer.Option(help="Seed file of the terms' issuing key.")
-    ] = None,
+    issuing_key: IssuingKey = None,
     account_key: o.AccountKey = None,
-    title: Annotated[str, typer.Option(help="For viewers; at most 64 bytes.")] = "",
-    segment_ms: Annotated[int, typer.Option(min=200, max=60_000, help="Length wanted.")] = 1000,
-    piece_bytes: Annotated[int, typer.Option(help="A power of two from 16384.")] = 32_768,
-    window: Annotated[int, typer.Option(min=2, help="Segments that are kept served.")] = 12,
-    cdn_url: Annotated[
-        list[str] | None, typer.Option(help="Base URL of another CDN with the same segments.")
-    ] = None,
-    max_kbps: Annotated[
-        int, typer.Option(min=0, help="Best variant of an HLS origin up to this rate; 0: any.")
-    ] = 0,
-    realtime: Annotated[bool, typer.Option(help="Pace a file by its media time.")] = False,
-    loop: Annotated[bool, typer.Option(help="Begin a file again at its end.")] = False,
+    title: Title = "",
+    segment_ms: SegmentMs = 1000,
+    piece_bytes: PieceBytes = 32_768,
+    window: Window = 12,
+    cdn_url: CdnUrls = None,
+    max_kbps: MaxKbps = 0,
+    realtime: Realtime = False,
+    loop: Loop = False,
     upload_limit: o.UploadLimit = None,
     receipt_port: o.ReceiptPort = 0,
     utp: o.Utp = None,
