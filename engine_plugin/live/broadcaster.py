@@ -229,17 +229,18 @@ class Broadcaster:
             discontinuity=segment.is_discontinuous,
         )
         while len(self._served) > self._stream.window_segments:
-            _, old = self._served.popleft()
-            task = asyncio.create_task(self._remove(old))
+            task = asyncio.create_task(self._remove(*self._served.popleft()))
             self._removals.add(task)
             task.add_done_callback(self._removals.discard)
         return entry
 
-    async def _remove(self, content: Content) -> None:
+    async def _remove(self, number: int, content: Content) -> None:
         try:
             await self._engine.remove(content, deletes_files=True)
         except EngineError as error:
             self._emit("error", where="live", detail=str(error))
+            # With the next segment it is tried again.
+            self._served.appendleft((number, content))
 
     async def finish(self) -> None:
         """Wait for removals under way."""

@@ -1,10 +1,8 @@
 """Where a live stream comes from: a file, a pipe, or a transport stream over HTTP.
 
 Each input is a generator of segments that blocks, for a thread of its own. A transport stream is
-cut as it is; any other container is repacked into one first, without touching a coded frame. Not
-here: HLS origins, whose segments exist already (`hls_origin`).
-
-Spec: ISO/IEC 13818-1; FFmpeg's demuxers and MPEG-TS muxer, through PyAV.
+cut as it is; any other container is repacked into one first (`repacking`). Not here: HLS origins,
+whose segments exist already (`hls_origin`).
 """
 
 import stat
@@ -13,10 +11,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
-import av
 import httpx
 
 from engine_plugin.errors import ContentError
@@ -26,7 +24,6 @@ _CHUNK_BYTES = 64 * 1024
 _HEAD_BYTES = 1024
 _HTTP_TIMEOUT_S = 10.0
 _RETRY_LEAST_S, _RETRY_MOST_S = 0.5, 10.0
-_TS_OPTIONS = {"mpegts_flags": "pat_pmt_at_frames"}
 
 Report = Callable[[str], None]
 """Takes a line for people about what went wrong and is being tried again."""
@@ -111,7 +108,9 @@ def _cut_stream(stream: IO[bytes], segment_ms: int, *, is_again: bool) -> Iterat
     if is_transport_stream(head):
         chunks = _read_chunks(stream, head)
     else:
-        chunks = _repack(_Joined(head, stream))
+        # FFmpeg's libraries are large: who needs no repacking does not load them.
+        repack = import_module("engine_plugin.live.repacking").repack
+        chunks = repack(_Joined(head, stream))
     for chunk in chunks:
         yield from cutter.feed(chunk)
     yield from cutter.finish()
@@ -142,50 +141,6 @@ class _Joined:
             taken, self._head = self._head[:size], self._head[size:]
             return taken
         return self._stream.read(size)
-
-
-class _Sink:
-    """Takes what the muxer writes; it never seeks, so the muxer does not go back."""
-
-    def __init__(self) -> None:
-        self._written = bytearray()
-
-    def write(self, data: bytes) -> int:
-        self._written += data
-        return len(data)
-
-    def take(self) -> bytes:
-        """Return what was written since the last call."""
-        taken = bytes(self._written)
-        self._written.clear()
-        return taken
-
-
-def _repack(source: _Joined) -> Iterator[bytes]:
-    """Yield a transport stream with the coded frames of another container."""
-    try:
-        with av.open(source, "r") as reader:
-            yield from _repack_frames(reader)
-    except (av.FFmpegError, ValueError) as error:
-        raise ContentError(f"input: cannot be repacked as MPEG-TS: {error}") from None
-
-
-def _repack_frames(reader: Any) -> Iterator[bytes]:
-    streams = [*reader.streams.video[:1], *reader.streams.audio[:1]]
-    if not streams:
-        raise ContentError("input: got no picture or sound, want one")
-    sink = _Sink()
-    with av.open(sink, "w", format="mpegts", options=_TS_OPTIONS) as writer:
-        copies = {stream.index: writer.add_stream_from_template(stream) for stream in streams}
-        for packet in reader.demux(streams):
-            if packet.dts is None:
-                continue
-            packet.stream = copies[packet.stream_index]
-            writer.mux(packet)
-            if written := sink.take():
-                yield written
-    if written := sink.take():
-        yield written
 
 
 def _read_http(

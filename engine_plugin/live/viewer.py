@@ -366,6 +366,8 @@ class LiveViewer:
             await self._engine.remove(content, deletes_files=True)
         except EngineError as error:
             self._emit("error", where="live", detail=str(error))
+            # With the next segment it is tried again.
+            self._kept.appendleft(fetch)
             return
         self._emit(
             "segment_done",
