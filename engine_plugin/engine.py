@@ -20,7 +20,7 @@ import structlog
 from engine_plugin.config import ContentOptions, EngineConfig, HostSession
 from engine_plugin.content import Content, SourceBytes, describe_content
 from engine_plugin.coverage import CoverageGate
-from engine_plugin.errors import EngineError, SessionError
+from engine_plugin.errors import EngineError, JournalError, SessionError
 from engine_plugin.events import Emit, Event, EventHub
 from engine_plugin.failures import FailureTeller
 from engine_plugin.identity import (
@@ -61,7 +61,7 @@ LISTEN_TIMEOUT_S = 10.0
 STOP_GRACE_S = 1.0
 """How long late write reports are awaited when the engine stops."""
 
-STOP_LINGER_S = 2.0
+STOP_LINGER_S = 3.0
 """How long a stopping engine waits for its peers' last receipts."""
 
 STOP_ORPHAN_S = 2.0
@@ -267,12 +267,13 @@ class Engine:
             self._pump.remove, content.number, deletes_files=deletes_files
         )
         self._take_step(result)
-        if result.journal_error is None:
-            del self.contents[content.number]
-            content.note_removed(SourceBytes.of(result.removed_bytes))
-            if self._owner is not None:
-                self._owner.release(content.torrent.content_id)
-            self._hub.tell("content", state="removed", **describe_content(content))
+        if result.journal_error is not None:
+            raise JournalError(result.journal_error)
+        del self.contents[content.number]
+        content.note_removed(SourceBytes.of(result.removed_bytes))
+        if self._owner is not None:
+            self._owner.release(content.torrent.content_id)
+        self._hub.tell("content", state="removed", **describe_content(content))
 
     def announce(self) -> None:
         """Tell that the engine is ready, with its port, keys and contents."""
@@ -475,8 +476,9 @@ class Engine:
             if self.ledger is not None and is_lasting:
                 self.ledger.accounting.flush_all_soon(now_s)
         elif notice.kind is NoticeKind.DISCONNECTED:
-            if self.ledger is not None and is_lasting and notice.peer >= 0:
-                self.ledger.flush_peer(self._peer_key(notice.peer), now_s)
+            if self.ledger is not None and notice.peer >= 0:
+                end = self.ledger.flush_peer if is_lasting else self.ledger.note_departure
+                end(self._peer_key(notice.peer), now_s)
         elif notice.kind is NoticeKind.PORT_MAPPED:
             self._hub.tell("notice", kind=str(notice.kind), detail=notice.text)
         elif notice.kind in _FAULTS:
@@ -555,6 +557,7 @@ class Engine:
             await self.ledger.finish(
                 linger_s=STOP_LINGER_S, deadline_s=deadline_s, guard=self._guard
             )
+        self._guard("journal", lambda _: self._journal.retire_settled(), deadline_s)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

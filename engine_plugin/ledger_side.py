@@ -61,6 +61,10 @@ from ledger.evidence.terms import Terms
 SPOOL_KEPT_S = 30 * 24 * 3600
 """Judged evidence stays in the spool for this time, or longer while it can be corrected."""
 
+DEPARTED_AFTER_S = 1.1
+"""After a stream's connection ended, whether its key has another is looked up: the table of
+connections is a second old at most."""
+
 Fail = Callable[[str, str], None]
 """Takes where something failed, and how."""
 
@@ -118,6 +122,7 @@ class LedgerSide:
         self._unnamed_cdns: dict[str, bytes] = {}
         """URL → key, until the journal has taken it."""
         self._cadence = Cadence()
+        self._departed_s: dict[bytes, float] = {}
         self._binding = state.load_binding(
             terms.value, account_seed=seeds.account, session_seed=seeds.session
         )
@@ -363,6 +368,7 @@ class LedgerSide:
             EngineError: The journal or the spool refused; the next tick tries again.
         """
         self.exchange.tick(now_s)
+        self._flush_departed(now_s)
         self.viewing.tick()
         self._name_cdns()
         self.accounting.tick(now_s)
@@ -376,6 +382,26 @@ class LedgerSide:
             EngineError: The journal refused; the next tick tries again.
         """
         self.accounting.sign_due(now_s)
+
+    def note_departure(self, peer: PeerKey, now_s: float) -> None:
+        """Take note that a stream's connection ended; its key may have others."""
+        key = self.exchange.key_of(peer)
+        if key is not None:
+            self._departed_s[key] = now_s
+
+    def _flush_departed(self, now_s: float) -> None:
+        """Make the last receipts due to those who have left a stream for good, by all signs."""
+        due = [key for key, at_s in self._departed_s.items() if now_s - at_s >= DEPARTED_AFTER_S]
+        if not due:
+            return
+        connected = {
+            self.exchange.key_of(PeerKey(snapshot.peer_id, snapshot.endpoint))
+            for snapshot in self._snapshots()
+        }
+        for key in due:
+            del self._departed_s[key]
+            if key not in connected:
+                self.accounting.flush_soon(key, now_s)
 
     def flush_peer(self, peer: PeerKey, now_s: float) -> None:
         """Make the last receipt to a connection's key due shortly: it left."""

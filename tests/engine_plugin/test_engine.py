@@ -166,6 +166,38 @@ def test_receipts_of_a_stream_name_the_stream_and_cover_all_its_torrents(
     assert read_peers(tmp_path / "b" / "meter.sqlite") == []
 
 
+def test_payee_that_leaves_a_stream_first_takes_its_last_receipt_along(
+    tmp_path: Path, make_operator: Callable[..., Any]
+) -> None:
+    operator = make_operator()
+    segment = _torrent(tmp_path / "seed", "1.ts", 1, 60_001)
+
+    async def scene() -> None:
+        told = Told()
+        seeder_config = _config(tmp_path / "a", "127.0.0.76", terms=operator.terms)
+        viewer_config = _config(
+            tmp_path / "b", "127.0.0.77", terms=operator.terms, entitlement_url=operator.url
+        )
+        seeder = Engine(seeder_config, told)
+        async with Engine(viewer_config) as viewer:
+            async with seeder:
+                listen = _listen(told.all("ready")[0])
+                await seeder.add(
+                    segment,
+                    ContentOptions(save_path=tmp_path / "seed", is_complete=True, stream_id=STREAM),
+                )
+                content = await viewer.add(
+                    segment,
+                    ContentOptions(save_path=tmp_path / "saved", peers=[listen], stream_id=STREAM),
+                )
+                await _complete(viewer, content)
+            # The viewer goes on; the seeder has nothing to wait for any more.
+            (stopped,) = told.all("stopped")
+            assert stopped["receipts_in"] == {"p2p_bytes": 60_001}
+
+    asyncio.run(scene())
+
+
 def test_slow_listener_is_told_what_it_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engine_plugin.events.QUEUE_MAX", 2)
 
