@@ -4,6 +4,7 @@ EngineError
 ├── ContentError    the content or its torrent cannot be used; the person can mend it
 ├── SessionError    libtorrent could not be started or refused a request
 ├── JournalError    the meter journal could not be written or read; metering goes on in memory
+│   └── ScopeError  the same torrent cannot be metered for two streams
 └── WrongInputError an option, a setting or a typed text is wrong; each field has its own
 """
 
@@ -26,3 +27,7 @@ class SessionError(EngineError):
 
 class JournalError(EngineError):
     """The journal's database refused a read or a write; a retry may succeed (disk full, locked)."""
+
+
+class ScopeError(JournalError):
+    """A torrent has been metered for another stream or content; trying again does not help."""

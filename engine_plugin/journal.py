@@ -21,7 +21,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from engine_plugin.errors import JournalError
+from engine_plugin.errors import JournalError, ScopeError
 from engine_plugin.journal_reading import list_peers as _list_peers
 from engine_plugin.journal_reading import sum_totals
 from engine_plugin.journal_records import (
@@ -154,7 +154,7 @@ class MeterJournal:
             scope_id: The stream it is part of, or None: receipts name the content itself.
 
         Raises:
-            JournalError: The torrent has been metered under another scope.
+            ScopeError: The torrent has been metered under another scope.
         """
         scope = scope_id or content_id
         with self.transaction() as tx:
@@ -167,7 +167,7 @@ class MeterJournal:
                 "SELECT id, scope_id FROM journal_torrent WHERE content_id = ?", (content_id,)
             ).fetchone()
             if known != scope:
-                raise JournalError(f"scope_id: got {scope.hex()}, want {known.hex()} as before")
+                raise ScopeError(f"scope_id: got {scope.hex()}, want {known.hex()} as before")
             self._live.add(torrent)
             return int(torrent)
 

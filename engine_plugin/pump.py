@@ -10,12 +10,15 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from urllib.parse import urlsplit
 
+import structlog
+
 from engine_plugin.adapters.protocol import MeteredEngine
-from engine_plugin.errors import JournalError
+from engine_plugin.errors import JournalError, ScopeError
 from engine_plugin.journal import MeterJournal
 from engine_plugin.journal_records import (
     MeterBatch,
@@ -53,13 +56,18 @@ GAUGE_SECONDS = 1.0
 """How often figures without credits (sent, failed) are made durable."""
 
 
+_log = structlog.get_logger(__name__)
+
+
 @dataclass(slots=True, kw_only=True)
 class _Metered:
     """One torrent of the pump."""
 
     torrent: TorrentFile
-    journal_id: int
+    scope_id: bytes | None
     meter: TorrentMeter
+    journal_id: int | None = None
+    """None until the journal has taken it."""
     settle_at: float | None = None
     unsaved: defaultdict[int, list[Credit]] = field(default_factory=lambda: defaultdict(list))
     """Credits of each peer that no batch holds yet."""
@@ -133,6 +141,8 @@ class MeterPump:
         self._next_early = clock()
         self._unsaved_bytes = 0
         self._unsaved_epoch: int | None = None
+        self._unretired: list[int] = []
+        """Removed torrents that the journal has not been told of."""
 
     def add(
         self,
@@ -154,27 +164,41 @@ class MeterPump:
             The torrent's number in the session.
 
         Raises:
-            JournalError: It cannot be journalled; it was not started.
+            ScopeError: It has been metered under another scope; it was not started.
             SessionError: It cannot be started.
         """
+        metering = _Metered(
+            torrent=torrent,
+            scope_id=scope_id,
+            meter=TorrentMeter(
+                torrent.layout, reports_every_write=self.session.reports_every_write
+            ),
+            web_seeds=list(torrent.web_seeds),
+            active_seeds=list(torrent.web_seeds) if uses_web_seeds else [],
+        )
         with self._lock:
-            journal_id = self.journal.add_torrent(
+            try:
+                self._enter(metering)
+            except ScopeError:
+                raise
+            except JournalError as error:
+                # Fails open: the picture begins, and the next commit enters it.
+                _log.warning("torrent_not_journalled", error=str(error))
+            number = start()
+            self._torrents[number] = metering
+            return number
+
+    def _enter(self, metering: _Metered) -> int:
+        """Returns the journal's id of a torrent, entering it first if need be."""
+        if metering.journal_id is None:
+            torrent = metering.torrent
+            metering.journal_id = self.journal.add_torrent(
                 content_id=torrent.content_id,
                 name=torrent.name,
                 content_bytes=torrent.content_bytes,
-                scope_id=scope_id,
+                scope_id=metering.scope_id,
             )
-            number = start()
-            self._torrents[number] = _Metered(
-                torrent=torrent,
-                journal_id=journal_id,
-                meter=TorrentMeter(
-                    torrent.layout, reports_every_write=self.session.reports_every_write
-                ),
-                web_seeds=list(torrent.web_seeds),
-                active_seeds=list(torrent.web_seeds) if uses_web_seeds else [],
-            )
-            return number
+        return metering.journal_id
 
     def note_web_seed(self, number: int, url: str, *, is_active: bool) -> None:
         """Takes note of a web seed that a torrent is given later, before it is used, or loses."""
@@ -204,7 +228,9 @@ class MeterPump:
                 del self._torrents[number]
                 for peer, count in metering.meter.sent.items():
                     self._retired_sent[peer] += count
-                self.journal.retire_torrent(metering.journal_id)
+                self._unretired.append(self._enter(metering))
+                with suppress(JournalError):  # tried again after the next commit
+                    self._retire()
             return last
 
     def meter(self, number: int) -> TorrentMeter:
@@ -409,6 +435,11 @@ class MeterPump:
             return True
         return now >= self._next_gauges and any(m.touched for m in self._torrents.values())
 
+    def _retire(self) -> None:
+        while self._unretired:
+            self.journal.retire_torrent(self._unretired[-1])
+            self._unretired.pop()
+
     def _commit(self, *, with_gauges: bool) -> bool:
         updates: list[PeerUpdate] = []
         for number, metering in self._torrents.items():
@@ -416,7 +447,10 @@ class MeterPump:
                 self._update_of(number, peer, metering.unsaved.get(peer, ()))
                 for peer in (metering.touched if with_gauges else metering.unsaved)
             )
-        gauges = tuple(_gauges_of(metering) for metering in self._torrents.values())
+        gauges = tuple(
+            _gauges_of(self._enter(metering), metering.meter)
+            for metering in self._torrents.values()
+        )
         self.journal.commit_batch(
             MeterBatch(peers=tuple(updates), torrents=gauges), epoch=self._unsaved_epoch
         )
@@ -428,13 +462,14 @@ class MeterPump:
                 metering.touched.clear()
         if with_gauges:
             self._next_gauges = self._clock() + GAUGE_SECONDS
+        self._retire()
         return True
 
     def _update_of(self, number: int, peer: int, blocks: Sequence[Credit]) -> PeerUpdate:
         metering = self._torrents[number]
         source, url = self._source_of(number, peer)
         return PeerUpdate(
-            torrent=metering.journal_id,
+            torrent=self._enter(metering),
             peer=PeerKey(*self.session.peer_key(peer)),
             source=source,
             url=url,
@@ -498,10 +533,9 @@ def _join(first: StepResult, second: StepResult) -> StepResult:
     )
 
 
-def _gauges_of(metering: _Metered) -> TorrentGauges:
-    meter = metering.meter
+def _gauges_of(journal_id: int, meter: TorrentMeter) -> TorrentGauges:
     return TorrentGauges(
-        torrent=metering.journal_id,
+        torrent=journal_id,
         passed_bytes=meter.passed_bytes,
         pending_bytes=meter.pending_bytes,
         ambiguous_bytes=meter.ambiguous_bytes,

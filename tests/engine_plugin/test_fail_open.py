@@ -5,13 +5,16 @@ HTTP face at the film's rate. While it plays, the collector and the side channel
 unreachable, every other peer is killed, and the disk with everybody's journal and spool is full.
 """
 
+import asyncio
 import os
 import random
+import sqlite3
 import subprocess
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,8 +23,12 @@ import networks
 import pytest
 from faulty_cdn import FaultyCdn
 
+from engine_plugin.config import ContentOptions, EngineConfig
+from engine_plugin.engine import Engine
+from engine_plugin.errors import JournalError
 from engine_plugin.journal_reading import read_peers, read_totals
 from engine_plugin.torrents import make_torrent
+from engine_plugin.wire import Endpoint
 from ledger.bench.paced_player import PlayFigures, play
 from ledger.evidence.bundle import BundleKind
 from ledger.evidence.keys import generate_seed, public_key_of
@@ -257,3 +264,64 @@ def test_everything_failing_at_once_does_not_stop_the_picture_and_all_is_signed(
     assert figures.stalls <= plain.stalls
     scene.require_all_counted()
     scene.viewer.wait_for("error", where="journal")
+
+
+def test_content_begins_on_a_full_disk_and_is_booked_when_there_is_room(
+    disk: FullDisk, tmp_path: Path, make_operator: Callable[..., Any]
+) -> None:
+    data = random.Random(12).randbytes(MIB + 77)
+    (tmp_path / "part.ts").write_bytes(data)
+    cdn = FaultyCdn(data)
+    terms = CdnTerms(
+        key=public_key_of(generate_seed()), account=bytes(32), price_stroops=0,
+        price_quantity_bytes=1, host=cdn.host,
+    )  # fmt: skip
+    operator = make_operator(cdns=(terms,))
+    torrent = make_torrent(tmp_path / "part.ts")
+    journal = disk.folder / "state" / "meter.sqlite"
+    errors: list[str] = []
+    entitled = asyncio.Event()
+
+    def note(name: str, /, **fields: Any) -> None:
+        if name == "error":
+            errors.append(fields["where"])
+        if name == "entitled":
+            entitled.set()
+
+    async def scene() -> None:
+        config = EngineConfig(
+            listen=Endpoint("127.0.0.1", 0), state_path=disk.folder / "state",
+            terms=operator.terms, entitlement_url=operator.url, allows_local_web_seeds=True,
+        )  # fmt: skip
+        async with Engine(config, note) as engine, asyncio.timeout(60):
+            disk.begin()
+            options = ContentOptions(save_path=tmp_path / "saved", uses_web_seeds=False)
+            content = await engine.add(torrent, options)
+            with closing(sqlite3.connect(journal, isolation_level=None)) as other:
+                other.execute("BEGIN IMMEDIATE")
+                content.add_web_seed(cdn.url("part.ts"))
+            assert "cdn" in errors
+            pieces = range(torrent.layout.piece_count)
+            read = [await content.read_piece(piece) for piece in pieces]
+            assert b"".join(read)[: len(data)] == data
+            with pytest.raises(JournalError, match="full"):
+                await engine.remove(content)
+            assert not content.is_settled
+            assert "journal" in errors
+            disk.end()
+            while not content.is_settled:
+                await asyncio.sleep(0.05)
+            await engine.remove(content)
+            assert not engine.contents
+            await entitled.wait()
+
+    try:
+        asyncio.run(scene())
+    finally:
+        cdn.close()
+    receipts = operator.final_receipts(BundleKind.VIEWER).values()
+    assert {receipt.payee_key: receipt.bytes_total for receipt in receipts} == {
+        terms.key: len(data)
+    }
+    totals = read_totals(journal)
+    assert totals.claimed_bytes == totals.delivered_cdn_bytes == len(data)
