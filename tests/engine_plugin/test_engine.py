@@ -170,7 +170,7 @@ def test_payee_that_leaves_a_stream_first_takes_its_last_receipt_along(
     tmp_path: Path, make_operator: Callable[..., Any]
 ) -> None:
     operator = make_operator()
-    segment = _torrent(tmp_path / "seed", "1.ts", 1, 60_001)
+    segments = [_torrent(tmp_path / "seed", f"{n}.ts", n, 60_001) for n in range(4)]
 
     async def scene() -> None:
         told = Told()
@@ -182,18 +182,24 @@ def test_payee_that_leaves_a_stream_first_takes_its_last_receipt_along(
         async with Engine(viewer_config) as viewer:
             async with seeder:
                 listen = _listen(told.all("ready")[0])
-                await seeder.add(
-                    segment,
-                    ContentOptions(save_path=tmp_path / "seed", is_complete=True, stream_id=STREAM),
-                )
-                content = await viewer.add(
-                    segment,
-                    ContentOptions(save_path=tmp_path / "saved", peers=[listen], stream_id=STREAM),
-                )
-                await _complete(viewer, content)
+                # The first bytes are receipted at once; the others would wait for more.
+                for segment in segments:
+                    await seeder.add(
+                        segment,
+                        ContentOptions(
+                            save_path=tmp_path / "seed", is_complete=True, stream_id=STREAM
+                        ),
+                    )
+                    content = await viewer.add(
+                        segment,
+                        ContentOptions(
+                            save_path=tmp_path / "saved", peers=[listen], stream_id=STREAM
+                        ),
+                    )
+                    await _complete(viewer, content)
             # The viewer goes on; the seeder has nothing to wait for any more.
             (stopped,) = told.all("stopped")
-            assert stopped["receipts_in"] == {"p2p_bytes": 60_001}
+            assert stopped["receipts_in"] == {"p2p_bytes": 4 * 60_001}
 
     asyncio.run(scene())
 
