@@ -48,6 +48,7 @@ from engine_plugin.journal_records import (
     pack_blocks,
     unpack_blocks,
 )
+from engine_plugin.journal_stays import EarlierStays
 
 _BUSY_MS = 5000
 
@@ -78,6 +79,7 @@ class MeterJournal:
         self._keys: dict[PeerKey, bytes] = {}
         self._cdn_keys: dict[str, bytes] = {}
         self._live: set[int] = set()
+        self._stays = EarlierStays()
         try:
             self._connection = sqlite3.connect(
                 path, isolation_level=None, check_same_thread=False, timeout=_BUSY_MS / 1000
@@ -140,6 +142,7 @@ class MeterJournal:
                 (session_id, session_key, started_at_ms),
             )
             self._rows, self._keys = {}, {}
+            self._stays.clear()
             self._run = cursor.lastrowid
 
     def add_torrent(
@@ -168,6 +171,8 @@ class MeterJournal:
             ).fetchone()
             if known != scope:
                 raise ScopeError(f"scope_id: got {scope.hex()}, want {known.hex()} as before")
+            if self._run is not None:
+                self._stays.reopen(tx, self._run, torrent)
             self._live.add(torrent)
             return int(torrent)
 
@@ -187,6 +192,7 @@ class MeterJournal:
             )
             self._rows = {key: row for key, row in self._rows.items() if key[0] != torrent}
             self._live.discard(torrent)
+            self._stays.forget(torrent)
             self.retire_settled()
 
     def retire_settled(self) -> None:
@@ -227,7 +233,7 @@ class MeterJournal:
                         gauges.present_bytes,
                         int(gauges.is_estimated),
                     )
-                    for gauges in batch.torrents
+                    for gauges in map(self._stays.gauges_of, batch.torrents)
                 ],
             )
 
@@ -502,7 +508,7 @@ class MeterJournal:
         ((is_proved, is_closed),) = tx.execute(
             "UPDATE journal_peer SET firm_bytes = firm_bytes + ?, failed_bytes = ?, sent_bytes = ?"
             " WHERE id = ? RETURNING public_key IS NOT NULL, is_closed",
-            (firm, update.failed_bytes, update.sent_bytes, row),
+            (firm, *self._stays.totals_of(update), row),
         ).fetchall()
         if firm and not is_closed:
             tx.execute(
@@ -516,6 +522,10 @@ class MeterJournal:
             return row
         is_cdn = update.source is Source.CDN
         key = self._cdn_keys.get(update.url) if is_cdn else self._keys.get(update.peer)
+        row = self._stays.find_row(tx, self._current_run(), update, key)
+        if row is not None:
+            self._rows[cache_key] = row
+            return row
         cursor = tx.execute(
             "INSERT INTO journal_peer (run, torrent, peer_id, endpoint, source, url, public_key)"
             " VALUES (?, ?, ?, ?, ?, ?, ?)",

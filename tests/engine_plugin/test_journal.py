@@ -482,6 +482,32 @@ def test_bytes_sent_for_retired_torrents_still_bound_claims_after_a_restart(
     assert journal.sent_before_bytes(PAYEE) == 7
 
 
+def test_torrent_that_comes_back_goes_on_with_the_rows_it_left(journal: MeterJournal) -> None:
+    segment = _segment(journal, 1)
+    _commit_segment(journal, segment, byte_count=10)
+    journal.retire_torrent(segment)
+    # Its bytes are unattested: the row of the connection is still there.
+    assert _segment(journal, 1) == segment
+    _commit_segment(journal, segment, byte_count=20)
+    _commit_segment(journal, segment, byte_count=40)
+    journal.prove_peer(ALICE, PAYEE, epoch=5)
+    with journal.transaction():
+        journal.take_credits(journal.list_claims()[0])
+    # Settled and not removed: it is still being metered.
+    journal.retire_settled()
+    _commit_segment(journal, segment, byte_count=80)
+    totals = journal.totals()
+    assert totals.delivered_p2p_bytes == 150
+    assert (totals.sent_bytes, totals.ambiguous_bytes) == (14, 6)
+    journal.retire_torrent(segment)
+    with journal.transaction():
+        journal.take_credits(journal.list_claims()[0])
+    journal.retire_settled()
+    assert journal.list_peers() == []
+    after = journal.totals()
+    assert (after.delivered_p2p_bytes, after.sent_bytes, after.ambiguous_bytes) == (150, 14, 6)
+
+
 def test_late_proof_after_retirement_still_attests(journal: MeterJournal) -> None:
     segment = _segment(journal, 1)
     _commit_segment(journal, segment, byte_count=10)
