@@ -236,6 +236,16 @@ class TorrentMeter:
         """Content bytes that passed and can be attributed to nobody."""
         return self._lost_bytes + sum(self._doubtful.values())
 
+    def list_peers(self) -> set[int]:
+        """Returns every peer that anything is counted for, or may be yet."""
+        peers = {peer for peer, _ in self._open.values()}
+        for counts in (self.firm, self.failed, self.sent, self.padding, self._credits):
+            peers |= counts.keys()
+        for rows in (self._wrote, self._survivors, self._asked):
+            peers.update(*rows.values())
+        peers.discard(_NOBODY)
+        return peers
+
     def take_credits(self) -> dict[int, list[Credit]]:
         """Returns each peer's credits since the last call, in credit order."""
         taken, self._credits = self._credits, defaultdict(list)

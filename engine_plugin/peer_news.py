@@ -66,9 +66,14 @@ class PeerNews:
             firm_bytes: Of a torrent's peer, by both numbers; None when the torrent is gone.
         """
         for peer, torrent in list(self._strangers.items()):
+            try:
+                key = self._peer_key(peer)
+            except LookupError:  # forgotten: it left nothing
+                del self._strangers[peer]
+                continue
             firm = firm_bytes(torrent, peer)
             if firm == 0:
                 continue
-            closed = self._journal.close_unproved(self._peer_key(peer))
+            closed = self._journal.close_unproved(key)
             if closed or firm is None:
                 del self._strangers[peer]

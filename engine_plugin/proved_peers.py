@@ -1,12 +1,14 @@
 """Which connections of this run which key proved, and what was sent to each key.
 
-A live stream opens a connection per segment, so ended ones are folded into their key's sum after a
-while. A sum never falls: no claim may exceed it.
+A live stream opens a connection per segment, and many of them between the same ends: so ended ones
+are dropped after a while, what was sent over them stays in their key's sum, and what comes back
+goes on where it stopped. A sum never falls and counts no byte twice: no claim may exceed it, and
+nobody owes more than it.
 
 Pure memory; not here: what proves a connection (`attestation`).
 """
 
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 
@@ -14,6 +16,9 @@ from engine_plugin.journal_records import PeerKey
 
 KEPT_PER_KEY = 256
 """So many connections of a key are kept one by one, ended ones too."""
+
+DROPPED_MAX = 16_384
+"""Of so many dropped connections it is remembered what was counted; the longest gone go first."""
 
 
 class ProvedPeers:
@@ -23,19 +28,27 @@ class ProvedPeers:
         """Bind it.
 
         Args:
-            sent_to: Content bytes handed to a connection in this run; never falls.
+            sent_to: Content bytes handed to a connection in this run; begins at 0 again when the
+                connection was forgotten in between.
         """
         self._sent_to = sent_to
         self._keys: dict[PeerKey, bytes] = {}
-        self._peers: dict[bytes, dict[PeerKey, None]] = {}
-        self._folded_bytes: defaultdict[bytes, int] = defaultdict(int)
+        self._peers: dict[bytes, dict[PeerKey, int]] = {}
+        """What is in its key's sum already, by connection."""
+        self._sums: defaultdict[bytes, int] = defaultdict(int)
+        self._dropped: OrderedDict[PeerKey, int] = OrderedDict()
+        self._present: AbstractSet[PeerKey] = frozenset()
+        self._ended: AbstractSet[PeerKey] = frozenset()
+        """Who was there at the look before the last one, and not at the last."""
 
     def add(self, peer: PeerKey, key: bytes) -> bool:
         """Take note that a key proved a connection; tells whether that is new."""
         if self._keys.get(peer) == key:
             return False
         self._keys[peer] = key
-        self._peers.setdefault(key, {})[peer] = None
+        peers = self._peers.setdefault(key, {})
+        peers[peer] = self._dropped.pop(peer, 0)
+        self._count(peer, key, peers)
         return True
 
     def key_of(self, peer: PeerKey) -> bytes | None:
@@ -52,16 +65,36 @@ class ProvedPeers:
 
     def sent_by(self, key: bytes) -> int:
         """Return content bytes handed to all connections of a key in this run."""
-        return self._folded_bytes[key] + sum(map(self._sent_to, self._peers.get(key, ())))
+        peers = self._peers.get(key)
+        if peers is None:
+            return 0
+        for peer in peers:
+            self._count(peer, key, peers)
+        return self._sums[key]
 
     def fold(self, present: AbstractSet[PeerKey]) -> None:
-        """Fold what has ended of keys with many connections.
+        """Count what was sent to those that have ended; drop some of keys with many connections.
 
         Args:
             present: The connections that there are.
         """
+        # A look later all is counted that was on its way when the connection ended.
+        for peer in self._ended:
+            if key := self._keys.get(peer):
+                self._count(peer, key, self._peers[key])
+        self._ended, self._present = self._present - present, present
         for key, peers in self._peers.items():
+            if len(peers) <= KEPT_PER_KEY:
+                continue
             ended = [peer for peer in peers if peer not in present]
-            for peer in ended[: max(0, len(peers) - KEPT_PER_KEY)]:
-                self._folded_bytes[key] += self._sent_to(peer)
-                del peers[peer], self._keys[peer]
+            for peer in ended[: len(peers) - KEPT_PER_KEY]:
+                self._count(peer, key, peers)
+                self._dropped[peer] = peers.pop(peer)
+                del self._keys[peer]
+        while len(self._dropped) > DROPPED_MAX:
+            self._dropped.popitem(last=False)
+
+    def _count(self, peer: PeerKey, key: bytes, peers: dict[PeerKey, int]) -> None:
+        counted, sent = peers[peer], self._sent_to(peer)
+        self._sums[key] += sent - counted if sent >= counted else sent
+        peers[peer] = sent

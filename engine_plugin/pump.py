@@ -54,6 +54,10 @@ EARLY_COMMIT_SHARE = 10
 """Of the time, at most a tenth is spent on them."""
 GAUGE_SECONDS = 1.0
 """How often figures without credits (sent, failed) are made durable."""
+FORGET_SECONDS = 60.0
+"""How often it is looked which peers are of no use; who is not twice in a row is forgotten."""
+SENT_KEPT_MAX = 16_384
+"""Of so many ended peers it is known what was sent to them: their key may be proved later."""
 
 
 _log = structlog.get_logger(__name__)
@@ -131,6 +135,7 @@ class MeterPump:
         self._current_epoch = current_epoch
         self._clock = clock
         self._lock = threading.RLock()
+        self._sent_lock = threading.Lock()
         self._torrents: dict[int, _Metered] = {}
         self._retired_sent: defaultdict[int, int] = defaultdict(int)
         self._retired_metered = self._retired_padding = 0
@@ -139,6 +144,8 @@ class MeterPump:
         """Peers with credits since the table was last compared with them."""
         self._next_poll = self._next_commit = self._next_gauges = clock()
         self._next_early = clock()
+        self._next_forget = clock() + FORGET_SECONDS
+        self._idle: set[int] = set()
         self._unsaved_bytes = 0
         self._unsaved_epoch: int | None = None
         self._unretired: list[int] = []
@@ -185,12 +192,15 @@ class MeterPump:
                 # Fails open: the picture begins, and the next commit enters it.
                 _log.warning("torrent_not_journalled", error=str(error))
             number = start()
-            self._torrents[number] = metering
+            with self._sent_lock:
+                self._torrents[number] = metering
             return number
 
     def _enter(self, metering: _Metered) -> int:
         """Returns the journal's id of a torrent, entering it first if need be."""
         if metering.journal_id is None:
+            # One that comes back is told removed before it is entered again.
+            self._retire()
             torrent = metering.torrent
             metering.journal_id = self.journal.add_torrent(
                 content_id=torrent.content_id,
@@ -225,9 +235,10 @@ class MeterPump:
                 self._retired_metered += metered
                 self._retired_padding += padding
                 self.session.remove_torrent(number, deletes_files=deletes_files)
-                del self._torrents[number]
-                for peer, count in metering.meter.sent.items():
-                    self._retired_sent[peer] += count
+                with self._sent_lock:
+                    del self._torrents[number]
+                    for peer, count in metering.meter.sent.items():
+                        self._retired_sent[peer] += count
                 self._unretired.append(self._enter(metering))
                 with suppress(JournalError):  # tried again after the next commit
                     self._retire()
@@ -242,8 +253,10 @@ class MeterPump:
         index = self.session.find_peer(*peer)
         if index is None:
             return 0
-        meters = [metering.meter for metering in list(self._torrents.values())]
-        return sum((meter.sent.get(index, 0) for meter in meters), self._retired_sent[index])
+        with self._sent_lock:  # a torrent that moves into the sum is seen once
+            meters = [metering.meter for metering in self._torrents.values()]
+            retired = self._retired_sent.get(index, 0)
+        return retired + sum(meter.sent.get(index, 0) for meter in meters)
 
     def is_settled(self, number: int) -> bool:
         """Says whether all that a torrent received is decided and durable."""
@@ -343,6 +356,9 @@ class MeterPump:
         if now >= self._next_poll or self._has_unseen_peer():
             self._refresh_peers()
             self._next_poll = now + POLL_SECONDS
+        if now >= self._next_forget:
+            self._forget_ended()
+            self._next_forget = now + FORGET_SECONDS
         committed = False
         if commit or self._is_due(now):
             self._next_commit = now + COMMIT_SECONDS
@@ -488,6 +504,23 @@ class MeterPump:
                 self._sources[snapshot.peer] = Source.CDN, url
             else:
                 self._sources[snapshot.peer] = Source.P2P, ""
+
+    def _forget_ended(self) -> None:
+        """Forgets peers that are of no use: a live stream meets ever new ones."""
+        used = {snapshot.peer for snapshot in self.peers}
+        for metering in self._torrents.values():
+            used |= metering.meter.list_peers() | metering.unsaved.keys() | metering.touched
+        with self._sent_lock:
+            ended = sorted(self._retired_sent.keys() - used)
+            for peer in ended[: max(0, len(ended) - SENT_KEPT_MAX)]:
+                del self._retired_sent[peer]
+            used |= self._retired_sent.keys()
+        idle = set(self.session.peer_numbers()) - used
+        gone = idle & self._idle
+        self.session.forget_peers(gone)
+        for peer in gone:
+            self._sources.pop(peer, None)
+        self._idle = idle - gone
 
     def _source_of(self, number: int, peer: int) -> tuple[Source, str]:
         """Returns source and URL of a peer; one that left unseen is told by its address.

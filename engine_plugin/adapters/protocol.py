@@ -12,6 +12,7 @@ they happened, number torrents and (peer-id, endpoint) pairs with small integers
 again, and say DROPPED when events were lost. A guess is worse than nothing: leave it out.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -40,6 +41,12 @@ class MeteredEngine(Protocol):
 
     def find_peer(self, peer_id: bytes, endpoint: str) -> int | None:
         """Return the number of a (peer-id, endpoint) pair, or None if it was never seen."""
+
+    def peer_numbers(self) -> list[int]:
+        """Return the numbers of all pairs that are remembered."""
+
+    def forget_peers(self, unused: Iterable[int]) -> None:
+        """Forget pairs that are not connected and of no use any more."""
 
     def read_counters(self) -> tuple[SessionCounters | None, Drained]:
         """Return the engine's own byte counters for the audit, and what was drained meanwhile."""

@@ -148,8 +148,7 @@ class ForeignSession(EngineSession):
         """Stops metering a torrent; it goes on in the host's session, with its files."""
         del deletes_files
         handle = self._handles.pop(torrent)
-        self._by_handle.pop(handle, None)
-        self._torrents = {key: kept for key, kept in self._torrents.items() if kept != torrent}
+        self._forget_torrent(torrent, handle)
 
     def pause(self) -> None:
         """Leaves the host's transfers alone."""

@@ -5,7 +5,7 @@ counters. It counts nothing itself (that is the meter) and starts no thread of i
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -14,13 +14,13 @@ from typing import Any
 import libtorrent as lt
 
 from engine_plugin.errors import SessionError
+from engine_plugin.libtorrent_door.peer_numbers import PeerNumbers
 from engine_plugin.libtorrent_door.port_mapping import SidePortMapping
 from engine_plugin.libtorrent_door.session_options import (
     SessionOptions,
     buffer_for,
     format_endpoint,
     make_settings,
-    split_endpoint,
 )
 from engine_plugin.libtorrent_door.tiers import TierTable
 from engine_plugin.meter import BLOCK_BYTES, EventKind
@@ -165,8 +165,7 @@ class EngineSession:
         self._next_number = 0
         self._torrents: dict[bytes, int] = {}
         self._by_handle: dict[Any, int] = {}
-        self._peers: dict[tuple[bytes, tuple[str, int]], int] = {}
-        self._peer_keys: list[tuple[bytes, str]] = []
+        self._peers = PeerNumbers()
         self._connected: dict[tuple[int, tuple[str, int]], int] = {}
         """Number of the peer at the other end of a torrent's connection, until that ends."""
         self._whole_pieces: dict[int, int] = {}
@@ -285,10 +284,16 @@ class EngineSession:
         """
         handle = self._handles.pop(torrent)
         self._whole_pieces.pop(torrent, None)
-        self._by_handle.pop(handle, None)
-        self._torrents = {key: kept for key, kept in self._torrents.items() if kept != torrent}
+        self._forget_torrent(torrent, handle)
         option = lt.session.delete_files if deletes_files else 0
         self._session.remove_torrent(handle, option)
+
+    def _forget_torrent(self, torrent: int, handle: Any) -> None:
+        self._by_handle.pop(handle, None)
+        self._torrents = {key: kept for key, kept in self._torrents.items() if kept != torrent}
+        # Its last disconnections are told of a torrent that nobody knows any more.
+        for connection in [named for named in list(self._connected) if named[0] == torrent]:
+            self._connected.pop(connection, None)
 
     def want_piece(self, torrent: int, piece: int, deadline_ms: int) -> None:
         """Asks for a piece within a time from now; nearer deadlines come first."""
@@ -351,7 +356,9 @@ class EngineSession:
                 connection = torrent, alert.ep
                 peer = numbers.get(connection)
                 if peer is None:
-                    peer = numbers[connection] = self._peer_of(alert.pid.to_bytes(), alert.ep)
+                    peer = numbers[connection] = self._peers.number_of(
+                        alert.pid.to_bytes(), alert.ep
+                    )
                 piece = alert.piece_index
                 if kind == _SENT and piece < whole_pieces.get(torrent, 0):
                     sent[torrent, peer] += 1
@@ -365,11 +372,23 @@ class EngineSession:
 
     def peer_key(self, peer: int) -> tuple[bytes, str]:
         """Returns peer-id (20 bytes) and endpoint text of a peer's number."""
-        return self._peer_keys[peer]
+        return self._peers.key_of(peer)
+
+    def forget_peers(self, unused: Iterable[int]) -> None:
+        """Forgets peers that nobody asks about any more; their numbers are not used again.
+
+        Args:
+            unused: Their numbers. Whoever is connected is kept.
+        """
+        self._peers.forget(unused, kept=set(self._connected.values()))
+
+    def peer_numbers(self) -> list[int]:
+        """Returns the numbers of all peers that are remembered."""
+        return self._peers.list_numbers()
 
     def find_peer(self, peer_id: bytes, endpoint: str) -> int | None:
         """Returns the number of a (peer-id, endpoint) pair, or None if it was never seen."""
-        return self._peers.get((peer_id, split_endpoint(endpoint)))
+        return self._peers.find(peer_id, endpoint)
 
     def peers(self) -> list[PeerSnapshot]:
         """Takes a snapshot of all connections; blocks on the network thread, so once a second."""
@@ -468,7 +487,7 @@ class EngineSession:
             if isinstance(alert, lt.torrent_alert):
                 torrent = self._torrent_of(alert.handle)
             if isinstance(alert, lt.peer_alert):
-                peer = self._peer_of(alert.pid.to_bytes(), alert.ep)
+                peer = self._peers.number_of(alert.pid.to_bytes(), alert.ep)
                 if kind in _CONNECTION_KINDS:
                     # Another peer may be met at this endpoint from here on.
                     self._connected.pop((torrent, alert.ep), None)
@@ -516,6 +535,9 @@ class EngineSession:
         drained.notices.append(Notice(kind=NoticeKind.FINISHED, torrent=torrent))
 
     def _on_dropped(self, alert: Any, drained: Drained) -> None:
+        # The end of a connection may be lost too: its endpoint may be somebody else's now. Nothing
+        # of this batch is credited, and later blocks are looked up anew.
+        self._connected.clear()
         drained.events.append((EventKind.DROPPED, ALL_TORRENTS, NO_PEER, 0, 0))
         drained.notices.append(Notice(kind=NoticeKind.ALERTS_DROPPED, text=alert.message()))
 
@@ -550,21 +572,14 @@ class EngineSession:
             self._by_handle[handle] = number
         return number
 
-    def _peer_of(self, peer_id: bytes, endpoint: tuple[str, int]) -> int:
-        key = peer_id, endpoint
-        if (number := self._peers.get(key)) is None:
-            number = self._peers[key] = len(self._peer_keys)
-            self._peer_keys.append((peer_id, format_endpoint(*endpoint)))
-        return number
-
     def _snapshot(self, torrent: int, info: Any) -> PeerSnapshot:
         peer_id = info.pid.to_bytes()
-        number = self._peer_of(peer_id, info.ip)
+        number = self._peers.number_of(peer_id, info.ip)
         return PeerSnapshot(
             torrent=torrent,
             peer=number,
             peer_id=peer_id,
-            endpoint=self._peer_keys[number][1],
+            endpoint=format_endpoint(*info.ip),
             local_endpoint=format_endpoint(*info.local_endpoint()),
             client=info.client.decode("utf-8", "replace"),
             is_web_seed=info.connection_type == lt.peer_info.web_seed,

@@ -33,3 +33,41 @@ def test_few_connections_are_not_folded() -> None:
     assert proved.peers_of(b"key") == [peer]
     assert proved.list_keys() == [b"key"]
     assert proved.sent_by(b"other") == 0
+
+
+def test_connection_that_comes_back_is_not_counted_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proved_peers, "KEPT_PER_KEY", 1)
+    peers = [PeerKey(b"P" * 20, f"127.0.0.2:{port}") for port in (6881, 50_000)]
+    sent = Counter(dict.fromkeys(peers, 100))
+    proved = ProvedPeers(lambda peer: sent[peer])
+    for peer in peers:
+        proved.add(peer, b"key")
+    proved.fold(set())
+    assert proved.key_of(peers[0]) is None
+    sent[peers[0]] += 10
+    proved.add(peers[0], b"key")
+    assert proved.sent_by(b"key") == 210
+
+
+def test_sum_stays_when_a_connection_was_forgotten_in_between() -> None:
+    peer = PeerKey(b"P" * 20, "127.0.0.2:6881")
+    sent = {peer: 100}
+    proved = ProvedPeers(lambda peer: sent[peer])
+    proved.add(peer, b"key")
+    assert proved.sent_by(b"key") == 100
+    sent[peer] = 30
+    assert proved.sent_by(b"key") == 130
+    assert proved.sent_by(b"key") == 130
+
+
+def test_what_ended_is_counted_before_anybody_asks() -> None:
+    peer = PeerKey(b"P" * 20, "127.0.0.2:6881")
+    sent = {peer: 0}
+    proved = ProvedPeers(lambda peer: sent[peer])
+    proved.add(peer, b"key")
+    proved.fold({peer})
+    proved.fold(set())
+    sent[peer] = 100
+    proved.fold(set())
+    sent[peer] = 0
+    assert proved.sent_by(b"key") == 100

@@ -12,7 +12,13 @@ from engine_plugin.journal import MeterJournal
 from engine_plugin.journal_records import PeerKey
 from engine_plugin.libtorrent_door.session import Drained
 from engine_plugin.meter import EventKind
-from engine_plugin.pump import COMMIT_BYTES, COMMIT_SECONDS, EARLY_COMMIT_SECONDS, MeterPump
+from engine_plugin.pump import (
+    COMMIT_BYTES,
+    COMMIT_SECONDS,
+    EARLY_COMMIT_SECONDS,
+    FORGET_SECONDS,
+    MeterPump,
+)
 from engine_plugin.torrents import make_torrent
 
 PEER = PeerKey(b"P" * 20, "127.0.0.2:6881")
@@ -27,6 +33,7 @@ class Queue:
     def __init__(self) -> None:
         self.events: list[tuple[int, int, int, int, int]] = []
         self.next_piece = 0
+        self.forgotten: set[int] = set()
 
     def deliver(self, byte_count: int) -> None:
         for _ in range(byte_count // PIECE):
@@ -47,6 +54,15 @@ class Queue:
     def peer_key(self, peer: int) -> PeerKey:
         return PEER
 
+    def peer_numbers(self) -> list[int]:
+        return [number for number in range(4) if number not in self.forgotten]
+
+    def forget_peers(self, unused: set[int]) -> None:
+        self.forgotten |= unused
+
+    def remove_torrent(self, torrent: int, *, deletes_files: bool) -> None:
+        pass
+
 
 class Bench:
     """A pump over a scripted queue, its clock and the ledger's epoch in the test's hands."""
@@ -63,8 +79,8 @@ class Bench:
             clock=lambda: self.now_s,
         )
         (folder / "film").write_bytes(bytes(64 << 20))
-        torrent = make_torrent(folder / "film", piece_bytes=PIECE)
-        self.pump.add(torrent, lambda: 0)
+        self.torrent = make_torrent(folder / "film", piece_bytes=PIECE)
+        self.pump.add(self.torrent, lambda: 0)
         self.journal.prove_peer(PEER, key_of("seeder"), epoch=EPOCH)
 
     def step(self, passed_s: float = 0.0) -> bool:
@@ -161,3 +177,60 @@ def test_refused_commit_at_a_border_loses_nothing(
         assert bench.pump.step(0).journal_error == "disk full"
     bench.step(COMMIT_SECONDS)
     assert sum(bench.claims().values()) == 4 * PIECE
+
+
+def test_peers_of_no_use_are_forgotten_and_no_other(bench: Bench) -> None:
+    # 0 delivered, 1 wrote a block of a piece that is not complete yet, 2 was sent to, 3 nothing.
+    bench.queue.deliver(PIECE)
+    bench.queue.events.append((EventKind.WRITTEN, 0, 1, 5, 0))
+    bench.queue.events.append((EventKind.SENT, 0, 2, 0, 0))
+    bench.step(FORGET_SECONDS)
+    assert bench.queue.forgotten == set()
+    bench.step(FORGET_SECONDS)
+    assert bench.queue.forgotten == {3}
+    bench.pump.remove(0)
+    bench.step(FORGET_SECONDS)
+    bench.step(FORGET_SECONDS)
+    # Its key may be proved later: what was sent to 2 bounds what it may claim.
+    assert bench.queue.forgotten == {0, 1, 3}
+
+
+def test_what_was_sent_to_too_many_ended_peers_is_forgotten(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pump_module, "SENT_KEPT_MAX", 1)
+    for peer in (1, 2):
+        bench.queue.events.append((EventKind.SENT, 0, peer, 0, 0))
+    bench.step(COMMIT_SECONDS)
+    bench.pump.remove(0)
+    bench.step(FORGET_SECONDS)
+    bench.step(FORGET_SECONDS)
+    assert bench.queue.forgotten == {0, 1, 3}
+
+
+def test_torrent_that_comes_back_is_told_removed_first(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.queue.deliver(PIECE)
+    bench.step(COMMIT_SECONDS)
+    retire = bench.journal.retire_torrent
+
+    def refuse(_: int) -> None:
+        raise pump_module.JournalError("disk full")
+
+    monkeypatch.setattr(bench.journal, "retire_torrent", refuse)
+    torrent = bench.torrent
+    bench.pump.remove(0)
+    bench.pump.add(torrent, lambda: 0)
+    monkeypatch.setattr(bench.journal, "retire_torrent", retire)
+    bench.queue.next_piece = 0
+    for count in (1, 2):
+        bench.queue.deliver(PIECE)
+        bench.step(COMMIT_SECONDS)
+        assert bench.claims() == {EPOCH: (count + 1) * PIECE}
+    with bench.journal.transaction():
+        bench.journal.take_credits(bench.journal.list_claims()[0])
+    bench.journal.retire_settled()
+    bench.queue.deliver(PIECE)
+    bench.step(COMMIT_SECONDS)
+    assert bench.claims() == {EPOCH: PIECE}

@@ -1,5 +1,6 @@
 """Any engine that tells of blocks is metered; the libtorrent door is one of them."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,6 +41,12 @@ class ScriptedEngine:
 
     def peer_key(self, peer: int) -> tuple[bytes, str]:
         return (ALICE, "10.0.0.1:1") if peer == 0 else (BOB, "10.0.0.2:2")
+
+    def peer_numbers(self) -> list[int]:
+        return [0]
+
+    def forget_peers(self, unused: Iterable[int]) -> None:
+        pass
 
     def find_peer(self, peer_id: bytes, endpoint: str) -> int | None:
         return {ALICE: 0, BOB: 1}.get(peer_id)
