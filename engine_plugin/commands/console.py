@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,22 @@ from engine_plugin.errors import ContentError, EngineError, WrongInputError
 TORRENT_SIZE_MAX = 64 << 20
 
 
+class _Log(structlog.PrintLogger):
+    """A line that cannot be written is lost, and whoever logs goes on."""
+
+    def msg(self, message: str) -> None:
+        with suppress(OSError):  # a full disk, most likely
+            super().msg(message)
+
+    log = debug = info = warn = warning = msg
+    fatal = failure = err = error = critical = exception = msg
+
+
 class Failures:
     """Turns the plugin's own errors into one line on stderr and an exit status."""
 
     def __enter__(self) -> None:
+        stderr = sys.stderr
         structlog.configure(
             wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
             processors=[
@@ -30,7 +43,7 @@ class Failures:
                 structlog.processors.TimeStamper(fmt="iso", utc=True),
                 structlog.processors.LogfmtRenderer(),
             ],
-            logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+            logger_factory=lambda *_: _Log(stderr),
         )
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
@@ -48,10 +61,13 @@ def print_json(answer: dict[str, Any]) -> None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - stays open until exit
 
 
-def print_event(event: str, fields: dict[str, Any]) -> None:
-    """Print one event for people."""
-    if event != "progress":
-        typer.echo(f"{event}: " + " ".join(f"{key}={value}" for key, value in fields.items()))
+def print_event(event: str, fields: dict[str, Any], *, as_json: bool) -> None:
+    """Print one event, for programs or for people; if it cannot be, the engine goes on."""
+    with suppress(OSError):
+        if as_json:
+            print_json({"event": event, **fields})
+        elif event != "progress":
+            typer.echo(f"{event}: " + " ".join(f"{key}={value}" for key, value in fields.items()))
 
 
 def read_file(path: Path) -> bytes:

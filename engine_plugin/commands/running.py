@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from engine_plugin.commands.console import print_event, print_json
+from engine_plugin.commands.console import print_event
 from engine_plugin.config import ContentOptions, EngineConfig
 from engine_plugin.engine import Engine
 from engine_plugin.errors import EngineError
@@ -44,10 +44,7 @@ def run_engine(config: EngineConfig, contents: Sequence[PlannedContent], *, as_j
 
 async def _run(config: EngineConfig, contents: Sequence[PlannedContent], *, as_json: bool) -> None:
     def emit(event: str, /, **fields: Any) -> None:
-        if as_json:
-            print_json({"event": event, **fields})
-        else:
-            print_event(event, fields)
+        print_event(event, fields, as_json=as_json)
 
     engine = Engine(config, emit)
     given_up = threading.Event()

@@ -11,7 +11,7 @@ import typer
 from engine_plugin.bundler import Bundler
 from engine_plugin.collector import Collector
 from engine_plugin.commands import options as o
-from engine_plugin.commands.console import Failures, print_event, print_json
+from engine_plugin.commands.console import Failures, print_event
 from engine_plugin.config import load_terms
 from engine_plugin.errors import EngineError
 from engine_plugin.events import Emit
@@ -47,10 +47,7 @@ def send(
     with Failures():
 
         def emit(event: str, /, **fields: Any) -> None:
-            if as_json:
-                print_json({"event": event, **fields})
-            else:
-                print_event(event, fields)
+            print_event(event, fields, as_json=as_json)
 
         folder = StateDir(state)
         try:

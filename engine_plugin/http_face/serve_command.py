@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from engine_plugin.commands import options as o
-from engine_plugin.commands.console import Failures, print_event, print_json, read_file
+from engine_plugin.commands.console import Failures, print_event, read_file
 from engine_plugin.config import ConfigError, EngineConfig, parse_endpoint
 from engine_plugin.engine import Engine
 from engine_plugin.errors import ContentError, EngineError
@@ -238,7 +238,4 @@ class _Service:
     def _emit(self, event: str, /, **fields: Any) -> None:
         if event == "ready":
             self._listen = parse_endpoint(fields["listen"], "listen")
-        if self._as_json:
-            print_json({"event": event, **fields})
-        else:
-            print_event(event, fields)
+        print_event(event, fields, as_json=self._as_json)

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from engine_plugin.commands import options as o
-from engine_plugin.commands.console import print_event, print_json
+from engine_plugin.commands.console import print_event
 from engine_plugin.config import EngineConfig, load_entitlement, parse_endpoint
 from engine_plugin.live.policy import LivePolicy
 from engine_plugin.live.programs import BroadcastOptions, ViewOptions
@@ -225,9 +225,7 @@ def _configure(run: o.RunOptions) -> EngineConfig:
 
 def _printer(*, as_json: bool) -> Callable[..., None]:
     def emit(event: str, /, **fields: Any) -> None:
-        if as_json:
-            print_json({"event": event, **fields})
-        elif event not in {"content", "segment_done"}:
-            print_event(event, fields)
+        if as_json or event not in {"content", "segment_done"}:
+            print_event(event, fields, as_json=as_json)
 
     return emit

@@ -8,8 +8,11 @@ unreachable, every other peer is killed, and the disk with everybody's journal a
 import asyncio
 import os
 import random
+import signal
+import socket
 import sqlite3
 import subprocess
+import sys
 import threading
 import time
 from collections import defaultdict
@@ -264,6 +267,38 @@ def test_everything_failing_at_once_does_not_stop_the_picture_and_all_is_signed(
     assert figures.stalls <= plain.stalls
     scene.require_all_counted()
     scene.viewer.wait_for("error", where="journal")
+
+
+def test_engine_whose_output_nobody_can_write_serves_and_stops_cleanly(
+    tmp_path: Path, start_engine: Callable[..., Any]
+) -> None:
+    data = random.Random(13).randbytes(MIB)
+    (tmp_path / "part.ts").write_bytes(data)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
+    words = [
+        sys.executable, "-c", "from engine_plugin.command import main; main()",
+        "seed", tmp_path / "part.ts", "--torrent-out", tmp_path / "t", "--listen", listen,
+        "--state", tmp_path / "seeder", "--json",
+    ]  # fmt: skip
+    with Path("/dev/full").open("wb") as full:
+        seeder = subprocess.Popen(list(map(str, words)), stdout=full, stderr=full)
+    try:
+        while not (tmp_path / "t").exists():
+            assert seeder.poll() is None
+            time.sleep(0.05)
+        viewer = start_engine(
+            "view", tmp_path / "t", "--save", tmp_path / "saved", "--listen", "127.0.0.1:0",
+            "--state", tmp_path / "viewer", "--peer", listen, "--no-entitlement",
+        )  # fmt: skip
+        viewer.wait_for("complete")
+        assert viewer.stop()["bytes"]["p2p_unattested"] == len(data)
+        seeder.send_signal(signal.SIGTERM)
+        # Python says 120 when what was printed could not be written at the end.
+        assert seeder.wait(30) in {0, 120}
+    finally:
+        seeder.kill()
+        seeder.wait()
 
 
 def test_content_begins_on_a_full_disk_and_is_booked_when_there_is_room(
