@@ -74,6 +74,8 @@ class Content:
         self._web_seed_bytes: dict[int, int] = {}
         self._failed_web_seeds: list[str] = []
         self._is_removed = False
+        self.is_leaving = False
+        """Whether it is being removed: the engine's own thread may be past it already."""
         self._final_bytes = SourceBytes()
 
     @property
@@ -84,7 +86,7 @@ class Content:
     @property
     def is_settled(self) -> bool:
         """Whether all that was received is attributed and durable."""
-        return self._pump.is_settled(self.number)
+        return not self._is_gone and self._pump.is_settled(self.number)
 
     def has_piece(self, piece: int) -> bool:
         """Tell whether a piece has passed its hash check."""
@@ -183,6 +185,8 @@ class Content:
 
     def dial_lost_peers(self) -> None:
         """Dial those peers again that are not connected."""
+        if self._is_gone:
+            return
         connected = {snapshot.endpoint for snapshot in self.peers()}
         for peer in self.peers_to_dial:
             if str(peer) not in connected:
@@ -194,7 +198,7 @@ class Content:
 
     def bytes_by_source(self) -> SourceBytes:
         """Return firm bytes of this run."""
-        if self._is_removed:
+        if self._is_gone:
             return self._final_bytes
         return SourceBytes.of(self._pump.firm_bytes(self.number))
 
@@ -218,6 +222,11 @@ class Content:
             else:
                 _resolve(future, read.data)
 
+    def begin_leaving(self) -> None:
+        """Take note that the content is being removed; the engine calls it."""
+        self._final_bytes = self.bytes_by_source()
+        self.is_leaving = True
+
     def note_removed(self, final_bytes: SourceBytes) -> None:
         """End every wait; the engine calls it."""
         self._is_removed = True
@@ -232,8 +241,12 @@ class Content:
         self._waiting.clear()
         self._reads.clear()
 
+    @property
+    def _is_gone(self) -> bool:
+        return self.is_leaving or self._is_removed
+
     def _require_here(self) -> None:
-        if self._is_removed:
+        if self._is_gone:
             raise ContentError(f"{self.torrent.name}: was removed")
 
 

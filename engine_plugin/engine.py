@@ -13,16 +13,18 @@ import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Self
 
 import structlog
 
+from engine_plugin.beginnings import Beginnings
 from engine_plugin.config import ContentOptions, EngineConfig, HostSession
 from engine_plugin.content import Content, SourceBytes, describe_content
 from engine_plugin.coverage import CoverageGate
 from engine_plugin.errors import EngineError, JournalError, SessionError
 from engine_plugin.events import Emit, Event, EventHub
-from engine_plugin.failures import FailureTeller
+from engine_plugin.failures import FAULTS, FailureTeller
 from engine_plugin.identity import (
     SESSION_ID_SIZE,
     format_handshake,
@@ -101,8 +103,7 @@ class Engine:
         self._thread: PumpThread | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._orphan = OrphanWatch(config.parent_pid)
-        self._early: dict[int, list[tuple[int, int]]] = {}
-        self._newest = -1
+        self._beginnings = Beginnings(self._undo_add)
         self._next_reconnect_s = 0.0
         self._next_progress_s = 0.0
         self._stopping = asyncio.Event()
@@ -165,12 +166,9 @@ class Engine:
                 renamed_files=options.renamed_files,
             )
 
-        number = await asyncio.to_thread(
-            self._pump.add,
-            torrent,
-            start,
-            scope_id=scope_id,
-            uses_web_seeds=options.uses_web_seeds,
+        uses_web_seeds = options.uses_web_seeds
+        number = await self._beginnings.run(
+            lambda: self._pump.add(torrent, start, scope_id=scope_id, uses_web_seeds=uses_web_seeds)
         )
         content = Content(
             session=self._session,
@@ -183,7 +181,7 @@ class Engine:
             peers=tuple(options.peers),
             name_cdn=self._name_cdn,
         )
-        web_seeds = torrent.web_seeds if options.uses_web_seeds else ()
+        web_seeds = torrent.web_seeds if uses_web_seeds else ()
         self._welcome(content, options.entitlement, web_seeds=web_seeds)
         return content
 
@@ -195,8 +193,7 @@ class Engine:
         web_seeds: Iterable[str],
     ) -> None:
         self.contents[content.number] = content
-        self._newest = max(self._newest, content.number)
-        for step in self._early.pop(content.number, ()):
+        for step in self._beginnings.take_early(content.number):
             content.take_piece_event(*step)
         if self.ledger is not None:
             self.ledger.watch(content.scope_id, entitlement)
@@ -227,10 +224,15 @@ class Engine:
         if not isinstance(session, ForeignSession):
             raise SessionError("attach: got a session of our own, want an engine with a host")
         torrent = await asyncio.to_thread(session.describe, handle)
-        number = await asyncio.to_thread(
-            self._pump.add, torrent, lambda: session.adopt(handle), scope_id=stream_id
-        )
-        folder, here = await asyncio.to_thread(session.look_at, number)
+        found: list[tuple[Path, frozenset[int]]] = []
+
+        def adopt() -> int:
+            number = self._pump.add(torrent, lambda: session.adopt(handle), scope_id=stream_id)
+            found.append(session.look_at(number))
+            return number
+
+        number = await self._beginnings.run(adopt)
+        ((folder, here),) = found
         content = Content(
             session=session,
             pump=self._pump,
@@ -263,17 +265,33 @@ class Engine:
         Raises:
             JournalError: What it brought cannot be made durable now; it goes on.
         """
-        result = await asyncio.to_thread(
-            self._pump.remove, content.number, deletes_files=deletes_files
-        )
+        # Half of a removal would confuse everybody: it goes on when its caller gives up.
+        await asyncio.shield(asyncio.ensure_future(self._remove(content, deletes_files)))
+
+    async def _remove(self, content: Content, deletes_files: bool) -> None:
+        if content.is_leaving or content.number not in self.contents:
+            return
+        content.begin_leaving()
+        try:
+            result = await asyncio.to_thread(
+                self._pump.remove, content.number, deletes_files=deletes_files
+            )
+        finally:
+            content.is_leaving = False
+        error = result.journal_error
+        if error is None:
+            del self.contents[content.number]
+            content.note_removed(SourceBytes.of(result.removed_bytes))
         self._take_step(result)
-        if result.journal_error is not None:
-            raise JournalError(result.journal_error)
-        del self.contents[content.number]
-        content.note_removed(SourceBytes.of(result.removed_bytes))
+        if error is not None:
+            raise JournalError(error)
         if self._owner is not None:
             self._owner.release(content.torrent.content_id)
         self._hub.tell("content", state="removed", **describe_content(content))
+
+    def _undo_add(self, number: int) -> None:
+        with suppress(LookupError):
+            self._pump.remove(number)
 
     def announce(self) -> None:
         """Tell that the engine is ready, with its port, keys and contents."""
@@ -456,9 +474,8 @@ class Engine:
         for kind, number, piece in result.pieces:
             if content := self.contents.get(number):
                 content.take_piece_event(kind, piece)
-            elif number > self._newest:
-                # A torrent's first alerts may be quicker than `add`, which is on its way.
-                self._early.setdefault(number, []).append((kind, piece))
+            else:
+                self._beginnings.note(number, (kind, piece))
         for read in result.reads:
             if content := self.contents.get(read.torrent):
                 content.take_read(read)
@@ -481,7 +498,7 @@ class Engine:
                 end(self._peer_key(notice.peer), now_s)
         elif notice.kind is NoticeKind.PORT_MAPPED:
             self._hub.tell("notice", kind=str(notice.kind), detail=notice.text)
-        elif notice.kind in _FAULTS:
+        elif notice.kind in FAULTS:
             if content is not None and notice.kind is NoticeKind.WEB_SEED_FAILED:
                 content.note_web_seed_failure(notice.url)
             _log.warning("session_notice", kind=str(notice.kind), detail=notice.text)
@@ -578,17 +595,3 @@ class Engine:
             fields |= self.ledger.describe()
             fields["unsent_bundles"] = sum(count.unsent for count in self.ledger.spool.count())
         return fields
-
-
-_FAULTS = frozenset(
-    {
-        NoticeKind.LISTEN_FAILED,
-        NoticeKind.BANNED,
-        NoticeKind.WEB_SEED_FAILED,
-        NoticeKind.FILE_FAILED,
-        NoticeKind.TORRENT_FAILED,
-        NoticeKind.HASH_FAILED,
-        NoticeKind.ALERTS_DROPPED,
-        NoticeKind.PORT_MAPPING_FAILED,
-    }
-)

@@ -5,6 +5,21 @@ import time
 import structlog
 
 from engine_plugin.events import Emit
+from engine_plugin.libtorrent_door import NoticeKind
+
+FAULTS = frozenset(
+    {
+        NoticeKind.LISTEN_FAILED,
+        NoticeKind.BANNED,
+        NoticeKind.WEB_SEED_FAILED,
+        NoticeKind.FILE_FAILED,
+        NoticeKind.TORRENT_FAILED,
+        NoticeKind.HASH_FAILED,
+        NoticeKind.ALERTS_DROPPED,
+        NoticeKind.PORT_MAPPING_FAILED,
+    }
+)
+"""Notices of a session that tell of a fault."""
 
 REPEAT_S = 10.0
 """How long the same failure is not told again."""

@@ -2,7 +2,8 @@
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,37 @@ def test_waiting_for_a_piece_ends_when_its_content_is_removed(tmp_path: Path) ->
             await engine.remove(content)
             with pytest.raises(ContentError, match="removed"):
                 await waiting
+
+    asyncio.run(scene())
+
+
+def test_caller_who_gives_up_leaves_no_half_begun_or_half_removed_content(tmp_path: Path) -> None:
+    film = _torrent(tmp_path / "seed", "film.bin", 1, 100_000)
+    options = ContentOptions(save_path=tmp_path / "saved")
+
+    async def give_up(action: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.ensure_future(action)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait({task})
+        assert task.cancelled()
+
+    async def scene() -> None:
+        told = Told()
+        async with Engine(_config(tmp_path / "a", "127.0.0.79"), told) as engine:
+            await give_up(engine.add(film, options))
+            assert engine.contents == {}
+            content: Content | None = None
+            async with asyncio.timeout(30):
+                while content is None:
+                    with suppress(SessionError):  # until what was begun for nobody is gone
+                        content = await engine.add(film, options)
+            await give_up(engine.remove(content))
+            await _until(lambda: not engine.contents)
+            assert content.bytes_by_source() == SourceBytes()
+            assert told.all("content")[-1]["state"] == "removed"
+            await engine.remove(content)
 
     asyncio.run(scene())
 
