@@ -345,10 +345,10 @@ class MeterPump:
         return _join(total, self.commit())
 
     def _take(self, drained: Drained, *, commit: bool) -> StepResult:
-        self._feed(drained)
+        fault = self._feed_safely(drained)
         self._settle_finished()
         now = self._clock()
-        error = self._close_epoch()
+        error = self._close_epoch() or fault
         credited = self._collect_credits()
         self._unsaved_bytes += credited
         if any(notice.kind is NoticeKind.CONNECTED for notice in drained.notices):
@@ -364,7 +364,8 @@ class MeterPump:
             self._next_commit = now + COMMIT_SECONDS
             try:
                 committed = self._commit(with_gauges=commit or now >= self._next_gauges)
-            except JournalError as failure:
+            except (JournalError, ValueError, LookupError) as failure:
+                # Whatever it is, pieces that were read go on to the player.
                 error = str(failure)
             spent = self._clock() - now
             self._next_early = now + max(EARLY_COMMIT_SECONDS, EARLY_COMMIT_SHARE * spent)
@@ -378,6 +379,20 @@ class MeterPump:
             ),
             reads=tuple(drained.reads),
         )
+
+    def _feed_safely(self, drained: Drained) -> str | None:
+        """Feeds the meters; what cannot be metered is lost as if the queue had run over.
+
+        Returns:
+            What was wrong with an event, or None.
+        """
+        try:
+            self._feed(drained)
+        except (ValueError, LookupError) as fault:
+            for metering in self._torrents.values():
+                metering.meter.feed_with_loss(())
+            return f"meter: {fault}"
+        return None
 
     def _feed(self, drained: Drained) -> None:
         by_torrent: dict[int, list[tuple[int, int, int, int, int]]]

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from engine_plugin.errors import EngineError
 from engine_plugin.pump import MeterPump, StepResult
 
 BATCH_PAUSE_S = 0.05
@@ -57,9 +56,9 @@ class PumpThread:
         while not self._stops.is_set():
             try:
                 result = self._pump.step()
-            except (EngineError, ValueError, LookupError) as error:
+            except Exception as error:  # noqa: BLE001 - without the thread no piece is read again
                 # Fails open: what this step would have counted is reported as lost, not guessed.
-                self._call(self._fail, "meter", str(error))
+                self._call(self._fail, "meter", f"{type(error).__name__}: {error}")
                 time.sleep(RETRY_S)
                 continue
             now_s = time.monotonic()

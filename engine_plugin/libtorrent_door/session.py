@@ -6,6 +6,7 @@ counters. It counts nothing itself (that is the meter) and starts no thread of i
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -394,7 +395,7 @@ class EngineSession:
         """Takes a snapshot of all connections; blocks on the network thread, so once a second."""
         snapshots = []
         for torrent, handle in list(self._handles.items()):
-            if handle.is_valid():
+            with suppress(RuntimeError):  # it is removed in this very moment
                 snapshots += [self._snapshot(torrent, info) for info in handle.get_peer_info()]
         return snapshots
 

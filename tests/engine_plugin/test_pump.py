@@ -1,5 +1,6 @@
 """When the pump makes credits durable, and under which epoch: a scripted alert queue."""
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from builders import EPOCH, key_of
 from engine_plugin import pump as pump_module
 from engine_plugin.journal import MeterJournal
 from engine_plugin.journal_records import PeerKey
+from engine_plugin.libtorrent_door import PieceRead
 from engine_plugin.libtorrent_door.session import Drained
 from engine_plugin.meter import EventKind
 from engine_plugin.pump import (
@@ -18,7 +20,9 @@ from engine_plugin.pump import (
     EARLY_COMMIT_SECONDS,
     FORGET_SECONDS,
     MeterPump,
+    StepResult,
 )
+from engine_plugin.pump_thread import PumpThread
 from engine_plugin.torrents import make_torrent
 
 PEER = PeerKey(b"P" * 20, "127.0.0.2:6881")
@@ -34,6 +38,7 @@ class Queue:
         self.events: list[tuple[int, int, int, int, int]] = []
         self.next_piece = 0
         self.forgotten: set[int] = set()
+        self.reads: list[PieceRead] = []
 
     def deliver(self, byte_count: int) -> None:
         for _ in range(byte_count // PIECE):
@@ -46,7 +51,8 @@ class Queue:
 
     def drain(self) -> Drained:
         events, self.events = self.events, []
-        return Drained(events=events)
+        reads, self.reads = self.reads, []
+        return Drained(events=events, reads=reads)
 
     def peers(self) -> list[Any]:
         return []
@@ -234,3 +240,47 @@ def test_torrent_that_comes_back_is_told_removed_first(
     bench.queue.deliver(PIECE)
     bench.step(COMMIT_SECONDS)
     assert bench.claims() == {EPOCH: PIECE}
+
+
+def test_pieces_are_read_whatever_the_meter_and_the_journal_do(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise ValueError("no such row")
+
+    monkeypatch.setattr(bench.journal, "commit_batch", refuse)
+    bench.queue.deliver(PIECE)
+    bench.queue.events.append((EventKind.WRITTEN, 0, 0, 1 << 30, 0))
+    bench.queue.reads.append(PieceRead(torrent=0, piece=0, data=b"picture"))
+    bench.now_s += COMMIT_SECONDS
+    result = bench.pump.step(0)
+    assert [read.data for read in result.reads] == [b"picture"]
+    assert result.journal_error is not None
+    # What cannot be metered counts as lost: nothing is guessed from what came before it.
+    assert bench.pump.meter(0).is_estimated
+
+
+def test_thread_outlives_whatever_a_step_raises() -> None:
+    class Faulty:
+        steps = 0
+
+        def step(self) -> StepResult:
+            self.steps += 1
+            if self.steps == 1:
+                raise RuntimeError("invalid torrent handle used")
+            return StepResult(notices=(), credited_bytes=0, committed=True)
+
+    async def scene() -> list[str]:
+        told: list[str] = []
+        stepped = asyncio.Event()
+        thread = PumpThread(
+            Faulty(),  # type: ignore[arg-type]  # a pump that fails once
+            take_step=lambda _: stepped.set(),
+            fail=lambda _, detail: told.append(detail),
+        )
+        async with asyncio.timeout(5):
+            await stepped.wait()
+        thread.stop()
+        return told
+
+    assert asyncio.run(scene()) == ["RuntimeError: invalid torrent handle used"]
