@@ -45,6 +45,7 @@ FLUSH_DELAY_S = 0.6
 """From an event to the receipts it makes due: the meter has journalled what came before it."""
 
 STAMP_INTERVAL_S = 2.0
+_COMPLAINTS_KEPT = 4096
 
 Emit = Callable[..., None]
 
@@ -86,8 +87,9 @@ class Accounting:
         self._next_stamp_s = 0.0
         self._flush_all_at_s: float | None = None
         self._flush_at_s: dict[bytes, float] = {}
-        self._complained: set[tuple[bytes, int]] = set()
-        self._spooled: set[bytes] = set()
+        self._complained: dict[tuple[bytes, int], None] = {}
+        self._spooled_epochs: set[int] = set()
+        """Epochs that ended and whose CDN receipts are all in the spool."""
 
     def flush_all_soon(self, now_s: float) -> None:
         """Make every unsigned byte due shortly."""
@@ -173,6 +175,7 @@ class Accounting:
     def _tell_signed(self, claim: Claim, signed: Signed[Receipt]) -> None:
         self._cadence.note_signed(claim, is_known=self._lanes.is_known(claim.payee_key))
         receipt = signed.value
+        self._spooled_epochs.discard(receipt.epoch)
         is_sent = not receipt.is_cdn and self._exchange.send_receipt(claim.payee_key, signed)
         self._emit(
             "receipt",
@@ -218,7 +221,11 @@ class Accounting:
     def _spool_cdn_receipts(self, after_ms: int | None) -> None:
         """Hand the final CDN receipts of ended epochs to the spool; of all epochs when None."""
         unsigned = {claim.epoch for claim in self._journal.list_claims() if _is_cdn(claim)}
+        # Of what the spool has pruned nothing is sent again.
+        oldest = 0 if self._epoch is None else self._epoch - self._kept_epochs
         for epoch in self._lanes.list_cdn_epochs():
+            if epoch in self._spooled_epochs or epoch < oldest:
+                continue
             since_ms = self._clock.ms_since_end(epoch)
             is_over = since_ms is not None and after_ms is not None and since_ms >= after_ms
             if after_ms is not None and not (is_over and epoch not in unsigned):
@@ -228,6 +235,8 @@ class Accounting:
                 known = self._spool.find_receipt(signed.value.lane_digest)
                 if known is None or known.receipt.value.sequence < stored.sequence:
                     self._spool.put_receipt(signed, kind=BundleKind.VIEWER, session_key=self._key)
+            if is_over and epoch not in unsigned:
+                self._spooled_epochs.add(epoch)
 
     def _bundle(self, epoch: int, kind: BundleKind) -> None:
         while (bundle := self._bundler.bundle_epoch(epoch, kind)) is not None:
@@ -236,7 +245,9 @@ class Accounting:
 
     def _complain(self, claim: Claim, detail: str) -> None:
         if (claim.payee_key, claim.epoch) not in self._complained:
-            self._complained.add((claim.payee_key, claim.epoch))
+            self._complained[claim.payee_key, claim.epoch] = None
+            if len(self._complained) > _COMPLAINTS_KEPT:
+                del self._complained[next(iter(self._complained))]
             _log.warning("unsigned", peer=claim.payee_key.hex()[:16], detail=detail)
             self._emit("error", where="receipts", detail=detail, peer=claim.payee_key.hex())
 

@@ -362,18 +362,22 @@ class LedgerSide:
         return self._journal.sent_before_bytes(session_key) + self.exchange.sent_by(session_key)
 
     def tick(self, now_s: float) -> None:
-        """Do what is due.
-
-        Raises:
-            EngineError: The journal or the spool refused; the next tick tries again.
-        """
-        self.exchange.tick(now_s)
-        self._flush_departed(now_s)
-        self.viewing.tick()
-        self._name_cdns()
-        self.accounting.tick(now_s)
+        """Do what is due; a part that fails is told of and holds up no other."""
+        parts: list[tuple[str, Callable[[], None]]] = [
+            ("exchange", lambda: self.exchange.tick(now_s)),
+            ("exchange", lambda: self._flush_departed(now_s)),
+            ("viewing", self.viewing.tick),
+            ("cdn", self._name_cdns),
+            ("accounting", lambda: self.accounting.tick(now_s)),
+        ]
         if self._gatekeeper is not None:
-            self._gatekeeper.tick(now_s)
+            gatekeeper = self._gatekeeper
+            parts.append(("enforcement", lambda: gatekeeper.tick(now_s)))
+        for where, tick in parts:
+            try:
+                tick()
+            except Exception as error:  # noqa: BLE001 - fails open: the next tick tries again
+                self._fail(where, f"{type(error).__name__}: {error}")
 
     def note_commit(self, now_s: float) -> None:
         """Sign what the credits that have just become durable make due.

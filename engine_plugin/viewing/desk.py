@@ -303,7 +303,7 @@ class ViewingDesk:
         while playback.waiting:
             try:
                 is_signed = self._sign(ticket, playback, playback.waiting[0])
-            except SpoolError as error:
+            except EngineError as error:
                 _log.warning("heartbeat_not_stored", error=str(error))
                 return
             if not is_signed:

@@ -23,6 +23,7 @@ from builders import (
 )
 
 from engine_plugin.bundler import HEARTBEATS_MAX, Bundler
+from engine_plugin.errors import JournalError
 from engine_plugin.spool import Spool
 from engine_plugin.viewing import heartbeat_rows
 from engine_plugin.viewing.cmcd import PlayerReport
@@ -228,6 +229,23 @@ def test_failing_spool_delays_heartbeats_and_loses_none(scene: Scene) -> None:
     assert scene.desk.media_ms(entitlement()) == 0
     blocker.execute("ROLLBACK")
     blocker.close()
+    scene.run(250)
+    assert [beat.media_ms_total for beat in scene.beats()] == [0, 1000]
+
+
+def test_failing_journal_delays_heartbeats_and_stops_nobody(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: bytes) -> tuple[int, int]:
+        raise JournalError("disk full")
+
+    token = scene.desk.open(SCOPE)
+    scene.report(token, "p", 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(scene.desk, "_bytes_by_source", refuse)
+        scene.run(1000)
+        scene.report(token, "a", 1000)
+    assert scene.desk.signed_count == 1
     scene.run(250)
     assert [beat.media_ms_total for beat in scene.beats()] == [0, 1000]
 
