@@ -20,6 +20,8 @@ KEPT_PER_KEY = 256
 DROPPED_MAX = 16_384
 """Of so many dropped connections it is remembered what was counted; the longest gone go first."""
 
+_LOOKS_OPEN = 2
+
 
 class ProvedPeers:
     """Keys by connection and connections by key."""
@@ -37,9 +39,8 @@ class ProvedPeers:
         """What is in its key's sum already, by connection."""
         self._sums: defaultdict[bytes, int] = defaultdict(int)
         self._dropped: OrderedDict[PeerKey, int] = OrderedDict()
-        self._present: AbstractSet[PeerKey] = frozenset()
-        self._ended: AbstractSet[PeerKey] = frozenset()
-        """Who was there at the look before the last one, and not at the last."""
+        self._open: defaultdict[bytes, dict[PeerKey, int]] = defaultdict(dict)
+        """Connections whose count may still grow: at how many looks in a row they were gone."""
 
     def add(self, peer: PeerKey, key: bytes) -> bool:
         """Take note that a key proved a connection; tells whether that is new."""
@@ -48,6 +49,7 @@ class ProvedPeers:
         self._keys[peer] = key
         peers = self._peers.setdefault(key, {})
         peers[peer] = self._dropped.pop(peer, 0)
+        self._open[key][peer] = 0
         self._count(peer, key, peers)
         return True
 
@@ -68,7 +70,7 @@ class ProvedPeers:
         peers = self._peers.get(key)
         if peers is None:
             return 0
-        for peer in peers:
+        for peer in self._open.get(key, ()):
             self._count(peer, key, peers)
         return self._sums[key]
 
@@ -78,11 +80,10 @@ class ProvedPeers:
         Args:
             present: The connections that there are.
         """
-        # A look later all is counted that was on its way when the connection ended.
-        for peer in self._ended:
+        for peer in present:
             if key := self._keys.get(peer):
-                self._count(peer, key, self._peers[key])
-        self._ended, self._present = self._present - present, present
+                self._open[key][peer] = -1
+        self._close_ended()
         for key, peers in self._peers.items():
             if len(peers) <= KEPT_PER_KEY:
                 continue
@@ -90,9 +91,21 @@ class ProvedPeers:
             for peer in ended[: len(peers) - KEPT_PER_KEY]:
                 self._count(peer, key, peers)
                 self._dropped[peer] = peers.pop(peer)
+                self._open.get(key, {}).pop(peer, None)
                 del self._keys[peer]
         while len(self._dropped) > DROPPED_MAX:
             self._dropped.popitem(last=False)
+
+    def _close_ended(self) -> None:
+        for key, peers in list(self._open.items()):
+            for peer, looks in list(peers.items()):
+                peers[peer] = looks + 1
+                # A look later all is counted that was on its way when the connection ended.
+                if looks + 1 >= _LOOKS_OPEN:
+                    self._count(peer, key, self._peers[key])
+                    del peers[peer]
+            if not peers:
+                del self._open[key]
 
     def _count(self, peer: PeerKey, key: bytes, peers: dict[PeerKey, int]) -> None:
         counted, sent = peers[peer], self._sent_to(peer)
