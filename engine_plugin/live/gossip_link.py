@@ -56,7 +56,8 @@ class GossipLink:
         """
         self._stream = stream
         self._table = exchange.side.table
-        handlers = exchange.handlers
+        self._is_closed = False
+        handlers = self._handlers = exchange.handlers
         self._take_entry = take_entry
         self._take_peers = take_peers
         self._clock = clock
@@ -68,6 +69,21 @@ class GossipLink:
         self._next_peers = handlers.get(RecordCode.PEERS)
         handlers[RecordCode.SEGMENT] = self._on_segment
         handlers[RecordCode.PEERS] = self._on_peers
+
+    def close(self) -> None:
+        """Listen no more: what comes for the stream from now on is nobody's."""
+        self._is_closed = True
+        self._subscribed.clear()
+        for code, own, following in (
+            (RecordCode.SEGMENT, self._on_segment, self._next_segment),
+            (RecordCode.PEERS, self._on_peers, self._next_peers),
+        ):
+            # Under another stream's that began later it stays, and hands everything on.
+            if self._handlers.get(code) == own:
+                if following is None:
+                    del self._handlers[code]
+                else:
+                    self._handlers[code] = following
 
     def ask(self, known: Sequence[Endpoint]) -> None:
         """Ask all neighbours for entries, telling them whom we know; at most every 5 seconds."""
@@ -98,7 +114,7 @@ class GossipLink:
 
     def _on_segment(self, channel: Channel, raw: bytes) -> None:
         entry = parse_entries(raw, most=1)[0]
-        if entry.segment.stream_id != self._stream.stream_id:
+        if self._is_closed or entry.segment.stream_id != self._stream.stream_id:
             if self._next_segment is not None:
                 self._next_segment(channel, raw)
             return
@@ -107,7 +123,7 @@ class GossipLink:
 
     def _on_peers(self, channel: Channel, raw: bytes) -> None:
         peers = PEERS.parse_body(raw)
-        if peers.stream_id != self._stream.stream_id:
+        if self._is_closed or peers.stream_id != self._stream.stream_id:
             if self._next_peers is not None:
                 self._next_peers(channel, raw)
             return

@@ -153,6 +153,9 @@ class LiveViewer:
                 group.create_task(self._order())
                 group.create_task(self._ask_when_silent())
         finally:
+            if self._gossip is not None:
+                # Whoever goes on pushing would have segments fetched that nobody drops.
+                self._gossip.close()
             for task in self._tasks:
                 task.cancel()
             # What is being removed goes on: half of a removal would confuse the engine.
