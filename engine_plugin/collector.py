@@ -34,6 +34,9 @@ from ledger.evidence.promise import PROMISE, Promise
 from ledger.evidence.terms import Terms
 
 TIMEOUT_S = 10.0
+WHOLE_ANSWER_FACTOR = 3
+"""A whole answer may take so many times as long as each of its parts."""
+
 ANSWER_SIZE_MAX = 1 << 20
 RETRY_AFTER_MOST_S = 300.0
 _RETRIED = frozenset({408, 425, 429})
@@ -283,15 +286,19 @@ class Collector:
         timeout_s: float = TIMEOUT_S,
     ) -> bytes:
         try:
-            async with self._client.stream(
-                method, url, content=content, params=params, headers=headers, timeout=timeout_s
-            ) as response:
+            # The client's own limit is for each read: an answer that drips would never end.
+            async with (
+                asyncio.timeout(WHOLE_ANSWER_FACTOR * timeout_s),
+                self._client.stream(
+                    method, url, content=content, params=params, headers=headers, timeout=timeout_s
+                ) as response,
+            ):
                 body = bytearray()
                 async for chunk in response.aiter_bytes():
                     body += chunk
                     if len(body) > ANSWER_SIZE_MAX:
                         raise CollectorUnavailableError(f"{url}: answer over {ANSWER_SIZE_MAX} B")
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
             raise CollectorUnavailableError(f"{url}: {error!r}") from None
         if response.is_success:
             return bytes(body)

@@ -10,7 +10,11 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
+
 QUEUE_MAX = 10_000
+
+_log = structlog.get_logger(__name__)
 
 Emit = Callable[..., None]
 """Takes an event's name, and its fields as keywords; called in the event loop's thread."""
@@ -42,7 +46,10 @@ class EventHub:
     def tell(self, name: str, /, **fields: Any) -> None:
         """Tell an event."""
         if self._emit is not None:
-            self._emit(name, **fields)
+            try:
+                self._emit(name, **fields)
+            except Exception as error:  # noqa: BLE001 - the listener's fault must not stop a picture
+                _log.warning("event_not_taken", name=name, error=f"{type(error).__name__}: {error}")
         for listener in self._listeners:
             listener.put(name, fields)
 

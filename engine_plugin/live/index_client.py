@@ -3,6 +3,7 @@
 Bytes that do not parse count as no answer. Signatures and links are the chain's to judge.
 """
 
+import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,7 +56,8 @@ class IndexClient:
         self._urls = [url.rstrip("/") for url in urls]
         self._at = 0
         self._wait_ms = wait_ms
-        timeout = httpx.Timeout(wait_ms / 1000 + _SLACK_S, connect=_CONNECT_S)
+        self._longest_s = wait_ms / 1000 + _SLACK_S
+        timeout = httpx.Timeout(self._longest_s, connect=_CONNECT_S)
         self._http = httpx.AsyncClient(timeout=timeout, follow_redirects=True)
 
     async def close(self) -> None:
@@ -92,7 +94,7 @@ class IndexClient:
                 tuple(parse_endpoint(str(text), name) for text in answer.get(name, ())[:64])
                 for name in ("sources", "reserve", "peers")
             ]
-        except (ValueError, TypeError, AttributeError, KeyError, ConfigError):
+        except (ValueError, TypeError, AttributeError, KeyError, RecursionError, ConfigError):
             raise IndexUnreachableError("index: peers: got an answer that does not parse") from None
         return Found(sources=lists[0], reserve=lists[1], peers=lists[2])
 
@@ -108,15 +110,32 @@ class IndexClient:
         for _ in self._urls:
             url = self._urls[self._at]
             try:
-                answer = await self._http.request(method, url + path, content=body)
-                answer.raise_for_status()
-                if len(answer.content) <= _ANSWER_MOST:
-                    return answer.content
-                reasons.append(f"{url}: got {len(answer.content)} bytes")
-            except httpx.HTTPError as error:
+                return await _ask_bounded(
+                    self._http, method, url + path, body, within_s=2 * self._longest_s
+                )
+            except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
                 reasons.append(f"{url}: {type(error).__name__} {error}")
             self._at = (self._at + 1) % len(self._urls)
         raise IndexUnreachableError("index: " + ("; ".join(reasons) or "no URL"))
+
+
+async def _ask_bounded(
+    http: httpx.AsyncClient, method: str, url: str, body: bytes, *, within_s: float
+) -> bytes:
+    """Return an answer's body; neither its size nor the time it takes is the server's choice.
+
+    Raises:
+        httpx.HTTPError: There is no such answer, or it is too long.
+        TimeoutError: It took too long.
+    """
+    content = bytearray()
+    async with asyncio.timeout(within_s), http.stream(method, url, content=body) as answer:
+        answer.raise_for_status()
+        async for part in answer.aiter_bytes():
+            content += part
+            if len(content) > _ANSWER_MOST:
+                raise httpx.ReadError(f"got over {_ANSWER_MOST} bytes")
+    return bytes(content)
 
 
 async def fetch_descriptor(url: str) -> Signed[Stream]:
@@ -128,10 +147,9 @@ async def fetch_descriptor(url: str) -> Signed[Stream]:
     whole = url if url.endswith(("/descriptor", ".stream")) else url.rstrip("/") + "/descriptor"
     try:
         async with httpx.AsyncClient(timeout=_DESCRIPTOR_S, follow_redirects=True) as http:
-            answer = await http.get(whole)
-            answer.raise_for_status()
-            return read_descriptor(answer.content)
-    except httpx.HTTPError as error:
+            raw = await _ask_bounded(http, "GET", whole, b"", within_s=2 * _DESCRIPTOR_S)
+            return read_descriptor(raw)
+    except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
         raise IndexUnreachableError(f"{whole}: {type(error).__name__} {error}") from None
 
 

@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from engine_plugin.spool import SpoolError
+from engine_plugin.errors import EngineError
 from engine_plugin.viewing.cmcd import BODY_BYTES_MAX, MalformedReportError, parse_reports
 from engine_plugin.viewing.desk import TooManyPlaybacksError, UnknownTokenError, ViewingDesk
 
@@ -82,7 +82,7 @@ async def _take(request: Request, desk: ViewingDesk) -> Response:
         return _refuse(403, "unknown_token")
     except TooManyPlaybacksError as error:
         return _refuse(429, "too_many_playbacks", str(error))
-    except SpoolError as error:
+    except EngineError as error:
         return _refuse(503, "not_stored", str(error))
     except ClientDisconnect:
         return _refuse(400, "disconnected")
@@ -99,10 +99,10 @@ async def _read_body(request: Request) -> bytes:
 
 
 def _is_local(request: Request) -> bool:
-    name = urlsplit(f"//{request.headers.get('host', '')}").hostname
-    if name not in _LOCAL_NAMES or request.client is None:
-        return False
     try:
+        name = urlsplit(f"//{request.headers.get('host', '')}").hostname
+        if name not in _LOCAL_NAMES or request.client is None:
+            return False
         return ip_address(request.client.host).is_loopback
     except ValueError:
         return False

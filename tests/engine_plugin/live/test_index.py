@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from random import Random
 
 import builders
 import httpx
 import pytest
 
+from engine_plugin.live import index_client
 from engine_plugin.live.gossip import IndexEntry, format_entry, parse_entries
 from engine_plugin.live.index_client import (
     IndexClient,
@@ -158,3 +159,31 @@ def test_answer_that_is_no_index_counts_as_none() -> None:
             await client.close()
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("part", [b"x" * 65_536, b"."])
+def test_answers_without_end_are_given_up(part: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index_client, "_ANSWER_MOST", 1 << 20)
+    monkeypatch.setattr(index_client, "_SLACK_S", 0.2)
+
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        with suppress(OSError):
+            while not writer.is_closing():
+                writer.write(part)
+                await writer.drain()
+                await asyncio.sleep(0.001)
+        writer.close()
+
+    async def scene() -> None:
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        client = IndexClient([f"http://127.0.0.1:{port}/live"], wait_ms=1)
+        async with asyncio.timeout(10):
+            with pytest.raises(IndexUnreachableError):
+                await client.newest(1)
+        await client.close()
+        server.close()
+        await asyncio.sleep(0.05)  # until the answers have noticed
+
+    asyncio.run(scene())
