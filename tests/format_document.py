@@ -322,7 +322,10 @@ TABLES: dict[str, Table] = {
         RelayFrame,
         ("the session key `from_key`",),
         RecordCode.RELAY,
-        tail=(("rest", "`payload`", "sealed; 40 to 65,536 bytes"),),
+        tail=(
+            ("4", "`payload` length", "u32: 40 to 65,536"),
+            ("length", "`payload`", "sealed between the two keys"),
+        ),
     ),
     "relay-fetch": of_record(RELAY_FETCH, RelayFetch, "the session key `key`"),
     "leaf-activation": of_record(ACTIVATION, Activation, "the DAO key"),

@@ -43,8 +43,10 @@ _HEAD = Layout(
 RELAY_HEAD = _HEAD
 """The fixed part after the tag, for the format document's test."""
 
-FRAME_SIZE_MIN: Final = SIGNATURE_SIZE + TAG_SIZE + _HEAD.size + SEAL_SIZE
-FRAME_SIZE_MAX: Final = SIGNATURE_SIZE + TAG_SIZE + _HEAD.size + PAYLOAD_SIZE_MAX
+_COUNT_SIZE = 4
+_EMPTY_SIZE = SIGNATURE_SIZE + TAG_SIZE + _HEAD.size + _COUNT_SIZE
+FRAME_SIZE_MIN: Final = _EMPTY_SIZE + SEAL_SIZE
+FRAME_SIZE_MAX: Final = _EMPTY_SIZE + PAYLOAD_SIZE_MAX
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +88,8 @@ def format_relay_body(frame: RelayFrame) -> bytes:
     Raises:
         MalformedRecordError: A value does not fit its field.
     """
-    return format_tag(RecordCode.RELAY, frame.network_id) + _HEAD.pack(frame) + frame.payload
+    head = format_tag(RecordCode.RELAY, frame.network_id) + _HEAD.pack(frame)
+    return head + format_counted(frame.payload)
 
 
 def sign_relay(frame: RelayFrame, seed: bytes) -> Signed[RelayFrame]:
@@ -114,7 +117,10 @@ def parse_relay(raw: bytes) -> Signed[RelayFrame]:
     _, network_id = parse_tag(RecordCode.RELAY, body)
     head_end = TAG_SIZE + _HEAD.size
     values = _HEAD.unpack(body[TAG_SIZE:head_end])
-    frame = RelayFrame(network_id=network_id, payload=body[head_end:], **values)
+    reader = Reader("relay", body[head_end:])
+    payload = reader.counted("payload", limit=PAYLOAD_SIZE_MAX)
+    reader.finish()
+    frame = RelayFrame(network_id=network_id, payload=payload, **values)
     return Signed(frame, bytes(raw), (signature,))
 
 
