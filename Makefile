@@ -1,7 +1,7 @@
 # Every target does its own set-up: `.venv` beside this file, filled from the lock files.
 #
 #   make demo [CONTENT=path] [OUT=dir] [ARGS="--seeders 3 --viewers 5"]
-#   make test [ARGS="-k name"]    make lint   make format   make lock   make clean
+#   make test [ARGS="-k name"] [JOBS=3]    make lint   make format   make lock   make clean
 #
 # PYTHON=/path/to/python picks the interpreter (3.11, 3.12 or 3.13).
 
@@ -27,8 +27,11 @@ demo: setup
 	@exec .venv/bin/swarmledger demo \
 	    $(if $(value CONTENT),--content="$$CONTENT") $(if $(value OUT),--out="$$OUT") $(ARGS)
 
+# Side by side: most tests wait for sockets, epochs and processes. JOBS=0 runs one after the other.
+JOBS ?= 3
+
 test: setup-dev
-	@exec .venv/bin/python -m pytest $(ARGS)
+	@exec .venv/bin/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 lint: setup-dev
 	.venv/bin/ruff check .
