@@ -297,13 +297,21 @@ class Collector:
                 async for chunk in response.aiter_bytes():
                     body += chunk
                     if len(body) > ANSWER_SIZE_MAX:
-                        raise CollectorUnavailableError(f"{url}: answer over {ANSWER_SIZE_MAX} B")
+                        raise CollectorUnavailableError(
+                            f"{_name_of(url)}: answer over {ANSWER_SIZE_MAX} B"
+                        )
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
-            raise CollectorUnavailableError(f"{url}: {error!r}") from None
+            raise CollectorUnavailableError(f"{_name_of(url)}: {error!r}") from None
         if response.is_success:
             return bytes(body)
         _raise_for(response, bytes(body))
         raise AssertionError("unreachable: every failure raises")
+
+
+def _name_of(url: str) -> str:
+    """Return a URL for people, without the secrets that a user name or a query may hold."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _raise_for(response: httpx.Response, body: bytes) -> None:

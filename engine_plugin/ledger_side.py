@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -73,8 +73,8 @@ Fail = Callable[[str, str], None]
 class Seeds:
     """The private seeds that an engine signs with; 32 bytes each."""
 
-    session: bytes
-    account: bytes
+    session: bytes = field(repr=False)
+    account: bytes = field(repr=False)
 
 
 class LedgerSide:

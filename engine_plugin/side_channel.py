@@ -17,7 +17,7 @@ import asyncio
 import ipaddress
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from engine_plugin.channel_keys import SEAL_SIZE, ChannelSealers, derive_sealers
@@ -81,7 +81,7 @@ class ChannelIdentity:
 
     network_id: bytes
     broadcaster_account: bytes
-    session_seed: bytes
+    session_seed: bytes = field(repr=False)
     session_key: bytes
     session_id: bytes
     peer_id: bytes

@@ -13,7 +13,7 @@ import ipaddress
 import os
 import secrets
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -46,7 +46,7 @@ class Caller:
 class AccessRules:
     """Who is let in."""
 
-    token: str
+    token: str = field(repr=False)
     """What opens the private methods."""
     host_names: frozenset[str] = frozenset()
     """Names besides the loopback ones that this engine answers to."""

@@ -11,6 +11,7 @@ Not here: HTTP (`index_server`), and whether an address really is a viewer; whoe
 proves its key.
 """
 
+from collections import Counter
 from dataclasses import dataclass, field
 from random import Random
 
@@ -26,6 +27,8 @@ EXPIRES_S = 12.0
 """Without a word for so long, a viewer counts as gone."""
 
 VIEWERS_MAX = 100_000
+VIEWERS_PER_ADDRESS_MAX = 256
+"""Ports of one address cost their owner nothing, and everybody else's dials."""
 
 
 @dataclass(slots=True)
@@ -57,6 +60,7 @@ class Rendezvous:
         self._first_most = first_most
         self._first: dict[Endpoint, None] = {}
         self._viewers: dict[Endpoint, _Viewer] = {}
+        self._at_address: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self._viewers)
@@ -71,8 +75,10 @@ class Rendezvous:
         self._expire(now_s)
         viewer = self._viewers.get(endpoint)
         if viewer is None:
-            if len(self._viewers) >= VIEWERS_MAX:
+            is_crowded = self._at_address[endpoint.ip] >= VIEWERS_PER_ADDRESS_MAX
+            if is_crowded or len(self._viewers) >= VIEWERS_MAX:
                 return []
+            self._at_address[endpoint.ip] += 1
             viewer = self._viewers[endpoint] = _Viewer(now_s)
         viewer.seen_s = now_s
         if endpoint not in self._first and len(self._first) < self._first_most:
@@ -94,6 +100,7 @@ class Rendezvous:
         viewer = self._viewers.pop(endpoint, None)
         self._first.pop(endpoint, None)
         if viewer is not None:
+            self._at_address -= Counter([endpoint.ip])
             for other in viewer.dials:
                 self._viewers[other].dialled_by.discard(endpoint)
             for other in viewer.dialled_by:

@@ -5,10 +5,14 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
-from builders import signed_terms
+from builders import binding, signed_terms
 
 from engine_plugin import collector as collector_module
 from engine_plugin.collector import Collector, CollectorUnavailableError
+from engine_plugin.http_face.access import AccessRules
+from engine_plugin.ledger_side import Seeds
+from engine_plugin.side_channel import ChannelIdentity
+from engine_plugin.wire import Endpoint
 
 
 class Dripping(httpx.AsyncByteStream):
@@ -32,3 +36,38 @@ def test_answer_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
         await collector.close()
 
     asyncio.run(scene())
+
+
+def test_failures_name_no_secret_of_the_url() -> None:
+    async def scene() -> None:
+        def fail(_: httpx.Request) -> httpx.Response:
+            raise httpx.ConnectError("refused")
+
+        collector = Collector(
+            signed_terms(),
+            entitlement_url="https://user:hidden@backend.example/v1/entitlements?ticket=hidden",
+            transport=httpx.MockTransport(fail),
+        )
+        with pytest.raises(CollectorUnavailableError) as caught:
+            await collector.fetch_entitlement(binding("viewer"), b"c" * 32)
+        assert "https://backend.example/v1/entitlements" in str(caught.value)
+        assert "hidden" not in str(caught.value)
+        await collector.close()
+
+    asyncio.run(scene())
+
+
+def test_private_seeds_are_in_no_representation() -> None:
+    seed = b"hidden seed of thirty-two bytes!"
+    identity = ChannelIdentity(
+        network_id=b"",
+        broadcaster_account=b"",
+        session_seed=seed,
+        session_key=b"",
+        session_id=b"",
+        peer_id=b"",
+        listen=Endpoint("127.0.0.1", 1),
+    )
+    rules = AccessRules(token="hidden")
+    for secret in (identity, Seeds(session=seed, account=seed), rules):
+        assert "hidden" not in repr(secret)

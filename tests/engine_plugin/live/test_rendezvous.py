@@ -4,6 +4,7 @@ from random import Random
 
 import pytest
 
+from engine_plugin.live import rendezvous
 from engine_plugin.live.rendezvous import EXPIRES_S, FIRST_MOST, Rendezvous
 from engine_plugin.wire import Endpoint
 
@@ -79,3 +80,16 @@ def test_neighbours_that_left_are_replaced() -> None:
     after = meeting.announce(viewer(5), 1.0)
     assert before[0] not in after
     assert len(after) >= len(before)
+
+
+def test_one_address_cannot_crowd_out_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rendezvous, "VIEWERS_PER_ADDRESS_MAX", 2)
+    meeting = Rendezvous(Random(1))
+    for port in range(1, 10):
+        meeting.announce(Endpoint("198.51.100.7", port), 0.0)
+    assert len(meeting) == 2
+    meeting.announce(Endpoint("198.51.100.8", 1), 0.0)
+    assert len(meeting) == 3
+    meeting.leave(Endpoint("198.51.100.7", 1))
+    meeting.announce(Endpoint("198.51.100.7", 3), 0.0)
+    assert len(meeting) == 3
