@@ -461,11 +461,13 @@ class MeterJournal:
         )
         return int(rows[0][0])
 
-    def list_peers(self, *, session_id: bytes | None = None) -> list[PeerTotals]:
-        """Returns the peer rows of one run, or of all, oldest first; retired ones are in sums."""
+    def list_peers(
+        self, *, session_id: bytes | None = None, newest: int | None = None
+    ) -> list[PeerTotals]:
+        """Returns the (newest) peer rows of a run, or of all, oldest first; retired: in sums."""
         with self._lock:
             try:
-                return _list_peers(self._connection, session_id=session_id)
+                return _list_peers(self._connection, session_id=session_id, newest=newest)
             except sqlite3.Error as error:
                 raise JournalError(f"{self.path}: {error}") from error
 

@@ -84,13 +84,17 @@ def _open_readonly(path: Path) -> sqlite3.Connection:
 
 
 def list_peers(
-    connection: sqlite3.Connection, *, session_id: bytes | None = None
+    connection: sqlite3.Connection,
+    *,
+    session_id: bytes | None = None,
+    newest: int | None = None,
 ) -> list[PeerTotals]:
-    """Return the peer rows of one run, or of all, oldest first."""
+    """Return the peer rows of one run, or of all, oldest first; of many only the newest."""
     chosen = "" if session_id is None else " WHERE r.session_id = ?"
-    values = () if session_id is None else (session_id,)
-    query = f"{_SELECT_PEERS}{chosen} ORDER BY p.id"
-    return [_peer_of(row) for row in connection.execute(query, values)]
+    values: tuple[object, ...] = () if session_id is None else (session_id,)
+    query = f"{_SELECT_PEERS}{chosen} ORDER BY p.id DESC LIMIT ?"
+    rows = connection.execute(query, (*values, -1 if newest is None else newest)).fetchall()
+    return [_peer_of(row) for row in reversed(rows)]
 
 
 def sum_totals(connection: sqlite3.Connection) -> JournalTotals:

@@ -81,7 +81,8 @@ class ProgressTeller:
         connected = {(snapshot.peer_id, snapshot.endpoint): snapshot for snapshot in snapshots}
         rows: list[dict[str, Any]] = []
         is_connected = None if self.ledger is None else self.ledger.exchange.is_connected
-        for peer in self.journal.list_peers(session_id=self.session_id):
+        # Every second: a run may have met any number of peers.
+        for peer in self.journal.list_peers(session_id=self.session_id, newest=PEERS_SHOWN_MAX):
             snapshot = connected.get((peer.peer.peer_id, peer.peer.endpoint))
             hint = None if snapshot is None else parse_handshake(snapshot.client)
             key = peer.public_key or (None if hint is None else hint.public_key)
@@ -97,4 +98,4 @@ class ProgressTeller:
                     "up_bytes": peer.sent_bytes,
                 }
             )
-        return rows[-PEERS_SHOWN_MAX:]
+        return rows

@@ -537,3 +537,11 @@ def test_journal_of_the_first_schema_is_taken_over(tmp_path: Path) -> None:
     assert _torrent(taken_over) == 1
     _segment(taken_over, 1)
     taken_over.close()
+
+
+def test_newest_peer_rows_are_listed_oldest_first(journal: MeterJournal) -> None:
+    peers = [PeerKey(b"P" * 20, f"127.0.0.2:{port}") for port in range(1, 6)]
+    for peer in peers:
+        _credit(journal, peer, 10)
+    assert [row.peer for row in journal.list_peers(newest=2)] == peers[-2:]
+    assert [row.peer for row in journal.list_peers()] == peers
