@@ -51,6 +51,8 @@ from engine_plugin.journal_records import (
 from engine_plugin.journal_stays import EarlierStays
 
 _BUSY_MS = 5000
+_KEYS_KEPT = 8192
+"""Of so many connections the proved key is known before they deliver for another torrent."""
 
 _SELECT_LANE = (
     "SELECT session_key, entitlement_digest, payee_key, epoch, nonce, source, sequence,"
@@ -199,8 +201,7 @@ class MeterJournal:
         """Folds what is left of removed torrents and has no unsigned credit any more."""
         with self.transaction() as tx:
             tx.execute(FOLD_PEERS)
-            for peer_id, endpoint in tx.execute(DROP_FOLDED_PEERS).fetchall():
-                self._keys.pop(PeerKey(peer_id, endpoint), None)
+            tx.execute(DROP_FOLDED_PEERS)
             tx.execute(FOLD_RUNS)
             tx.execute(DROP_FOLDED_RUNS)
             empty = [row for row in tx.execute(LIST_EMPTY_TORRENTS) if row[0] not in self._live]
@@ -265,6 +266,9 @@ class MeterJournal:
         with self.transaction() as tx:
             if self._keys.setdefault(peer, public_key) != public_key:
                 raise JournalError(f"public_key: got a second key for {peer.endpoint}, want one")
+            if len(self._keys) > _KEYS_KEPT:
+                # It stands in its rows; who is still connected is proved again.
+                del self._keys[next(iter(self._keys))]
             tx.execute(
                 "UPDATE journal_peer SET public_key = ? WHERE run = ? AND peer_id = ?"
                 " AND endpoint = ? AND source = 'p2p' AND public_key IS NULL AND is_closed = 0",

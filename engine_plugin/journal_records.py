@@ -147,7 +147,6 @@ ON CONFLICT (run, scope_id, source, public_key) DO UPDATE SET
 """
 DROP_FOLDED_PEERS = """
 DELETE FROM journal_peer WHERE id IN (SELECT id FROM journal_foldable)
-RETURNING peer_id, endpoint
 """
 FOLD_RUNS = """
 INSERT INTO journal_retired_run

@@ -545,3 +545,28 @@ def test_newest_peer_rows_are_listed_oldest_first(journal: MeterJournal) -> None
         _credit(journal, peer, 10)
     assert [row.peer for row in journal.list_peers(newest=2)] == peers[-2:]
     assert [row.peer for row in journal.list_peers()] == peers
+
+
+def test_key_of_a_connection_outlives_the_torrent_that_it_served_first(
+    journal: MeterJournal,
+) -> None:
+    journal.prove_peer(ALICE, PAYEE, epoch=5)
+    first = _segment(journal, 1)
+    _commit_segment(journal, first, byte_count=10)
+    with journal.transaction():
+        journal.take_credits(journal.list_claims()[0])
+    journal.retire_torrent(first)
+    assert journal.list_peers() == []
+    # Firm only after the connection has ended: nobody is there to prove it again.
+    _commit_segment(journal, _segment(journal, 2), byte_count=20)
+    assert [claim.byte_count for claim in journal.list_claims()] == [20]
+
+
+def test_keys_of_ended_connections_are_bounded(
+    journal: MeterJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine_plugin.journal._KEYS_KEPT", 2)
+    peers = [PeerKey(b"P" * 20, f"127.0.0.2:{port}") for port in range(1, 6)]
+    for peer in peers:
+        journal.prove_peer(peer, PAYEE, epoch=5)
+    assert [journal.proved_key(peer) for peer in peers] == [None, None, None, PAYEE, PAYEE]
