@@ -568,7 +568,7 @@ class Engine:
         result = await asyncio.to_thread(self._pump.finish, grace_seconds=STOP_GRACE_S)
         self._take_step(result)
         audit: SessionAudit | None = None
-        with suppress(EngineError):
+        with suppress(EngineError, LookupError):  # a removal may still be going on
             audit = await asyncio.to_thread(self._pump.audit)
         if self.ledger is not None:
             await self.ledger.finish(

@@ -388,7 +388,7 @@ class Exchange:
             self._emit("peer", endpoint=peer.endpoint, key=key.hex(), attested=True)
 
     def _prove_again(self, snapshots: tuple[PeerSnapshot, ...]) -> None:
-        # The journal forgets a connection with its torrent; the same ends may carry another one.
+        # The journal knows a bounded number of connections; these are of use now.
         present = {PeerKey(snapshot.peer_id, snapshot.endpoint) for snapshot in snapshots}
         for peer in present:
             if key := self._proved.key_of(peer):

@@ -340,9 +340,10 @@ class MeterPump:
         total = StepResult(notices=(), credited_bytes=0, committed=False)
         while (left := deadline - self._clock()) > 0:
             total = _join(total, self.step(min(100, int(left * 1000) + 1)))
-        for metering in self._torrents.values():
-            metering.meter.settle_pending()
-        return _join(total, self.commit())
+        with self._lock:
+            for metering in self._torrents.values():
+                metering.meter.settle_pending()
+            return _join(total, self.commit())
 
     def _take(self, drained: Drained, *, commit: bool) -> StepResult:
         fault = self._feed_safely(drained)
