@@ -26,6 +26,7 @@ import httpx
 from engine_plugin.account_address import format_address
 from engine_plugin.coverage import Coverage
 from engine_plugin.errors import EngineError
+from engine_plugin.name_lookup import NameLookup
 from ledger.evidence.binding import BINDING, Binding
 from ledger.evidence.encoding import Signed
 from ledger.evidence.entitlement import ENTITLEMENT, Entitlement
@@ -81,11 +82,14 @@ class Collector:
         *,
         entitlement_url: str | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
+        names: NameLookup | None = None,
     ) -> None:
         self._terms = terms
         self._base = terms.value.collector_url.rstrip("/")
         self._broadcaster = format_address(terms.value.broadcaster_account)
         self._entitlement_url = None if entitlement_url is None else entitlement_url.rstrip("/")
+        # What stands in for the network needs no names.
+        self._names = NameLookup() if names is None and transport is None else names
         # Ambient proxy settings are meant for people's browsers; they would break loopback.
         self._client = httpx.AsyncClient(
             timeout=TIMEOUT_S,
@@ -200,6 +204,7 @@ class Collector:
         port = parts.port or (443 if parts.scheme == "https" else 80)
         loop = asyncio.get_running_loop()
         try:
+            await self._require_name(self._base)
             found = await loop.getaddrinfo(parts.hostname, port, type=socket.SOCK_DGRAM)
             family, kind, protocol, _, address = found[0]
             with socket.socket(family, kind, protocol) as probe:
@@ -275,6 +280,12 @@ class Collector:
         except EvidenceError as error:
             raise CollectorUnavailableError(str(error)) from None
 
+    async def _require_name(self, url: str) -> None:
+        """Return when a URL's name can be looked up; raises OSError."""
+        host = urlsplit(url).hostname
+        if self._names is not None and host:
+            await self._names.require(host, within_s=TIMEOUT_S)
+
     async def _ask(
         self,
         method: str,
@@ -286,6 +297,7 @@ class Collector:
         timeout_s: float = TIMEOUT_S,
     ) -> bytes:
         try:
+            await self._require_name(url)
             # The client's own limit is for each read: an answer that drips would never end.
             async with (
                 asyncio.timeout(WHOLE_ANSWER_FACTOR * timeout_s),
@@ -300,7 +312,7 @@ class Collector:
                         raise CollectorUnavailableError(
                             f"{_name_of(url)}: answer over {ANSWER_SIZE_MAX} B"
                         )
-        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             raise CollectorUnavailableError(f"{_name_of(url)}: {error!r}") from None
         if response.is_success:
             return bytes(body)

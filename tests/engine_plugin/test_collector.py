@@ -1,7 +1,9 @@
 """What a collector's answers may cost."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -11,6 +13,7 @@ from engine_plugin import collector as collector_module
 from engine_plugin.collector import Collector, CollectorUnavailableError
 from engine_plugin.http_face.access import AccessRules
 from engine_plugin.ledger_side import Seeds
+from engine_plugin.name_lookup import NameLookup
 from engine_plugin.side_channel import ChannelIdentity
 from engine_plugin.wire import Endpoint
 
@@ -71,3 +74,44 @@ def test_private_seeds_are_in_no_representation() -> None:
     rules = AccessRules(token="hidden")
     for secret in (identity, Seeds(session=seed, account=seed), rules):
         assert "hidden" not in repr(secret)
+
+
+def test_resolver_that_hangs_is_asked_once_and_holds_none_of_the_loops_threads() -> None:
+    asked: list[str] = []
+    may_go_on = threading.Event()
+
+    def resolve(host: str) -> None:
+        asked.append(host)
+        may_go_on.wait(10)
+
+    async def scene() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(max_workers=1))
+        names = NameLookup(resolve)
+        for _ in range(3):
+            with pytest.raises(TimeoutError):
+                await names.require("collector.example", within_s=0.01)
+        async with asyncio.timeout(5):
+            assert await asyncio.to_thread(lambda: "piece") == "piece"
+            may_go_on.set()
+            await names.require("collector.example", within_s=5)
+        await names.require("collector.example", within_s=0)
+        await names.require("127.0.0.1", within_s=0)
+        assert asked == ["collector.example"]
+
+    asyncio.run(scene())
+
+
+def test_name_that_leads_nowhere_is_a_collector_that_is_away() -> None:
+    def resolve(_: str) -> None:
+        raise OSError("no such name")
+
+    async def scene() -> None:
+        signed = signed_terms(collector_url="https://collector.example")
+        collector = Collector(signed, names=NameLookup(resolve))
+        with pytest.raises(CollectorUnavailableError, match="no such name"):
+            await collector.read_clock()
+        assert await collector.find_own_ip() == ""
+        await collector.close()
+
+    asyncio.run(scene())
