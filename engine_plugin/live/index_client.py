@@ -7,12 +7,14 @@ import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import httpx
 
 from engine_plugin.config import ConfigError, parse_endpoint
 from engine_plugin.errors import EngineError
 from engine_plugin.live.gossip import IndexEntry, parse_entries
+from engine_plugin.name_lookup import NameLookup
 from engine_plugin.wire import Endpoint
 from ledger.evidence.encoding import Signed
 from ledger.evidence.errors import EvidenceError
@@ -45,14 +47,22 @@ class Found:
 class IndexClient:
     """A client of one stream's index."""
 
-    def __init__(self, urls: Sequence[str], *, wait_ms: int = _WAIT_MS) -> None:
+    def __init__(
+        self,
+        urls: Sequence[str],
+        *,
+        wait_ms: int = _WAIT_MS,
+        names: NameLookup | None = None,
+    ) -> None:
         """Bind a client.
 
         Args:
             urls: Base URLs, tried in order; the last that answered is tried first.
             wait_ms: How long an answer may wait for the next entry; one that stays silent for
                 longer counts as dead.
+            names: How hosts are looked up before they are asked.
         """
+        self._names = names or NameLookup()
         self._urls = [url.rstrip("/") for url in urls]
         self._at = 0
         self._wait_ms = wait_ms
@@ -110,10 +120,11 @@ class IndexClient:
         for _ in self._urls:
             url = self._urls[self._at]
             try:
+                await self._names.require(urlsplit(url).hostname or "", within_s=_CONNECT_S)
                 return await _ask_bounded(
                     self._http, method, url + path, body, within_s=2 * self._longest_s
                 )
-            except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
+            except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
                 reasons.append(f"{url}: {type(error).__name__} {error}")
             self._at = (self._at + 1) % len(self._urls)
         raise IndexUnreachableError("index: " + ("; ".join(reasons) or "no URL"))

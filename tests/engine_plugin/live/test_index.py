@@ -18,6 +18,7 @@ from engine_plugin.live.index_client import (
 )
 from engine_plugin.live.index_server import IndexServer, IndexService
 from engine_plugin.live.rendezvous import Rendezvous
+from engine_plugin.name_lookup import NameLookup
 from engine_plugin.wire import Endpoint
 from ledger.evidence.errors import MalformedRecordError
 from ledger.evidence.segment import hash_pieces
@@ -185,5 +186,24 @@ def test_answers_without_end_are_given_up(part: bytes, monkeypatch: pytest.Monke
         await client.close()
         server.close()
         await asyncio.sleep(0.05)  # until the answers have noticed
+
+    asyncio.run(scene())
+
+
+def test_index_whose_name_leads_nowhere_is_told_and_its_mirror_asked() -> None:
+    def resolve(_: str) -> None:
+        raise OSError("no such name")
+
+    async def scene() -> None:
+        async with serving() as (service, url):
+            for entry in entries(3):
+                await service.publish(entry)
+            client = IndexClient(["http://index.example/live", url], names=NameLookup(resolve))
+            assert len(await client.newest(3)) == 3
+            await client.close()
+        client = IndexClient(["http://index.example/live"], names=NameLookup(resolve))
+        with pytest.raises(IndexUnreachableError, match="no such name"):
+            await client.newest(3)
+        await client.close()
 
     asyncio.run(scene())
