@@ -67,6 +67,7 @@ class _Record:
     """What is remembered of one CDN."""
 
     failures: int = 0
+    failed_s: float = 0.0
     rests_until_s: float = 0.0
 
 
@@ -81,10 +82,20 @@ class CdnRoster:
         """
         self._records = {url: _Record() for url in urls}
 
-    def choose(self, now_s: float) -> str | None:
-        """Return the URL to use now, or None while all rest."""
+    def choose(self, now_s: float, *, is_late: bool = False) -> str | None:
+        """Return the URL to use now, or None while all rest.
+
+        Args:
+            now_s: Monotonic seconds.
+            is_late: Whether a player waits already: then the CDN that failed longest ago is tried
+                again after the shortest rest, for it can only help.
+        """
         for url, record in self._records.items():
             if now_s >= record.rests_until_s:
+                return url
+        if is_late and self._records:
+            url, record = min(self._records.items(), key=lambda item: item[1].failed_s)
+            if now_s >= record.failed_s + REST_FIRST_S:
                 return url
         return None
 
@@ -93,13 +104,14 @@ class CdnRoster:
         if record := self._records.get(url):
             rest_s = min(REST_FIRST_S * 2**record.failures, REST_MOST_S)
             record.failures = min(record.failures + 1, 16)
-            record.rests_until_s = now_s + rest_s
+            record.failed_s, record.rests_until_s = now_s, now_s + rest_s
             _log.info("cdn_failed", url=url, failures=record.failures, rests_s=rest_s)
 
     def note_success(self, url: str) -> None:
-        """Forget a CDN's failures: it delivered good bytes."""
+        """Forget a CDN's failures and its rest: it delivers."""
         if record := self._records.get(url):
             record.failures = 0
+            record.rests_until_s = 0.0
 
     def describe(self, now_s: float) -> list[dict[str, str | int | float]]:
         """Return each CDN's URL, failures and remaining rest, for people."""
@@ -177,7 +189,8 @@ class HybridDriver:
             waited_s=waited_s,
             is_on=self.active is not None,
         )
-        wanted = self.roster.choose(now_s) if is_wanted else None
+        is_late = due_s is not None and due_s < now_s
+        wanted = self.roster.choose(now_s, is_late=is_late) if is_wanted else None
         if wanted != self.active:
             self._switch(wanted, now_s)
 

@@ -52,6 +52,7 @@ class PlayClock:
         rate_bytes_per_s: int,
         length: int,
         *,
+        start_s: float = START_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Begin with the request.
@@ -59,6 +60,7 @@ class PlayClock:
         Args:
             rate_bytes_per_s: The playing rate.
             length: n ≥ 1 bytes.
+            start_s: Media wanted before the first picture, and after a stall.
             clock: Monotonic seconds.
         """
         self.rate = rate_bytes_per_s
@@ -69,6 +71,7 @@ class PlayClock:
         self.stalled_s = 0.0
         self.start_s: float | None = None
         self._is_playing = False
+        self._wanted_s = start_s
         self._clock = clock
         self._asked_s = self._seen_s = clock()
 
@@ -87,7 +90,7 @@ class PlayClock:
         elif self.start_s is not None:
             self.stalled_s += passed_s
         self.got += got
-        wanted = min(START_S * self.rate, self.length - self.played)
+        wanted = min(self._wanted_s * self.rate, self.length - self.played)
         if not self._is_playing and self.got - self.played >= wanted:
             self._is_playing = True
             if self.start_s is None:
@@ -104,7 +107,9 @@ class PlayClock:
         return self.played >= self.length - 1
 
 
-def play(url: str, *, offset: int, length: int, rate_bytes_per_s: int) -> PlayFigures:
+def play(
+    url: str, *, offset: int, length: int, rate_bytes_per_s: int, start_s: float = START_S
+) -> PlayFigures:
     """Play a stretch of a file and return what it came to.
 
     Args:
@@ -112,13 +117,14 @@ def play(url: str, *, offset: int, length: int, rate_bytes_per_s: int) -> PlayFi
         offset: Its first byte.
         length: n ≥ 1 bytes of it.
         rate_bytes_per_s: The playing rate.
+        start_s: Media wanted before the first picture, and after a stall.
 
     Raises:
         BenchError: The answer is not the stretch asked for.
     """
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.netloc, timeout=_TIMEOUT_S)
-    clock = PlayClock(rate_bytes_per_s, length)
+    clock = PlayClock(rate_bytes_per_s, length, start_s=start_s)
     digest = sha256()
     asked_s = time.monotonic()
     first_byte_s = 0.0

@@ -19,6 +19,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,9 @@ RATE = MIB
 """The film's, bytes per second."""
 
 FILM_S = 24
+START_S = 6.0
+"""Media that both players want before they begin: more than any fault may cost."""
+
 FAULT_S = 3.0
 NAMESPACE = f"swl-failopen-{os.getpid()}"
 PLAYING_S = 60
@@ -100,6 +104,7 @@ class Scene:
     tmp_path: Path
     disk: FullDisk
     cdn: FaultyCdn
+    plain_cdn: FaultyCdn
     operator: Any
     start_engine: Callable[..., Any]
     data: bytes
@@ -108,6 +113,8 @@ class Scene:
     seeds_at: str = "127.0.0.2:0"
     receipt_port: int = 0
     figures: list[PlayFigures] = field(default_factory=list)
+    plain: list[PlayFigures] = field(default_factory=list)
+    players: list[threading.Thread] = field(default_factory=list)
 
     def start_seeder(self) -> None:
         self.seeder = self.start_engine(
@@ -135,17 +142,33 @@ class Scene:
         base = self.viewer.wait_for("http")["url"]
         self.url = f"{base}/ace/getstream?content_id={torrent.content_id.hex()}"
 
-    def play(self, url: str, length: int) -> PlayFigures:
-        return networks.call_in(
-            NAMESPACE, lambda: play(url, offset=0, length=length, rate_bytes_per_s=RATE)
-        )
+    def begin_to_play(self) -> None:
+        """Play through the viewer and, beside it, from a like CDN: the measure of the picture."""
 
-    def begin_to_play(self) -> threading.Thread:
-        thread = threading.Thread(
-            target=lambda: self.figures.append(self.play(self.url, len(self.data)))
-        )
-        thread.start()
-        return thread
+        def run(url: str, results: list[PlayFigures]) -> None:
+            size = len(self.data)
+            results.append(
+                networks.call_in(
+                    NAMESPACE,
+                    lambda: play(
+                        url, offset=0, length=size, rate_bytes_per_s=RATE, start_s=START_S
+                    ),
+                )
+            )
+
+        for url, results in (
+            (self.url, self.figures), (self.plain_cdn.url("film.ts"), self.plain)
+        ):  # fmt: skip
+            thread = threading.Thread(target=run, args=(url, results))
+            thread.start()
+            self.players.append(thread)
+
+    def require_picture(self) -> None:
+        for player in self.players:
+            player.join(PLAYING_S)
+        [figures], [plain] = self.figures, self.plain
+        assert figures.digest == plain.digest == sha256(self.data).digest()
+        assert figures.stalls <= plain.stalls, (figures, plain)
 
     def collector_wall(self) -> Wall:
         return Wall("collector", self.operator.port, verdict="reject with tcp reset")
@@ -209,7 +232,10 @@ def scene(
     start_engine: Callable[..., Any],
 ) -> Iterator[Scene]:
     data = random.Random(11).randbytes(FILM_S * RATE)
-    cdn = networks.call_in(namespace, lambda: FaultyCdn(data, rate_bytes=RATE * 5 // 4))
+    cdn, plain_cdn = (
+        networks.call_in(namespace, lambda: FaultyCdn(data, rate_bytes=RATE * 5 // 4))
+        for _ in range(2)
+    )
     try:
         terms = CdnTerms(
             key=public_key_of(generate_seed()), account=bytes(32), price_stroops=0,
@@ -218,17 +244,20 @@ def scene(
         operator = networks.call_in(
             namespace, lambda: make_operator(epoch_length_s=5, cdns=(terms,))
         )
-        made = Scene(tmp_path, disk, cdn, operator, start_engine, data)
+        made = Scene(tmp_path, disk, cdn, plain_cdn, operator, start_engine, data)
         made.start()
         yield made
+        for player in made.players:
+            player.join(PLAYING_S)
     finally:
         cdn.close()
+        plain_cdn.close()
 
 
 def test_faults_one_after_the_other_do_not_stop_the_picture_and_all_is_signed(
     scene: Scene,
 ) -> None:
-    player = scene.begin_to_play()
+    scene.begin_to_play()
     scene.viewer.wait_for("receipt", direction="out")
     for fault in (scene.disk, scene.channel_wall(), scene.collector_wall()):
         fault.begin()
@@ -237,12 +266,8 @@ def test_faults_one_after_the_other_do_not_stop_the_picture_and_all_is_signed(
     scene.seeder.kill()
     time.sleep(FAULT_S)
     scene.start_seeder()
-    assert player.is_alive()
-    player.join(PLAYING_S)
-    [figures] = scene.figures
-    # The plain CDN, read in the same way, is what the picture is measured by.
-    plain = scene.play(scene.cdn.url("film.ts"), len(scene.data) // 3)
-    assert figures.stalls <= plain.stalls
+    assert scene.players[0].is_alive()
+    scene.require_picture()
     scene.require_all_counted()
     scene.viewer.wait_for("error", where="journal")
 
@@ -250,7 +275,7 @@ def test_faults_one_after_the_other_do_not_stop_the_picture_and_all_is_signed(
 def test_everything_failing_at_once_does_not_stop_the_picture_and_all_is_signed(
     scene: Scene,
 ) -> None:
-    player = scene.begin_to_play()
+    scene.begin_to_play()
     scene.viewer.wait_for("receipt", direction="out")
     faults = (scene.disk, scene.channel_wall(), scene.collector_wall())
     for fault in faults:
@@ -260,11 +285,8 @@ def test_everything_failing_at_once_does_not_stop_the_picture_and_all_is_signed(
     for fault in faults:
         fault.end()
     scene.start_seeder()
-    assert player.is_alive()
-    player.join(PLAYING_S)
-    [figures] = scene.figures
-    plain = scene.play(scene.cdn.url("film.ts"), len(scene.data) // 3)
-    assert figures.stalls <= plain.stalls
+    assert scene.players[0].is_alive()
+    scene.require_picture()
     scene.require_all_counted()
     scene.viewer.wait_for("error", where="journal")
 

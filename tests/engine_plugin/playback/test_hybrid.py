@@ -75,6 +75,19 @@ def test_all_resting_leaves_the_peers_alone() -> None:
     assert roster.choose(1.0) is None
 
 
+def test_player_that_waits_gets_the_cdn_that_failed_longest_ago_after_the_least_rest() -> None:
+    roster = CdnRoster(["a", "b"])
+    for second in range(4):
+        roster.note_failure("b", float(second))
+        roster.note_failure("a", second + 0.5)
+    now_s = 3.0 + REST_FIRST_S
+    assert roster.choose(now_s) is None
+    assert roster.choose(now_s - 0.1, is_late=True) is None
+    assert roster.choose(now_s, is_late=True) == "b"
+    roster.note_success("b")
+    assert roster.choose(now_s) == "b"
+
+
 class _Told:
     """A content that remembers what it was told."""
 
