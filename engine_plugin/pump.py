@@ -461,7 +461,9 @@ class MeterPump:
         return unseen
 
     def _is_due(self, now: float) -> bool:
-        if self._unsaved_bytes >= COMMIT_BYTES and now >= self._next_early:
+        is_much = self._unsaved_bytes >= COMMIT_BYTES and now >= self._next_early
+        # Early for the sake of receipts only: without an epoch there is nothing to sign.
+        if is_much and self._current_epoch() is not None:
             return True
         if now >= self._next_commit and any(m.unsaved for m in self._torrents.values()):
             return True
