@@ -48,7 +48,7 @@ class EventHub:
         if self._emit is not None:
             try:
                 self._emit(name, **fields)
-            except Exception as error:  # noqa: BLE001 - the listener's fault must not stop a picture
+            except Exception as error:  # noqa: BLE001 - its fault must not stop a picture
                 _log.warning("event_not_taken", name=name, error=f"{type(error).__name__}: {error}")
         for listener in self._listeners:
             listener.put(name, fields)
