@@ -59,7 +59,6 @@ FORGET_SECONDS = 60.0
 SENT_KEPT_MAX = 16_384
 """Of so many ended peers it is known what was sent to them: their key may be proved later."""
 
-
 _log = structlog.get_logger(__name__)
 
 
@@ -481,10 +480,7 @@ class MeterPump:
                 self._update_of(number, peer, metering.unsaved.get(peer, ()))
                 for peer in (metering.touched if with_gauges else metering.unsaved)
             )
-        gauges = tuple(
-            _gauges_of(self._enter(metering), metering.meter)
-            for metering in self._torrents.values()
-        )
+        gauges = tuple(_gauges_of(self._enter(m), m.meter) for m in self._torrents.values())
         self.journal.commit_batch(
             MeterBatch(peers=tuple(updates), torrents=gauges), epoch=self._unsaved_epoch
         )
