@@ -101,6 +101,11 @@ class Enforcer:
         """Return how a connection was treated at the last tick; None: it was not there."""
         return self._treatments.get(peer)
 
+    @property
+    def gone(self) -> Collection[Hashable]:
+        """Unproved connections that ended and are charged to their address."""
+        return self._book.gone.keys()
+
     def tick(
         self,
         takings: Collection[Taking],
@@ -108,6 +113,7 @@ class Enforcer:
         now_s: float,
         *,
         takes_receipts: bool = True,
+        proved_since: frozenset[Hashable] = frozenset(),
     ) -> None:
         """Judge and impose.
 
@@ -117,6 +123,7 @@ class Enforcer:
             now_s: Monotonic seconds.
             takes_receipts: Whether receipts can be judged now (ledger time is known); if not, no
                 key is asked for them.
+            proved_since: Those of `gone` that a key has proved since they ended.
         """
         judgement = judge(
             self._book,
@@ -127,6 +134,7 @@ class Enforcer:
             unholdable=self._board.unholdable,
             trusted=self._board.trusted,
             takes_receipts=takes_receipts,
+            proved_since=proved_since,
         )
         self._book = judgement.book
         self._treatments = judgement.treatments

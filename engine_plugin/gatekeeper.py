@@ -3,10 +3,10 @@
 Not here: the judgement (`standing`), what is imposed (`enforcement`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import replace
 
-from engine_plugin.enforcement import EnforcementTotals, Enforcer, list_takings
+from engine_plugin.enforcement import EnforcementTotals, Enforcer, list_takings, name_connection
 from engine_plugin.exchange import Exchange
 from engine_plugin.journal_records import PeerKey
 from engine_plugin.libtorrent_door import PeerSnapshot
@@ -51,6 +51,9 @@ class Gatekeeper:
         self._snapshots = snapshots
         self._sent_bytes = sent_bytes
         self._ledger_ms = ledger_ms
+        self._names: dict[Hashable, PeerKey] = {}
+        """Of connections that are open, have just ended, or are charged to their address."""
+        self._last: set[Hashable] = set()
 
     @property
     def totals(self) -> EnforcementTotals:
@@ -78,7 +81,24 @@ class Gatekeeper:
         self._enforcer.policy = replace(
             self._policy, known_bytes=max(self._policy.known_bytes, pieces)
         )
-        self._enforcer.tick(takings, keys, now_s, takes_receipts=self._ledger_ms() is not None)
+        self._enforcer.tick(
+            takings,
+            keys,
+            now_s,
+            takes_receipts=self._ledger_ms() is not None,
+            proved_since=self._list_proved_since(snapshots),
+        )
+
+    def _list_proved_since(self, snapshots: list[PeerSnapshot]) -> frozenset[Hashable]:
+        """Return the ended connections whose key has proved them after all."""
+        gone = self._enforcer.gone
+        kept = {name: self._names[name] for name in gone if name in self._names}
+        now = {name_connection(snapshot): _peer_key(snapshot) for snapshot in snapshots}
+        before = {name: peer for name, peer in self._names.items() if name in self._last}
+        self._names, self._last = kept | before | now, set(now)
+        return frozenset(
+            name for name, peer in kept.items() if self._exchange.key_of(peer) is not None
+        )
 
     def stop(self) -> None:
         """Lift every limit."""

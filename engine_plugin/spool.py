@@ -337,9 +337,11 @@ class Spool:
             )
 
     def prune(self, before_epoch: int) -> None:
-        """Drop what the collector judged long ago: bundles, and receipts that stand in them.
+        """Drop the bytes of bundles that the collector judged long ago.
 
-        Refused bundles and contradicting receipts stay: they may be needed as evidence.
+        Refused bundles stay, with their reason. Receipts stay too, a few hundred bytes a lane: what
+        a peer has acknowledged in all is measured by them, and an old one that comes again is
+        known by them.
 
         Args:
             before_epoch: Of older epochs; no correction for them can come any more.
@@ -348,12 +350,6 @@ class Spool:
             tx.execute(
                 "DELETE FROM bundle WHERE epoch < ? AND state = 'archived' AND code = ''"
                 " AND detail = ''",
-                (before_epoch,),
-            )
-            tx.execute(
-                "DELETE FROM receipt WHERE epoch < ?1 AND sequence <= bundled_sequence"
-                " AND NOT EXISTS (SELECT 1 FROM bundle b"
-                "                 WHERE b.epoch = receipt.epoch AND b.kind = receipt.kind)",
                 (before_epoch,),
             )
 

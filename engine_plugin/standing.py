@@ -42,6 +42,10 @@ class Treatment(IntEnum):
     """Not slowed at all."""
 
 
+GONE_MAX = 4096
+"""Ended connections that a late proof can still take off their address."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnforcementPolicy:
     """The bounds. Bytes are content bytes handed to connections, seconds are of one machine.
@@ -150,6 +154,8 @@ class StandingBook:
     addresses: Mapping[str, AddressRecord] = field(default_factory=dict)
     open: Mapping[Hashable, Taking] = field(default_factory=dict)
     """Connections at the last judgement."""
+    gone: Mapping[Hashable, Taking] = field(default_factory=dict)
+    """Unproved connections that ended; their key may still prove them. The newest few thousand."""
     held_at_bytes: Mapping[Hashable, int] = field(default_factory=dict)
     """By connection that is held: what it may have taken at most if holding works."""
 
@@ -211,6 +217,7 @@ def judge(
     unholdable: frozenset[Hashable] = frozenset(),
     trusted: frozenset[str] = frozenset(),
     takes_receipts: bool = True,
+    proved_since: frozenset[Hashable] = frozenset(),
 ) -> Judgement:
     """Judge every connection.
 
@@ -224,6 +231,8 @@ def judge(
         trusted: Addresses whose connections we ended ourselves: those that come again are not yet
             asked for a proof.
         takes_receipts: Whether receipts can be judged now; if not, no key owes.
+        proved_since: Connections of the book's `gone` that a key has proved after their end: what
+            they took is that key's matter, and no longer their address's.
     """
     opened = {taking.peer: taking for taking in takings}
     records = _look_at_keys(book, opened, keys, now_s, policy)
@@ -235,7 +244,7 @@ def judge(
     by_address: dict[str, list[Taking]] = {}
     for taking in opened.values():
         by_address.setdefault(taking.address, []).append(taking)
-    addresses = _close_connections(book, opened)
+    addresses, gone = _close_connections(book, opened, proved_since)
     loose = unholdable | _list_loose(book, opened)
     treatments: dict[Hashable, Treatment] = {}
     cut_offs: list[CutOff] = []
@@ -260,6 +269,7 @@ def judge(
             keys=records,
             addresses=addresses,
             open=opened,
+            gone=gone,
             held_at_bytes=_note_held(book, opened, treatments),
         ),
         treatments={
@@ -319,10 +329,21 @@ def _look_at_keys(
 
 
 def _close_connections(
-    book: StandingBook, opened: Mapping[Hashable, Taking]
-) -> dict[str, AddressRecord]:
-    """Charge to their address what unproved connections took that are gone now."""
-    addresses = dict(book.addresses)
+    book: StandingBook, opened: Mapping[Hashable, Taking], proved_since: frozenset[Hashable]
+) -> tuple[dict[str, AddressRecord], dict[Hashable, Taking]]:
+    """Charge to their address what unproved connections took that are gone now.
+
+    A live stream's connections last for seconds; a proof may come when one has ended already, and
+    then takes the charge back.
+    """
+    addresses, gone = dict(book.addresses), dict(book.gone)
+    for peer in proved_since & set(gone):
+        taking = gone.pop(peer)
+        if record := addresses.get(taking.address):
+            left = max(0, record.gone_bytes - taking.sent_bytes)
+            addresses[taking.address] = replace(
+                record, gone_bytes=left, written_off_bytes=min(record.written_off_bytes, left)
+            )
     for peer, taking in book.open.items():
         if peer in opened or taking.key is not None or taking.is_plain or not taking.sent_bytes:
             continue
@@ -330,7 +351,10 @@ def _close_connections(
         addresses[taking.address] = replace(
             record, gone_bytes=record.gone_bytes + taking.sent_bytes
         )
-    return addresses
+        gone[peer] = taking
+    for peer in list(gone)[: max(0, len(gone) - GONE_MAX)]:
+        del gone[peer]
+    return addresses, gone
 
 
 def _end_cut(

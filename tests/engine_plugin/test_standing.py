@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine_plugin.standing import (
+    GONE_MAX,
     EnforcementPolicy,
     Judgement,
     KeyExposure,
@@ -68,6 +69,27 @@ def test_new_connections_of_one_address_share_what_an_unknown_peer_may_take():
     assert again.treatments == {2: Treatment.HELD}
     elsewhere = look(book, taking(2, 60 * KIB, address="192.0.2.8"), now_s=1.0)
     assert elsewhere.treatments == {2: Treatment.PROBATION}
+
+
+def test_proof_that_comes_after_a_connections_end_takes_its_bytes_off_the_address():
+    book = look(StandingBook(), taking(1, 200 * KIB)).book
+    ended = look(book, now_s=1.0)
+    assert set(ended.book.gone) == {1}
+    unproved = look(ended.book, taking(2, 100 * KIB), now_s=2.0)
+    assert unproved.treatments == {2: Treatment.HELD}
+    proved = look(ended.book, taking(2, 100 * KIB), now_s=2.0, proved_since=frozenset({1}))
+    assert proved.treatments == {2: Treatment.PROBATION}
+    assert not proved.book.gone
+    # Taken off once, not again and again.
+    again = look(proved.book, taking(2, 256 * KIB), now_s=3.0, proved_since=frozenset({1}))
+    assert again.treatments == {2: Treatment.HELD}
+
+
+def test_ended_connections_are_remembered_within_a_bound():
+    opened = [taking(peer, 1) for peer in range(GONE_MAX + 10)]
+    ended = look(look(StandingBook(), *opened).book, now_s=1.0).book
+    assert len(ended.gone) == GONE_MAX
+    assert ended.addresses[HOME].gone_bytes == GONE_MAX + 10
 
 
 def test_a_key_that_never_acknowledges_is_held_half_a_second_beyond_its_bound():
