@@ -12,7 +12,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -61,7 +61,7 @@ PROGRESS_S = 1.0
 RECONNECT_S = 3.0
 LISTEN_TIMEOUT_S = 10.0
 STOP_GRACE_S = 1.0
-"""How long late write reports are awaited when the engine stops."""
+"""For late write reports."""
 
 STOP_LINGER_S = 3.0
 """How long a stopping engine waits for its peers' last receipts."""
@@ -107,6 +107,7 @@ class Engine:
         self._next_reconnect_s = 0.0
         self._next_progress_s = 0.0
         self._stopping = asyncio.Event()
+        self._opened = ExitStack()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -138,7 +139,7 @@ class Engine:
         try:
             await self._start()
         except BaseException:
-            self._abandon()
+            await self._abandon()
             self._state.close()
             raise
 
@@ -343,6 +344,7 @@ class Engine:
         key, session_id = public_key_of(seeds.session), os.urandom(SESSION_ID_SIZE)
         peer_id = make_peer_id(key, session_id)
         self._journal = MeterJournal(self._state.journal_path)
+        self._opened.callback(self._journal.close)
         self._journal.start_run(
             session_id=session_id, session_key=key, started_at_ms=time.time_ns() // 10**6
         )
@@ -378,6 +380,7 @@ class Engine:
             emit=self._hub.tell,
             fail=self._fail,
         )
+        self._opened.callback(self.ledger.spool.close)
         self._teller.ledger = self.ledger
         await self.ledger.require_coverage()
         return await self.ledger.listen()
@@ -401,6 +404,7 @@ class Engine:
             if self._host is None
             else ForeignSession(self._host.session, options, on_alerts=self._host.on_alerts)
         )
+        self._opened.callback(self._session.close)
         if config.owner is not None:
             self._owner = OwnersLimits(
                 config.owner,
@@ -418,12 +422,15 @@ class Engine:
                 look_now=self._session.peers,
             )
 
-    def _abandon(self) -> None:
-        """Give up a start that failed half-way."""
+    async def _abandon(self) -> None:
+        """Give up a start that failed."""
         for task in self._tasks:
             task.cancel()
         if self._thread is not None:
             self._thread.stop()
+        if self.ledger is not None:
+            await self.ledger.close()
+        self._opened.close()
 
     async def _await_listen_port(self) -> int:
         deadline_s = time.monotonic() + LISTEN_TIMEOUT_S
@@ -583,10 +590,7 @@ class Engine:
         for content in self.contents.values():
             content.note_removed(content.bytes_by_source())
         self._hub.tell("stopped", **self._describe_end(audit))
-        self._session.close()
-        self._journal.close()
-        if self.ledger is not None:
-            self.ledger.spool.close()
+        self._opened.close()
 
     def _describe_end(self, audit: SessionAudit | None) -> dict[str, Any]:
         fields = describe_totals(self._journal.totals())

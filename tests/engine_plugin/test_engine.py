@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import socket
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
@@ -232,6 +233,34 @@ def test_payee_that_leaves_a_stream_first_takes_its_last_receipt_along(
             # The viewer goes on; the seeder has nothing to wait for any more.
             (stopped,) = told.all("stopped")
             assert stopped["receipts_in"] == {"p2p_bytes": 4 * 60_001}
+
+    asyncio.run(scene())
+
+
+def test_start_that_fails_leaves_no_port_and_no_file_behind(
+    tmp_path: Path, make_operator: Callable[..., Any]
+) -> None:
+    terms = make_operator().terms
+
+    async def scene() -> None:
+        with socket.socket() as taken, socket.socket() as probe:
+            taken.bind(("127.0.0.78", 0))
+            taken.listen()
+            probe.bind(("127.0.0.78", 0))
+            port, receipt_port = taken.getsockname()[1], probe.getsockname()[1]
+            probe.close()
+            config = EngineConfig(
+                listen=Endpoint("127.0.0.78", port),
+                receipt_port=receipt_port,
+                state_path=tmp_path / "a",
+                terms=terms,
+                dials_utp=False,
+            )
+            with pytest.raises(SessionError, match="cannot be bound"):
+                await Engine(config).start()
+        # Everything is free for whoever comes next, at once.
+        async with Engine(config) as engine:
+            assert engine.ledger is not None
 
     asyncio.run(scene())
 
