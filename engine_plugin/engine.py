@@ -61,7 +61,7 @@ PROGRESS_S = 1.0
 RECONNECT_S = 3.0
 LISTEN_TIMEOUT_S = 10.0
 STOP_GRACE_S = 1.0
-"""For late write reports."""
+"""How long late write reports are awaited when the engine stops."""
 
 STOP_LINGER_S = 3.0
 """How long a stopping engine waits for its peers' last receipts."""
@@ -423,7 +423,7 @@ class Engine:
             )
 
     async def _abandon(self) -> None:
-        """Give up a start that failed."""
+        """Give up a start that failed half-way."""
         for task in self._tasks:
             task.cancel()
         if self._thread is not None:
@@ -433,8 +433,7 @@ class Engine:
         self._opened.close()
 
     async def _await_listen_port(self) -> int:
-        deadline_s = time.monotonic() + LISTEN_TIMEOUT_S
-        wanted = self._config.listen
+        deadline_s, wanted = time.monotonic() + LISTEN_TIMEOUT_S, self._config.listen
         while time.monotonic() < deadline_s:
             if port := self._session.listen_port:
                 # libtorrent takes a neighbouring port when the wanted one is in use.
