@@ -31,7 +31,7 @@ def find_damage(path: Path, look_further: LookFurther | None = None) -> str | No
     try:
         # Not read-only: what is left in the write-ahead log is part of it.
         with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-            rows = connection.execute("PRAGMA quick_check(1)").fetchall()
+            rows = connection.execute("PRAGMA integrity_check(1)").fetchall()
             said = str(rows[0][0]) if rows else "no answer"
             if said != "ok":
                 return said.splitlines()[0]

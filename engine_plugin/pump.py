@@ -412,7 +412,9 @@ class MeterPump:
                 else:
                     metering.meter.feed(events)
                 metering.touched.update(map(_PEER_OF, events))
-                metering.touched.discard(NO_PEER)
+                if NO_PEER in metering.touched:  # a verdict, which charges whoever had a part in it
+                    metering.touched.update(metering.meter.failed)
+                    metering.touched.discard(NO_PEER)
 
     def _settle_finished(self) -> None:
         now = self._clock()

@@ -228,11 +228,9 @@ def judge(
         now_s: Monotonic seconds, not before the last judgement's.
         policy: The bounds.
         unholdable: Connections that cannot be held, only cut off with their address.
-        trusted: Addresses whose connections we ended ourselves: those that come again are not yet
-            asked for a proof.
+        trusted: Addresses whose connections we ended: who comes again need not prove itself yet.
         takes_receipts: Whether receipts can be judged now; if not, no key owes.
-        proved_since: Connections of the book's `gone` that a key has proved after their end: what
-            they took is that key's matter, and no longer their address's.
+        proved_since: Of the book's `gone`, those proved after their end: their key's matter now.
     """
     opened = {taking.peer: taking for taking in takings}
     records = _look_at_keys(book, opened, keys, now_s, policy)

@@ -19,7 +19,7 @@ from builders import (
     seed_of,
     terms,
 )
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from engine_plugin.bundler import Bundler
@@ -139,6 +139,7 @@ def test_second_damage_is_set_aside_beside_the_first(tmp_path: Path) -> None:
     max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(seed=st.integers(0, 2**32), spots=st.integers(1, 30))
+@example(seed=150, spots=3)
 def test_whatever_is_damaged_nothing_forged_comes_back(
     tmp_path: Path, seed: int, spots: int
 ) -> None:
