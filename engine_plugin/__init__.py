@@ -1,1 +1,1 @@
-"""What runs at seeders and viewers: metering, signed receipts, bundles; see `plugin`."""
+"""What runs at seeders and viewers: metering, signed receipts, bundles; see `engine`."""

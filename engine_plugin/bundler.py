@@ -5,7 +5,7 @@ bundle holds our own CDN receipts, since a CDN runs no plugin, and our playbacks
 carry the entitlements and our binding, so that the collector needs nothing else. What comes later
 goes into the epoch's next number. A bundle is durable before it is sent.
 
-Not here: when to bundle (`plugin`), sending (`uploader`).
+Not here: when to bundle (`accounting`), sending (`uploader`).
 """
 
 from collections.abc import Sequence

@@ -11,7 +11,7 @@
 Answers are untrusted: bounded in size, and believed only with the signature of the key that the
 terms name. Every failure is one of two kinds: try again later, or never again.
 
-Not here: when to ask, and keeping what comes back (`uploader`, `plugin`).
+Not here: when to ask, and keeping what comes back (`uploader`, `upkeep`).
 """
 
 import asyncio
