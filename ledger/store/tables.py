@@ -165,6 +165,11 @@ class BundleRow(Base):
             text("enqueued_at NULLS FIRST"),
             postgresql_where=text("state = 'received'"),
         ),
+        Index(
+            "ix_bundles_waiting_of",
+            "submitter_key",
+            postgresql_where=text("state = 'received'"),
+        ),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
