@@ -3,7 +3,7 @@
 A *payee* bundle is sent by whoever is paid: its signature countersigns every receipt in it. A
 *viewer* bundle is sent by the session key: CDN receipts and heartbeats, since a CDN runs no plugin.
 Records stand in a canonical order, so a bundle's content has one encoding. A bundle is refused
-whole only for its frame (this module); each receipt is judged alone (`ledger.books.judgement`).
+whole only for its frame (this module); each receipt is judged alone (`ledger.books.bundle_check`).
 """
 
 from collections.abc import Sequence
@@ -22,11 +22,12 @@ from ledger.evidence.encoding import (
     format_tag,
     parse_tag,
 )
-from ledger.evidence.entitlement import ENTITLEMENT, Entitlement
+from ledger.evidence.entitlement import ENTITLEMENT, Entitlement, EntitlementRows
 from ledger.evidence.errors import MalformedRecordError
 from ledger.evidence.heartbeat import HEARTBEAT, Heartbeat
 from ledger.evidence.keys import SIGNATURE_SIZE, sign, verify
 from ledger.evidence.receipt import RECEIPT, Receipt
+from ledger.evidence.receipt_rows import ReceiptRows
 
 BUNDLE_SIZE_MAX = 4 << 20
 """Largest bundle in bytes; a party with more sends several, numbered."""
@@ -85,10 +86,10 @@ class Bundle:
     bindings: tuple[Signed[Binding], ...]
     """By ascending bytes of the body."""
 
-    entitlements: tuple[Signed[Entitlement], ...]
+    entitlements: EntitlementRows
     """By ascending digest."""
 
-    receipts: tuple[Signed[Receipt], ...]
+    receipts: ReceiptRows
     """By ascending (lane digest, sequence, body)."""
 
     heartbeats: tuple[Signed[Heartbeat], ...]
@@ -97,9 +98,12 @@ class Bundle:
     def __post_init__(self) -> None:
         if self.kind not in set(BundleKind):
             raise MalformedRecordError("bundle.kind", got=self.kind, want="1 or 2")
+        # Records made one by one become rows: what the wire says, and nothing beside it.
+        object.__setattr__(self, "entitlements", EntitlementRows.of(self.entitlements))
+        object.__setattr__(self, "receipts", ReceiptRows.of(self.receipts))
         _require_order("bindings", [binding.body for binding in self.bindings])
-        _require_order("entitlements", [entitlement.digest for entitlement in self.entitlements])
-        _require_order("receipts", [_receipt_order(receipt) for receipt in self.receipts])
+        _require_order("entitlements", self.entitlements.digests())
+        _require_receipts_ordered(self.receipts)
         _require_order("heartbeats", [_heartbeat_order(beat) for beat in self.heartbeats])
 
     @property
@@ -142,9 +146,21 @@ def _heartbeat_order(beat: Signed[Heartbeat]) -> tuple[bytes, int, bytes]:
     return beat.value.session_id, beat.value.sequence_number, beat.body
 
 
+def _require_receipts_ordered(receipts: ReceiptRows) -> None:
+    _require_count("receipts", len(receipts))
+    place = receipts.first_disorder()
+    if place is not None:
+        got = _receipt_order(receipts[place])
+        raise MalformedRecordError("bundle.receipts", got=got, want="strictly ascending")
+
+
+def _require_count(field: str, count: int) -> None:
+    if count > RECORDS_MAX:
+        raise MalformedRecordError(f"bundle.{field}", got=count, want=f"at most {RECORDS_MAX}")
+
+
 def _require_order(field: str, keys: Sequence[Any]) -> None:
-    if len(keys) > RECORDS_MAX:
-        raise MalformedRecordError(f"bundle.{field}", got=len(keys), want=f"at most {RECORDS_MAX}")
+    _require_count(field, len(keys))
     for before, after in pairwise(keys):
         if before >= after:
             raise MalformedRecordError(f"bundle.{field}", got=after, want="strictly ascending")
@@ -156,17 +172,14 @@ def format_bundle_body(bundle: Bundle) -> bytes:
     Raises:
         MalformedRecordError: A value does not fit, or the bundle would be too large.
     """
-    records: tuple[Signed[Any], ...] = (
-        *bundle.bindings,
-        *bundle.entitlements,
-        *bundle.receipts,
-        *bundle.heartbeats,
-    )
     body = b"".join(
         [
             format_tag(RecordCode.BUNDLE, bundle.network_id),
             _HEAD.pack(bundle),
-            *(record.raw for record in records),
+            *(binding.raw for binding in bundle.bindings),
+            bundle.entitlements.raw_all(),
+            bundle.receipts.raw_all(),
+            *(heartbeat.raw for heartbeat in bundle.heartbeats),
         ]
     )
     if len(body) + SIGNATURE_SIZE > BUNDLE_SIZE_MAX:
@@ -196,8 +209,8 @@ def make_bundle(
         kind=kind,
         number=number,
         bindings=tuple(sorted(bindings, key=lambda binding: binding.body)),
-        entitlements=tuple(sorted(entitlements, key=lambda entitlement: entitlement.digest)),
-        receipts=tuple(sorted(receipts, key=_receipt_order)),
+        entitlements=EntitlementRows.of(sorted(entitlements, key=lambda one: one.digest)),
+        receipts=ReceiptRows.of(sorted(receipts, key=_receipt_order)),
         heartbeats=tuple(sorted(heartbeats, key=_heartbeat_order)),
     )
 
@@ -210,13 +223,14 @@ def sign_bundle(bundle: Bundle, submitter_seed: bytes) -> Signed[Bundle]:
 
 
 def parse_bundle(raw: bytes) -> Signed[Bundle]:
-    """Return a bundle with all its records parsed; no signature is verified yet.
+    """Return a bundle with all its records checked for form; no signature is verified yet.
 
     Raises:
         MalformedRecordError: Size, frame or a record is not canonical.
     """
     if len(raw) > BUNDLE_SIZE_MAX:
         raise MalformedRecordError("bundle", got=f"{len(raw)} bytes", want=f"{BUNDLE_SIZE_MAX}")
+    raw = bytes(raw)
     reader = Reader("bundle", raw)
     signature = reader.take(SIGNATURE_SIZE, "signature")
     _, network_id = parse_tag(RecordCode.BUNDLE, raw[SIGNATURE_SIZE:])
@@ -233,12 +247,13 @@ def parse_bundle(raw: bytes) -> Signed[Bundle]:
         bindings=tuple(
             BINDING.parse(reader.take(BINDING.size, "binding")) for _ in range(counts["binding"])
         ),
-        entitlements=tuple(
-            ENTITLEMENT.parse(reader.take(ENTITLEMENT.size, "entitlement"))
-            for _ in range(counts["entitlement"])
+        entitlements=EntitlementRows(
+            raw,
+            reader.skip(ENTITLEMENT.size * counts["entitlement"], "entitlement"),
+            counts["entitlement"],
         ),
-        receipts=tuple(
-            RECEIPT.parse(reader.take(RECEIPT.size, "receipt")) for _ in range(counts["receipt"])
+        receipts=ReceiptRows(
+            raw, reader.skip(RECEIPT.size * counts["receipt"], "receipt"), counts["receipt"]
         ),
         heartbeats=tuple(
             HEARTBEAT.parse(reader.take(HEARTBEAT.size, "heartbeat"))
@@ -247,7 +262,7 @@ def parse_bundle(raw: bytes) -> Signed[Bundle]:
         **head,
     )
     reader.finish()
-    return Signed(bundle, bytes(raw), (signature,))
+    return Signed(bundle, raw, (signature,))
 
 
 def is_signed_by_submitter(signed: Signed[Bundle]) -> bool:

@@ -337,6 +337,14 @@ class Reader:
         Raises:
             MalformedRecordError: Fewer are left.
         """
+        return self._data[self.skip(size, field) : self._at]
+
+    def skip(self, size: int, field: str) -> int:
+        """Pass over the next `size` bytes; return the offset at which they begin.
+
+        Raises:
+            MalformedRecordError: Fewer are left.
+        """
         if size > len(self._data) - self._at:
             raise MalformedRecordError(
                 f"{self._name}.{field}",
@@ -344,7 +352,7 @@ class Reader:
                 want=f"{size} bytes",
             )
         self._at += size
-        return self._data[self._at - size : self._at]
+        return self._at - size
 
     def integer(self, size: int, field: str, *, limit: int = AMOUNT_MAX) -> int:
         """Return the next little-endian unsigned integer of `size` bytes, at most `limit`.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ledger.evidence.encoding import RecordCode, RecordType
 from ledger.evidence.errors import MalformedRecordError
+from ledger.evidence.record_rows import RecordRows, row_struct
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,3 +92,21 @@ ENTITLEMENT = RecordType(
     ],
 )
 """Signed by the issuing key."""
+
+
+class EntitlementRows(RecordRows[Entitlement]):
+    """Signed entitlements over the bytes they came in; rows as `record_rows` says."""
+
+    __slots__ = ()
+
+    record = ENTITLEMENT
+    layout = row_struct(ENTITLEMENT)
+
+    def _keeps_rule(self) -> bool:
+        """No last second lies before the first one."""
+        return all(row[_NOT_BEFORE] <= row[_NOT_AFTER] for row in self.rows())
+
+
+_ROW_FIELDS = ("flags", "network_id", *(field.name for field in ENTITLEMENT.layout.fields))
+_NOT_BEFORE = _ROW_FIELDS.index("not_before_s")
+_NOT_AFTER = _ROW_FIELDS.index("not_after_s")

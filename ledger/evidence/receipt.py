@@ -3,7 +3,7 @@
 A lane is (entitlement, payee key, epoch, nonce): what a receipt is cumulative along. On a lane the
 sequence rises and totals never fall; the highest sequence counts and replaces the others, so loss,
 repetition and reordering are harmless. Bytes are payload that passed the piece hash, padding
-excluded. Not here: judging a lane's receipts as a set (`ledger.books.judgement`).
+excluded. Not here: judging a lane's receipts as a set (`ledger.books.lane_judgement`).
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,9 @@ from ledger.evidence.errors import MalformedRecordError
 FLAG_CDN = 1
 """The payee is a CDN named in the terms; otherwise a peer."""
 
-_LANE_DOMAIN = b"swarmledger lane v1\0"
+LANE_DOMAIN = b"swarmledger lane v1\0"
+"""Stands before a lane's key fields when they are hashed."""
+
 _CREDIT_BYTES = 44
 
 
@@ -71,7 +73,7 @@ class Receipt:
 def lane_digest_of(entitlement_digest: bytes, payee_key: bytes, epoch: int, nonce: int) -> bytes:
     """Return a lane's 32-byte name: SHA-256 over domain, entitlement, payee, epoch, nonce."""
     numbers = epoch.to_bytes(4, "little") + nonce.to_bytes(4, "little")
-    return sha256(_LANE_DOMAIN + entitlement_digest + payee_key + numbers).digest()
+    return sha256(LANE_DOMAIN + entitlement_digest + payee_key + numbers).digest()
 
 
 RECEIPT = RecordType(
