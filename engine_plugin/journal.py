@@ -17,7 +17,6 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +33,9 @@ from engine_plugin.journal_records import (
     SCHEMA_VERSION,
     UPGRADES,
     Claim,
-    CreditedBlock,
     JournalTotals,
     Lane,
-    LaneCredit,
+    LaneCredits,
     LaneKey,
     MeterBatch,
     PeerKey,
@@ -46,18 +44,13 @@ from engine_plugin.journal_records import (
     SessionAudit,
     Source,
     pack_blocks,
-    unpack_blocks,
 )
+from engine_plugin.journal_rows import SELECT_LANE, lane_of, list_statements, take_part
 from engine_plugin.journal_stays import EarlierStays
 
 _BUSY_MS = 5000
 _KEYS_KEPT = 8192
 """Of so many connections the proved key is known before they deliver for another torrent."""
-
-_SELECT_LANE = (
-    "SELECT session_key, entitlement_digest, payee_key, epoch, nonce, source, sequence,"
-    " cumulative_bytes, media_ms, root_state FROM journal_lane"
-)
 
 
 class MeterJournal:
@@ -341,7 +334,7 @@ class MeterJournal:
 
     def take_credits(
         self, claim: Claim, *, row_limit: int = 1000, byte_limit: int | None = None
-    ) -> list[LaneCredit]:
+    ) -> list[LaneCredits]:
         """Takes a claim's blocks out of the journal, in credit order.
 
         Call it inside the `transaction` that also saves the lane they are added to: together they
@@ -360,7 +353,7 @@ class MeterJournal:
                 raise ValueError("take_credits: got no open transaction, want one with the lane")
             with self.transaction() as tx:
                 rows = tx.execute(
-                    "SELECT c.id, t.content_id, c.blocks FROM journal_credit c"
+                    "SELECT c.id, t.content_id, c.bytes, c.blocks FROM journal_credit c"
                     " JOIN journal_peer p ON p.id = c.peer JOIN journal_run r ON r.id = p.run"
                     " JOIN journal_torrent t ON t.id = p.torrent"
                     " WHERE r.session_key = ? AND t.scope_id = ? AND p.source = ?"
@@ -374,41 +367,35 @@ class MeterJournal:
                         row_limit,
                     ),
                 ).fetchall()
-                taken: list[LaneCredit] = []
+                taken: list[LaneCredits] = []
                 spent: list[tuple[int]] = []
                 left = byte_limit
-                for number, content_id, packed in rows:
-                    blocks = unpack_blocks(packed)
-                    count = len(blocks) if left is None else _count_fitting(blocks, left)
-                    taken += [LaneCredit(content_id, *block) for block in blocks[:count]]
-                    if count < len(blocks):
-                        rest = blocks[count:]
-                        tx.execute(
-                            "UPDATE journal_credit SET bytes = ?, blocks = ? WHERE id = ?",
-                            (sum(block.length for block in rest), pack_blocks(rest), number),
-                        )
+                for number, content_id, byte_count, packed in rows:
+                    if left is not None and byte_count > left:
+                        taken += take_part(tx, number, content_id, packed, left)
                         break
+                    taken.append(LaneCredits(content_id, byte_count, packed))
                     spent.append((number,))
                     if left is not None:
-                        left -= sum(block.length for block in blocks)
+                        left -= byte_count
                 tx.executemany("DELETE FROM journal_credit WHERE id = ?", spent)
             return taken
 
     def find_lane(self, key: LaneKey) -> Lane | None:
         """Returns a lane's state, or None when it was never saved."""
         rows = self._read(
-            f"{_SELECT_LANE} WHERE entitlement_digest = ? AND payee_key = ? AND epoch = ?"
+            f"{SELECT_LANE} WHERE entitlement_digest = ? AND payee_key = ? AND epoch = ?"
             " AND nonce = ?",
             (key.entitlement_digest, key.payee_key, key.epoch, key.nonce),
         )
-        return _lane_of(rows[0]) if rows else None
+        return lane_of(rows[0]) if rows else None
 
     def list_lanes(self, *, epoch: int | None = None) -> list[Lane]:
         """Returns the lanes of one epoch, or all, in the order in which they were opened."""
         if epoch is None:
-            return [_lane_of(row) for row in self._read(f"{_SELECT_LANE} ORDER BY id")]
-        rows = self._read(f"{_SELECT_LANE} WHERE epoch = ? ORDER BY id", (epoch,))
-        return [_lane_of(row) for row in rows]
+            return [lane_of(row) for row in self._read(f"{SELECT_LANE} ORDER BY id")]
+        rows = self._read(f"{SELECT_LANE} WHERE epoch = ? ORDER BY id", (epoch,))
+        return [lane_of(row) for row in rows]
 
     def save_lane(self, lane: Lane) -> None:
         """Stores a lane's new state.
@@ -494,12 +481,12 @@ class MeterJournal:
         with self.transaction() as tx:
             known = tx.execute("SELECT 1 FROM sqlite_master WHERE name = 'journal_schema'")
             if known.fetchone() is None:
-                for statement in _statements(SCHEMA):
+                for statement in list_statements(SCHEMA):
                     tx.execute(statement)
                 tx.execute("INSERT INTO journal_schema VALUES (?)", (SCHEMA_VERSION,))
             (version,) = tx.execute("SELECT version FROM journal_schema").fetchone()
             for upgrade in UPGRADES[version:] if 0 < version < SCHEMA_VERSION else ():
-                for statement in _statements(upgrade):
+                for statement in list_statements(upgrade):
                     tx.execute(statement)
                 version += 1
             tx.execute("UPDATE journal_schema SET version = ?", (version,))
@@ -564,31 +551,3 @@ class MeterJournal:
     def _roll_back(self) -> None:
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
-
-
-def _lane_of(row: tuple[Any, ...]) -> Lane:
-    return Lane(
-        session_key=row[0],
-        key=LaneKey(entitlement_digest=row[1], payee_key=row[2], epoch=row[3], nonce=row[4]),
-        source=Source(row[5]),
-        sequence=row[6],
-        cumulative_bytes=row[7],
-        media_ms=row[8],
-        root_state=row[9],
-    )
-
-
-def _statements(script: str) -> Iterator[str]:
-    """Cuts a script into statements; `executescript` would commit the open transaction."""
-    statement = ""
-    for line in script.splitlines(keepends=True):
-        statement += line
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""
-
-
-def _count_fitting(blocks: list[CreditedBlock], byte_limit: int) -> int:
-    """Returns how many of the first blocks have no more bytes together than a limit."""
-    sums = accumulate(block.length for block in blocks)
-    return sum(1 for total in sums if total <= byte_limit)

@@ -1,7 +1,7 @@
 """The records and the schema of the meter journal. Plain data: no database access here."""
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
@@ -203,15 +203,15 @@ class CreditedBlock(NamedTuple):
     """Content bytes; 1 to 16,384."""
 
 
-class LaneCredit(NamedTuple):
-    """One firm block on its way onto a lane."""
+class LaneCredits(NamedTuple):
+    """Firm blocks of one torrent on their way onto a lane."""
 
     content_id: bytes
-    """The torrent it belongs to; 32 bytes."""
-    piece: int
-    block: int
-    length: int
-    """Content bytes; 1 to 16,384."""
+    """The torrent they belong to; 32 bytes."""
+    byte_count: int
+    """Content bytes of all of them; n ≥ 1."""
+    packed: bytes
+    """As `pack_blocks` prints them, in credit order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -369,6 +369,15 @@ def pack_blocks(blocks: Iterable[tuple[int, int, int]]) -> bytes:
     """Packs blocks into 8 bytes each: piece u32, block u16, length − 1 u16; little-endian."""
     pack = _BLOCK.pack
     return b"".join([pack(piece, block, length - 1) for piece, block, length in blocks])
+
+
+def iterate_blocks(packed: bytes) -> Iterator[tuple[int, int, int]]:
+    """Iterates (piece, block, length − 1) of what `pack_blocks` printed here; nothing is checked.
+
+    Raises:
+        struct.error: The bytes are no whole records.
+    """
+    return _BLOCK.iter_unpack(packed)
 
 
 def unpack_blocks(packed: bytes) -> list[CreditedBlock]:

@@ -10,21 +10,30 @@ what the payee thinks of a receipt (`payee`).
 """
 
 import sqlite3
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from engine_plugin.caps import CapUse
 from engine_plugin.journal import MeterJournal
-from engine_plugin.journal_records import Claim, Lane, LaneCredit, LaneKey, Source
+from engine_plugin.journal_records import (
+    Claim,
+    Lane,
+    LaneCredits,
+    LaneKey,
+    Source,
+    iterate_blocks,
+)
 from engine_plugin.meter import BLOCK_BYTES
 from engine_plugin.wire import ReceiptVerdict
 from ledger.evidence.encoding import Signed
 from ledger.evidence.entitlement import Entitlement
 from ledger.evidence.merkle import RootBuilder
-from ledger.evidence.receipt import FLAG_CDN, RECEIPT, Receipt, format_credit
+from ledger.evidence.receipt import FLAG_CDN, RECEIPT, Receipt
 
 _LANE_NONCE = 0
+_CREDIT_NUMBERS = struct.Struct("<III")
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS lane_receipt (
   lane_digest BLOB PRIMARY KEY CHECK (length(lane_digest) = 32),
@@ -138,23 +147,19 @@ class ReceiptLanes:
             nonce=_LANE_NONCE.to_bytes(4, "little"),
         )
         with self._journal.transaction() as tx:
-            blocks = self._take_credits(claim, byte_limit)
-            if not blocks:
+            taken = self._take_credits(claim, byte_limit)
+            if not taken:
                 return None
             lane = self._journal.find_lane(key) or Lane(
                 key=key, session_key=claim.session_key, source=claim.source
             )
             root = RootBuilder.restore(lane.root_state) if lane.root_state else RootBuilder()
-            for block in blocks:
-                root.append(
-                    format_credit(
-                        block.content_id, block.piece, block.block * BLOCK_BYTES, block.length
-                    )
-                )
+            for content_id, _, packed in taken:
+                root.extend(list_credit_leaves(content_id, packed))
             lane = replace(
                 lane,
                 sequence=lane.sequence + 1,
-                cumulative_bytes=lane.cumulative_bytes + sum(block.length for block in blocks),
+                cumulative_bytes=lane.cumulative_bytes + sum(part.byte_count for part in taken),
                 # The lane's own total never falls, whatever the viewing side knows at the moment.
                 media_ms=max(lane.media_ms, self._media_ms_under(entitlement)),
                 root_state=root.export_state(),
@@ -171,14 +176,14 @@ class ReceiptLanes:
         media_ms = self.media_ms(entitlement)
         return min(media_ms, cap) if cap else media_ms
 
-    def _take_credits(self, claim: Claim, byte_limit: int | None) -> list[LaneCredit]:
-        blocks: list[LaneCredit] = []
+    def _take_credits(self, claim: Claim, byte_limit: int | None) -> list[LaneCredits]:
+        taken: list[LaneCredits] = []
         left = byte_limit
-        while taken := self._journal.take_credits(claim, byte_limit=left):
-            blocks += taken
+        while more := self._journal.take_credits(claim, byte_limit=left):
+            taken += more
             if left is not None:
-                left -= sum(block.length for block in taken)
-        return blocks
+                left -= sum(part.byte_count for part in more)
+        return taken
 
     def take_answer(
         self, payee_key: bytes, lane_digest: bytes, sequence: int, verdict: int
@@ -269,6 +274,15 @@ class ReceiptLanes:
             credit_root=credit_root,
         )
         return RECEIPT.sign(receipt, self._seed)
+
+
+def list_credit_leaves(content_id: bytes, packed: bytes) -> list[bytes]:
+    """Return the leaves of journalled blocks of one torrent, as `format_credit` prints each."""
+    pack = _CREDIT_NUMBERS.pack
+    return [
+        content_id + pack(piece, block * BLOCK_BYTES, less + 1)
+        for piece, block, less in iterate_blocks(packed)
+    ]
 
 
 _SELECT = (

@@ -84,6 +84,25 @@ class RootBuilder:
         """Append the leaf with these bytes."""
         self.append_hash(leaf_hash(leaf))
 
+    def extend(self, leaves: Sequence[bytes]) -> None:
+        """Append many leaves, in their order; the same as `append` for each, in less time.
+
+        Raises:
+            ValueError: the tree would be full; nothing was appended.
+        """
+        if self._size + len(leaves) >= TREE_SIZE_LIMIT:
+            raise ValueError(f"tree size: got {self._size + len(leaves)}, want below 2**63")
+        sha256, subtrees, size = hashlib.sha256, self._subtrees, self._size
+        for leaf in leaves:
+            value = sha256(b"\x00" + leaf).digest()
+            size += 1
+            rest = size
+            while rest & 1 == 0:
+                value = sha256(b"\x01" + subtrees.pop() + value).digest()
+                rest >>= 1
+            subtrees.append(value)
+        self._size = size
+
     def append_hash(self, value: bytes) -> None:
         """Append the leaf that has this leaf hash.
 

@@ -19,7 +19,7 @@ from engine_plugin.errors import SessionError
 from engine_plugin.identity import format_handshake, make_peer_id, parse_handshake
 from engine_plugin.journal import MeterJournal
 from engine_plugin.journal_reading import read_peers, read_totals
-from engine_plugin.journal_records import PeerKey, Source
+from engine_plugin.journal_records import PeerKey, Source, unpack_blocks
 from engine_plugin.libtorrent_door import EngineSession, NoticeKind, SessionOptions
 from engine_plugin.libtorrent_door.session import ALL_TORRENTS, UNKNOWN_TORRENT
 from engine_plugin.libtorrent_door.session_options import split_endpoint
@@ -209,7 +209,12 @@ def test_two_leechers_a_seeder_and_a_web_seed_account_for_every_content_byte(
             Source.CDN: b"C" * 32,
         }
         with leecher.journal.transaction():
-            blocks = [b for claim in claims for b in leecher.journal.take_credits(claim)]
+            blocks = [
+                block
+                for claim in claims
+                for part in leecher.journal.take_credits(claim)
+                for block in unpack_blocks(part.packed)
+            ]
         assert len({(b.piece, b.block) for b in blocks}) == len(blocks)
         assert sum(b.length for b in blocks) == delivered
         assert _hashes(leecher.state / "show") == _hashes(content)

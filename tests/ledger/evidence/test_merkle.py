@@ -271,6 +271,8 @@ def test_builder_restored_at_any_moment_continues_the_same_tree(leaves, cut):
     assert second.export_state() == state
     for leaf in leaves[cut:]:
         second.append(leaf)
+    first.extend(leaves[cut:])
+    assert first.export_state() == second.export_state()
     assert second.size == len(leaves)
     assert second.root() == merkle.root_hash(leaves) == mth(leaves)
 
@@ -295,6 +297,10 @@ def test_full_builder_takes_no_more():
     state = (2**63 - 1).to_bytes(8, "little") + bytes(32 * 63)
     with pytest.raises(ValueError, match="below"):
         merkle.RootBuilder.restore(state).append(b"")
+    almost = merkle.RootBuilder.restore((2**63 - 2).to_bytes(8, "little") + bytes(32 * 62))
+    with pytest.raises(ValueError, match="below"):
+        almost.extend([b"", b""])
+    assert almost.size == 2**63 - 2
 
 
 @given(st.lists(st.binary(max_size=8), min_size=1, max_size=120), st.data())
