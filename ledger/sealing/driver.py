@@ -13,6 +13,7 @@ from typing import Final
 import structlog
 
 from ledger.sealing.audit_files import AuditFileParts, write_audit_file
+from ledger.sealing.published_log import require_published_known
 from ledger.sealing.publishing import publish
 from ledger.sealing.transitions import close_to_bundles, compute, seal, settle
 from ledger.store.engine import SessionFactory, try_advisory_lock
@@ -50,11 +51,14 @@ def advance(parts: SealingParts, shard: Shard) -> int:
     Raises:
         BooksError: An epoch's books are unacceptable; the epochs before are safe, and a person
             has to look.
+        UnprovenError: The database is not the one that the published log comes from, or was changed
+            by hand; nothing is sealed.
         OSError: A file cannot be written; the next run tries again.
     """
     with parts.sessions.begin() as guard:
         if not try_advisory_lock(guard, f"advance {shard.account.hex()}"):
             return 0
+        require_published_known(guard, shard, parts.log_dir)
         _open(parts.sessions, shard)
         # Files of finished epochs first: an epoch that nobody can compute must not hold them back.
         written = _write(parts, shard)
