@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from contracts import settlement as contract
 from contracts.registry import Rule
-from ledger.books.judgement import JudgedLane
+from ledger.books.lanes import JudgedLane, Lanes
 from ledger.books.state import CapUse, Cumulative, CumulativeKey, State
 from ledger.evidence.encoding import ZERO_KEY
 from ledger.evidence.terms import Terms
@@ -21,7 +21,7 @@ _SOURCES = (contract.LaneSource.P2P, contract.LaneSource.CDN)
 class Settlement:
     """What the contract decided about an epoch."""
 
-    lanes: tuple[JudgedLane, ...]
+    lanes: Lanes
     """The lanes it saw, in order."""
 
     outcomes: tuple[contract.LaneOutcome, ...]
@@ -49,18 +49,19 @@ def run_contract(
         SettlementError: What goes in or comes out cannot be right.
         LanguageError: The contract fails or exceeds its bounds.
     """
+    columns = Lanes.of(lanes)
     result = contract.settle(
         rule,
-        [_lane_input(lane) for lane in lanes],
+        _lane_inputs(columns),
         _parameters(terms),
         _contract_state(opening),
     )
     last_epochs = {
         **{digest: use.last_epoch for digest, use in opening.cap_use.items()},
-        **{lane.entitlement_digest: lane.entitlement_last_epoch for lane in lanes},
+        **{one.digest: one.last_epoch for one in columns.entitlements},
     }
     return Settlement(
-        lanes=tuple(lanes),
+        lanes=columns,
         outcomes=result.outcomes,
         charges=result.charges,
         cap_use={
@@ -83,19 +84,28 @@ def run_contract(
     )
 
 
-def _lane_input(lane: JudgedLane) -> contract.LaneInput:
-    return contract.LaneInput(
-        entitlement=lane.entitlement_digest,
-        payer=lane.payer_account,
-        payee=b"" if lane.payee_account == ZERO_KEY else lane.payee_account,
-        payee_key=lane.payee_key,
-        content=lane.content_id,
-        source=_SOURCES[lane.is_cdn],
-        received_bytes=lane.bytes_new,
-        media_ms=lane.media_ms_total,
-        max_bytes=lane.max_bytes,
-        max_media_ms=lane.max_media_ms,
-    )
+def _lane_inputs(lanes: Lanes) -> list[contract.LaneInput]:
+    return [
+        contract.LaneInput(
+            entitlement=entitlement.digest,
+            payer=entitlement.payer_account,
+            payee=b"" if payee.account == ZERO_KEY else payee.account,
+            payee_key=payee.key,
+            content=entitlement.content_id,
+            source=_SOURCES[payee.is_cdn],
+            received_bytes=received_bytes,
+            media_ms=media_ms,
+            max_bytes=entitlement.max_bytes,
+            max_media_ms=entitlement.max_media_ms,
+        )
+        for entitlement, payee, received_bytes, media_ms in zip(
+            lanes.entitlements,
+            lanes.payees,
+            lanes.bytes_new(),
+            lanes.numbers.media_ms_totals,
+            strict=True,
+        )
+    ]
 
 
 def _parameters(terms: Terms) -> contract.Parameters:

@@ -8,7 +8,7 @@ what it counted for before.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from contracts.registry import Rule
@@ -16,17 +16,11 @@ from ledger.books.charges import Settlement, run_contract
 from ledger.books.draft import Draft
 from ledger.books.errors import require_equal
 from ledger.books.folding import fold_transactions
+from ledger.books.gathering import BundleHead, GatheredChecks, gather_checks
 from ledger.books.journal import Account, Book, EntryKind, JournalEntry, Posting, sum_postings
-from ledger.books.judgement import (
-    BundleCheck,
-    JudgedLane,
-    Judgement,
-    LaneCount,
-    ReceiptCode,
-    codes_root_of,
-    judge_lanes,
-    lane_root_of,
-)
+from ledger.books.judgement import BundleCheck, Judgement, LaneCount, ReceiptCode
+from ledger.books.lane_judgement import Codes, codes_root_of, judge_lanes
+from ledger.books.lanes import JudgedLane
 from ledger.books.payouts import plan_payouts
 from ledger.books.state import CorrectedLane, PayeeBalance, State, state_root
 from ledger.books.statements import StatementLine, salt_of_line, sum_tree_of
@@ -68,8 +62,9 @@ class EpochInputs:
     activations: tuple[Signed[Activation], ...]
     """Activations that begin with this epoch; first in the log."""
 
-    checks: tuple[BundleCheck, ...]
-    """Bundles promised for this seal, checked; in `bundle_order`."""
+    checks: Sequence[BundleCheck]
+    """Bundles promised for this seal, checked; in `bundle_order`. Where they are too many for the
+    memory, they are `GatheredChecks`."""
 
     counted_before: Mapping[bytes, LaneCount]
     """For lanes of earlier epochs in these bundles: what they counted for in their own seal."""
@@ -145,25 +140,23 @@ def seal_epoch(inputs: EpochInputs) -> Seal:
     Raises:
         ValueError: Bundles are not in `bundle_order` or facts not in chain order: our own error.
     """
-    if sorted(inputs.checks, key=bundle_order) != list(inputs.checks):
+    gathered = gather_checks(inputs.checks)
+    if not gathered.are_ordered():
         raise ValueError("checks: not in bundle order")
     orders = [fact.order for fact in inputs.facts]
     if sorted(set(orders)) != orders or len(inputs.facts) != len(inputs.transactions):
         raise ValueError("facts: not in chain order, or transactions missing")
     judgement = judge_lanes(
-        inputs.checks,
+        gathered,
         terms=inputs.terms.value,
         void_from=inputs.opening.void_from,
         counted_before=_counts_so_far(inputs),
     )
     corrections = tuple(
-        _correction_leaf(inputs, lane) for lane in judgement.lanes if lane.epoch < inputs.epoch
+        _correction_leaf(inputs, lane) for lane in judgement.lanes.corrections(inputs.epoch)
     )
     leaves = [activation.raw for activation in inputs.activations]
-    leaves.extend(
-        BUNDLE_LEAF.format_body(_bundle_leaf(inputs, check, codes))
-        for check, codes in zip(inputs.checks, judgement.codes, strict=True)
-    )
+    leaves.extend(_bundle_leaves(inputs, gathered, judgement))
     leaves.extend(CORRECTION_LEAF.format_body(correction) for correction in corrections)
     leaves.append(SEAL_LEAF.format_body(_seal_leaf(inputs, len(corrections))))
     return Seal(judgement=judgement, corrections=corrections, leaves=tuple(leaves))
@@ -177,29 +170,31 @@ def _counts_so_far(inputs: EpochInputs) -> dict[bytes, LaneCount]:
     return counts
 
 
-def _bundle_leaf(
-    inputs: EpochInputs, check: BundleCheck, codes: tuple[ReceiptCode, ...]
-) -> BundleLeaf:
-    if check.bundle is None:
-        raise AssertionError("a sealed bundle is framed")
-    bundle = check.bundle.value
-    counted = [
-        receipt.value.bytes_total
-        for receipt, code in zip(bundle.receipts, codes, strict=True)
-        if code == ReceiptCode.COUNTED
+def _bundle_leaves(
+    inputs: EpochInputs, gathered: GatheredChecks, judgement: Judgement
+) -> list[bytes]:
+    return [
+        BUNDLE_LEAF.format_body(_bundle_leaf(inputs, head, codes, bytes_counted))
+        for head, codes, bytes_counted in zip(
+            gathered.heads, judgement.codes, judgement.bytes_counted, strict=True
+        )
     ]
+
+
+def _bundle_leaf(
+    inputs: EpochInputs, head: BundleHead, codes: Codes, bytes_counted: int
+) -> BundleLeaf:
+    counted = codes.count(ReceiptCode.COUNTED)
     return BundleLeaf(
         network_id=inputs.terms.value.network_id,
-        epoch=bundle.epoch,
+        epoch=head.epoch,
         sealing_epoch=inputs.epoch,
-        bundle_digest=check.bundle.digest,
-        submitter_commitment=commit_to(
-            inputs.salt_key, RecordCode.LEAF_BUNDLE, bundle.submitter_key
-        ),
-        code=check.code,
-        receipts_counted=len(counted),
-        receipts_refused=len(codes) - len(counted),
-        bytes_counted=sum(counted),
+        bundle_digest=head.digest,
+        submitter_commitment=commit_to(inputs.salt_key, RecordCode.LEAF_BUNDLE, head.submitter_key),
+        code=head.code,
+        receipts_counted=counted,
+        receipts_refused=len(codes) - counted,
+        bytes_counted=bytes_counted,
         codes_root=codes_root_of(codes),
     )
 
@@ -289,9 +284,8 @@ def _accrue(draft: Draft, settlement: Settlement) -> list[Posting]:
 def _lines(inputs: EpochInputs, settlement: Settlement, draft: Draft) -> tuple[StatementLine, ...]:
     """One line for every party that delivered, was charged for, or was paid in this epoch."""
     bytes_by_subject: dict[bytes, list[int]] = defaultdict(lambda: [0, 0])
-    for lane, outcome in zip(settlement.lanes, settlement.outcomes, strict=True):
-        subject = lane.payee_key if lane.payee_account == bytes(32) else lane.payee_account
-        bytes_by_subject[subject][lane.is_cdn] += outcome.credited_bytes
+    for payee, outcome in zip(settlement.lanes.payees, settlement.outcomes, strict=True):
+        bytes_by_subject[payee.subject][payee.is_cdn] += outcome.credited_bytes
     money_by_subject: dict[bytes, list[int]] = defaultdict(lambda: [0, 0])
     for charge in settlement.charges:
         money_by_subject[charge.payee][0] += charge.charge_stroops
@@ -327,13 +321,12 @@ def _opening_balance(inputs: EpochInputs, account: bytes) -> PayeeBalance:
 
 
 def _note_lanes(draft: Draft, inputs: EpochInputs, seal: Seal) -> None:
-    for lane in seal.judgement.lanes:
-        if lane.epoch < inputs.epoch:
-            draft.corrected_lanes[lane.lane_digest] = CorrectedLane(
-                epoch=lane.epoch,
-                sequence=lane.count.sequence,
-                bytes_total=lane.count.bytes_total,
-            )
+    for lane in seal.judgement.lanes.corrections(inputs.epoch):
+        draft.corrected_lanes[lane.lane_digest] = CorrectedLane(
+            epoch=lane.epoch,
+            sequence=lane.count.sequence,
+            bytes_total=lane.count.bytes_total,
+        )
     for entitlement, first_epoch in seal.judgement.voided:
         known = draft.void_from.get(entitlement, first_epoch)
         draft.void_from[entitlement] = min(known, first_epoch)
@@ -402,15 +395,15 @@ def _result_leaf(
 ) -> ResultLeaf:
     credited = [0, 0]
     uncredited = 0
-    for lane, outcome in zip(settlement.lanes, settlement.outcomes, strict=True):
-        credited[lane.is_cdn] += outcome.credited_bytes
+    for payee, outcome in zip(settlement.lanes.payees, settlement.outcomes, strict=True):
+        credited[payee.is_cdn] += outcome.credited_bytes
         uncredited += outcome.uncredited_bytes
     return ResultLeaf(
         network_id=inputs.terms.value.network_id,
         epoch=inputs.epoch,
         rules_digest=inputs.rule.digest,
         lane_count=len(seal.judgement.lanes),
-        lane_root=lane_root_of(seal.judgement.lanes),
+        lane_root=seal.judgement.lanes.root(),
         bytes_p2p_credited=credited[0],
         bytes_cdn_credited=credited[1],
         bytes_uncredited=uncredited,

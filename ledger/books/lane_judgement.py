@@ -1,18 +1,31 @@
 """Lane judgement: all receipts of a seal, judged as sets by lane.
 
 So the order of arrival never matters. What each bundle's own check refused stays refused; every
-other receipt gets its final code here. Not here: the check of one bundle alone (`bundle_check`),
-caps and the payable rule (the contract).
+other receipt gets its final code here. Nearly every lane has one receipt, which costs a few steps
+over columns; only receipts that share a lane are looked at whole. Not here: the check of one bundle
+alone (`bundle_check`), caps and the payable rule (the contract).
 """
 
+from array import array
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby, repeat
 
 from ledger.books.bundle_check import EPOCH_MAX, BundleCheck
-from ledger.books.codes import BundleCode, ReceiptCode
+from ledger.books.codes import ReceiptCode
+from ledger.books.gathering import GatheredChecks, gather_checks
+from ledger.books.lanes import (
+    JudgedLane,
+    LaneCount,
+    LaneEntitlement,
+    LaneNumbers,
+    LanePayee,
+    Lanes,
+    format_lane_entry,
+    lane_root_of,
+)
 from ledger.evidence.encoding import Signed
-from ledger.evidence.entitlement import Entitlement
 from ledger.evidence.merkle import root_hash
 from ledger.evidence.receipt import Receipt
 from ledger.evidence.terms import Terms
@@ -23,78 +36,20 @@ ENTITLEMENT_BYTES_MAX = 1 << 44
 Without it two colluding keys could claim 2**63 bytes and no sum of the epoch would fit its field.
 """
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LaneCount:
-    """What a lane counts for."""
-
-    sequence: int
-    """Sequence of the receipt that counts."""
-
-    bytes_total: int
-    """Its bytes."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JudgedLane:
-    """One lane after judgement: the contract's input, and an entry under the lane root."""
-
-    lane_digest: bytes
-    """32 bytes."""
-
-    epoch: int
-    """Epoch of the lane; below the sealing epoch for a correction."""
-
-    entitlement_digest: bytes
-    """32 bytes."""
-
-    payee_key: bytes
-    """32 bytes."""
-
-    payee_account: bytes
-    """Account that earns; zeros for a CDN without one."""
-
-    payer_account: bytes
-    """Account that is charged."""
-
-    content_id: bytes
-    """32 bytes."""
-
-    is_cdn: bool
-    """Source of the bytes."""
-
-    count: LaneCount
-    """What counts from now on."""
-
-    bytes_before: int
-    """What counted in earlier seals; 0 unless this is a correction."""
-
-    media_ms_total: int
-    """Media time stated by the counting receipt."""
-
-    max_bytes: int
-    """Cap of the entitlement; 0 = none."""
-
-    max_media_ms: int
-    """Cap of the entitlement; 0 = none."""
-
-    entitlement_last_epoch: int
-    """Last epoch the entitlement's time meets; its cap use is forgotten some epochs later."""
-
-    @property
-    def bytes_new(self) -> int:
-        """Bytes this seal adds."""
-        return self.count.bytes_total - self.bytes_before
+Codes = Sequence[ReceiptCode]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
     """All receipts of one seal, judged."""
 
-    codes: tuple[tuple[ReceiptCode, ...], ...]
+    codes: tuple[Codes, ...]
     """Final codes per bundle, in the order of the bundles given."""
 
-    lanes: tuple[JudgedLane, ...]
+    bytes_counted: tuple[int, ...]
+    """Per bundle, the bytes of its receipts that count."""
+
+    lanes: Lanes
     """By ascending lane digest; one per lane with a counted receipt."""
 
     equivocations: tuple[tuple[bytes, bytes], ...]
@@ -106,11 +61,35 @@ class Judgement:
 
 @dataclass(slots=True)
 class _Place:
-    """A receipt that passed its bundle's check, and where it stands."""
+    """A receipt that shares its lane with others, and where it stands."""
 
-    bundle_index: int
-    receipt_index: int
+    line: int
+    """Its line in the gathered columns."""
+
     signed: Signed[Receipt]
+
+
+class _FinalCodes:
+    """Codes of a seal's receipts; those of a bundle are copied when the first one changes."""
+
+    def __init__(self, gathered: GatheredChecks) -> None:
+        self._gathered = gathered
+        self._changed: dict[int, list[ReceiptCode]] = {}
+
+    def set(self, line: int, code: ReceiptCode) -> None:
+        lines = self._gathered.lines
+        bundle = lines.bundles[line]
+        codes = self._changed.get(bundle)
+        if codes is None:
+            codes = self._changed[bundle] = list(self._gathered.heads[bundle].receipt_codes)
+        codes[lines.places[line]] = code
+
+    def all(self) -> tuple[Codes, ...]:
+        changed = self._changed
+        return tuple(
+            tuple(changed[bundle]) if bundle in changed else head.receipt_codes
+            for bundle, head in enumerate(self._gathered.heads)
+        )
 
 
 def judge_lanes(
@@ -132,96 +111,191 @@ def judge_lanes(
     Returns:
         Final codes, lanes, contradictions and newly void entitlements.
     """
-    codes = [list(check.receipt_codes) for check in checks]
-    places = _places_by_lane(checks, void_from, codes)
-    winners: dict[bytes, _Place] = {}
+    gathered = gather_checks(checks)
+    codes = _FinalCodes(gathered)
+    order = _lines_by_lane(gathered, void_from, codes)
+    shared = _load_shared(gathered, order)
+    winners: list[int] = []
     pairs: list[tuple[bytes, bytes]] = []
     voided: dict[bytes, int] = {}
-    for digest in sorted(places):
-        winner, contradictions = _judge_lane(places[digest], counted_before.get(digest), codes)
-        pairs.extend(contradictions)
-        if contradictions:
-            receipt = places[digest][0].signed.value
-            first_void = receipt.epoch + 1
-            known = voided.get(receipt.entitlement_digest, first_void)
-            voided[receipt.entitlement_digest] = min(known, first_void)
+    lanes = gathered.lines.lanes
+    for run in _runs(lanes, order):
+        before = counted_before.get(lanes[run[0]]) if counted_before else None
+        if len(run) == 1:
+            winner = _judge_single(gathered, run[0], before, codes)
+        else:
+            places = [_Place(line, shared[line]) for line in run]
+            winner, contradictions = _judge_lane(places, before, codes)
+            pairs.extend(contradictions)
+            if contradictions:
+                _note_void(places[0].signed.value, voided)
         if winner is not None:
-            winners[digest] = winner
-    for digest in _beyond_any_session(winners):
-        place = winners.pop(digest)
-        codes[place.bundle_index][place.receipt_index] = ReceiptCode.TOO_MUCH
-    entitlements = [_entitlements_of(check) for check in checks]
+            winners.append(winner)
+    beyond = _beyond_any_session(gathered, winners)
+    for line in beyond:
+        codes.set(line, ReceiptCode.TOO_MUCH)
+    if beyond:
+        winners = [line for line in winners if line not in beyond]
     return Judgement(
-        codes=tuple(tuple(row) for row in codes),
-        lanes=tuple(
-            _lane_of(
-                digest,
-                winner,
-                checks[winner.bundle_index],
-                entitlements[winner.bundle_index][winner.signed.value.entitlement_digest],
-                terms,
-                counted_before.get(digest),
-            )
-            for digest, winner in winners.items()
-        ),
+        codes=codes.all(),
+        bytes_counted=_bytes_by_bundle(gathered, winners),
+        lanes=_lanes_of(gathered, winners, terms, counted_before),
         equivocations=tuple(pairs),
         voided=tuple(sorted(voided.items())),
     )
 
 
-def _places_by_lane(
-    checks: Sequence[BundleCheck],
-    void_from: Mapping[bytes, int],
-    codes: list[list[ReceiptCode]],
-) -> dict[bytes, list[_Place]]:
-    """Gather by lane the receipts that passed alone; give those of void entitlements their code."""
-    places: dict[bytes, list[_Place]] = defaultdict(list)
-    for bundle_index, check in enumerate(checks):
-        if check.bundle is None or check.code != BundleCode.ACCEPTED:
-            continue
-        for receipt_index, signed in enumerate(check.bundle.value.receipts):
-            if codes[bundle_index][receipt_index] != ReceiptCode.COUNTED:
-                continue
-            receipt = signed.value
-            if void_from.get(receipt.entitlement_digest, receipt.epoch + 1) <= receipt.epoch:
-                codes[bundle_index][receipt_index] = ReceiptCode.ENTITLEMENT_VOID
-                continue
-            places[receipt.lane_digest].append(_Place(bundle_index, receipt_index, signed))
-    return places
+def _lines_by_lane(
+    gathered: GatheredChecks, void_from: Mapping[bytes, int], codes: _FinalCodes
+) -> list[int]:
+    """Return the gathered lines by ascending lane; give those of void entitlements their code."""
+    lines = gathered.lines
+    order: Sequence[int] = range(len(lines.lanes))
+    if void_from:
+        void = [void_from.get(entitlement.digest) for entitlement in gathered.entitlements]
+        kept: list[int] = []
+        for line, (place, epoch) in enumerate(zip(lines.entitlements, lines.epochs, strict=True)):
+            first_void = void[place]
+            if first_void is not None and first_void <= epoch:
+                codes.set(line, ReceiptCode.ENTITLEMENT_VOID)
+            else:
+                kept.append(line)
+        order = kept
+    # The sort is stable: receipts of one lane stay in the order of their bundles.
+    return sorted(order, key=lines.lanes.__getitem__)
 
 
-def _beyond_any_session(winners: Mapping[bytes, _Place]) -> list[bytes]:
-    """Return lanes that would take their entitlement beyond `ENTITLEMENT_BYTES_MAX`.
+def _runs(lanes: Sequence[bytes], order: Sequence[int]) -> Iterator[list[int]]:
+    """Yield the lines of each lane, lanes ascending."""
+    run: list[int] = []
+    digest = b""
+    for line in order:
+        if lanes[line] != digest:
+            if run:
+                yield run
+            run = [line]
+            digest = lanes[line]
+        else:
+            run.append(line)
+    if run:
+        yield run
+
+
+def _load_shared(gathered: GatheredChecks, order: Sequence[int]) -> dict[int, Signed[Receipt]]:
+    """Return the receipts that share their lane with others, whole; each bundle is loaded once."""
+    lines = gathered.lines
+    shared = sorted(line for run in _runs(lines.lanes, order) if len(run) > 1 for line in run)
+    found: dict[int, Signed[Receipt]] = {}
+    for bundle, of_bundle in groupby(shared, key=lines.bundles.__getitem__):
+        signed = gathered[bundle].bundle
+        if signed is None:
+            raise AssertionError("a gathered bundle is framed")
+        receipts = signed.value.receipts
+        found.update((line, receipts[lines.places[line]]) for line in of_bundle)
+    return found
+
+
+def _judge_single(
+    gathered: GatheredChecks, line: int, before: LaneCount | None, codes: _FinalCodes
+) -> int | None:
+    """The only receipt of a lane counts, unless as much counted before."""
+    lines = gathered.lines
+    if before is None or (
+        lines.sequences[line] > before.sequence and lines.bytes_totals[line] >= before.bytes_total
+    ):
+        return line
+    codes.set(line, ReceiptCode.SUPERSEDED)
+    return None
+
+
+def _note_void(receipt: Receipt, voided: dict[bytes, int]) -> None:
+    first_void = receipt.epoch + 1
+    known = voided.get(receipt.entitlement_digest, first_void)
+    voided[receipt.entitlement_digest] = min(known, first_void)
+
+
+def _beyond_any_session(gathered: GatheredChecks, winners: Sequence[int]) -> set[int]:
+    """Return lines that would take their entitlement beyond `ENTITLEMENT_BYTES_MAX`.
 
     Small lanes are taken first: a viewer that signs an absurd total for an accomplice shuts out
     the accomplice's lane, not those of whoever served it.
     """
-    claimed: dict[bytes, int] = defaultdict(int)
-    beyond: list[bytes] = []
-    for digest in sorted(winners, key=lambda lane: (winners[lane].signed.value.bytes_total, lane)):
-        receipt = winners[digest].signed.value
-        total = claimed[receipt.entitlement_digest] + receipt.bytes_total
+    lines = gathered.lines
+    claimed = [0] * len(gathered.entitlements)
+    for line in winners:
+        claimed[lines.entitlements[line]] += lines.bytes_totals[line]
+    if not claimed or max(claimed) <= ENTITLEMENT_BYTES_MAX:
+        return set()
+    absurd = [line for line in winners if claimed[lines.entitlements[line]] > ENTITLEMENT_BYTES_MAX]
+    absurd.sort(key=lambda line: (lines.bytes_totals[line], lines.lanes[line]))
+    taken: dict[int, int] = defaultdict(int)
+    beyond: set[int] = set()
+    for line in absurd:
+        total = taken[lines.entitlements[line]] + lines.bytes_totals[line]
         if total > ENTITLEMENT_BYTES_MAX:
-            beyond.append(digest)
+            beyond.add(line)
         else:
-            claimed[receipt.entitlement_digest] = total
+            taken[lines.entitlements[line]] = total
     return beyond
 
 
-def _entitlements_of(check: BundleCheck) -> Mapping[bytes, Entitlement]:
-    if check.bundle is None:
-        return {}
-    return {signed.digest: signed.value for signed in check.bundle.value.entitlements}
+def _bytes_by_bundle(gathered: GatheredChecks, winners: Sequence[int]) -> tuple[int, ...]:
+    lines = gathered.lines
+    counted = [0] * len(gathered)
+    for line in winners:
+        counted[lines.bundles[line]] += lines.bytes_totals[line]
+    return tuple(counted)
+
+
+def _lanes_of(
+    gathered: GatheredChecks,
+    winners: Sequence[int],
+    terms: Terms,
+    counted_before: Mapping[bytes, LaneCount],
+) -> Lanes:
+    lines = gathered.lines
+    entitlements = [
+        LaneEntitlement(
+            one.digest,
+            one.payer_account,
+            one.content_id,
+            one.max_bytes,
+            one.max_media_ms,
+            min(terms.epoch_at(one.not_after_s), EPOCH_MAX),
+        )
+        for one in gathered.entitlements
+    ]
+    payees: list[LanePayee] = []
+    for payee in gathered.payees:
+        cdn = terms.cdn_of(payee.key) if payee.is_cdn else None
+        payees.append(LanePayee(payee.key, cdn.account if cdn else payee.account, payee.is_cdn))
+    digests = [lines.lanes[line] for line in winners]
+    before: Sequence[int] | repeat[int] = repeat(0, len(winners))
+    if counted_before:
+        nothing = LaneCount(sequence=0, bytes_total=0)
+        before = [counted_before.get(digest, nothing).bytes_total for digest in digests]
+    return Lanes(
+        digests,
+        [entitlements[lines.entitlements[line]] for line in winners],
+        [payees[lines.payees[line]] for line in winners],
+        LaneNumbers(
+            array("I", map(lines.epochs.__getitem__, winners)),
+            array("Q", map(lines.sequences.__getitem__, winners)),
+            array("Q", map(lines.bytes_totals.__getitem__, winners)),
+            array("Q", before),
+            array("Q", map(lines.media_ms_totals.__getitem__, winners)),
+        ),
+    )
 
 
 def _judge_lane(
-    places: list[_Place], before: LaneCount | None, codes: list[list[ReceiptCode]]
-) -> tuple[_Place | None, list[tuple[bytes, bytes]]]:
-    """Give every receipt of one lane its final code; return the one that counts, if any."""
+    places: list[_Place], before: LaneCount | None, codes: _FinalCodes
+) -> tuple[int | None, list[tuple[bytes, bytes]]]:
+    """Give every receipt of one lane its final code; return the line that counts, if any."""
     distinct: dict[bytes, _Place] = {}
     for place in places:
         if place.signed.body in distinct:
-            codes[place.bundle_index][place.receipt_index] = ReceiptCode.DUPLICATE
+            codes.set(place.line, ReceiptCode.DUPLICATE)
         else:
             distinct[place.signed.body] = place
     ordered = sorted(distinct.values(), key=lambda p: (p.signed.value.sequence, p.signed.body))
@@ -243,8 +317,8 @@ def _judge_lane(
             code = ReceiptCode.EQUIVOCATION
         if place is winner and counts:
             code = ReceiptCode.COUNTED
-        codes[place.bundle_index][place.receipt_index] = code
-    return (winner if counts else None), contradictions
+        codes.set(place.line, code)
+    return (winner.line if counts else None), contradictions
 
 
 def _find_contradictions(
@@ -284,45 +358,19 @@ def _find_contradictions(
     return pairs, involved
 
 
-def _lane_of(
-    digest: bytes,
-    winner: _Place,
-    check: BundleCheck,
-    entitlement: Entitlement,
-    terms: Terms,
-    before: LaneCount | None,
-) -> JudgedLane:
-    receipt = winner.signed.value
-    cdn = terms.cdn_of(receipt.payee_key) if receipt.is_cdn else None
-    return JudgedLane(
-        lane_digest=digest,
-        epoch=receipt.epoch,
-        entitlement_digest=receipt.entitlement_digest,
-        payee_key=receipt.payee_key,
-        payee_account=cdn.account if cdn else check.payee_account,
-        payer_account=entitlement.payer_account,
-        content_id=entitlement.content_id,
-        is_cdn=receipt.is_cdn,
-        count=LaneCount(sequence=receipt.sequence, bytes_total=receipt.bytes_total),
-        bytes_before=before.bytes_total if before else 0,
-        media_ms_total=receipt.media_ms_total,
-        max_bytes=entitlement.max_bytes,
-        max_media_ms=entitlement.max_media_ms,
-        entitlement_last_epoch=min(terms.epoch_at(entitlement.not_after_s), EPOCH_MAX),
-    )
-
-
-def format_lane_entry(lane_digest: bytes, count: LaneCount) -> bytes:
-    """Return the 48-byte leaf under the lane root: digest, sequence, counted bytes."""
-    numbers = (count.sequence, count.bytes_total)
-    return lane_digest + b"".join(number.to_bytes(8, "little") for number in numbers)
-
-
-def lane_root_of(lanes: Sequence[JudgedLane]) -> bytes:
-    """Return the RFC 6962 root over all lane entries, by ascending lane digest."""
-    return root_hash([format_lane_entry(lane.lane_digest, lane.count) for lane in lanes])
-
-
 def codes_root_of(codes: Sequence[int]) -> bytes:
     """Return the RFC 6962 root over a bundle's receipt codes, u16 little-endian each."""
     return root_hash([int(code).to_bytes(2, "little") for code in codes])
+
+
+__all__ = [
+    "ENTITLEMENT_BYTES_MAX",
+    "JudgedLane",
+    "Judgement",
+    "LaneCount",
+    "Lanes",
+    "codes_root_of",
+    "format_lane_entry",
+    "judge_lanes",
+    "lane_root_of",
+]
