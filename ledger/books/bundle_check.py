@@ -5,20 +5,40 @@ on arrival. Every receipt gets exactly one stable code. Not here: receipts of a 
 (`lane_judgement`), caps and the payable rule (the contract).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ledger.books.codes import BundleCode, ReceiptCode
 from ledger.evidence.binding import Binding, Role, is_valid_binding
 from ledger.evidence.bundle import Bundle, BundleKind, is_signed_by_submitter, parse_bundle
 from ledger.evidence.encoding import ZERO_KEY, Signed
-from ledger.evidence.entitlement import ENTITLEMENT, Entitlement
+from ledger.evidence.entitlement import ENTITLEMENT, Entitlement, EntitlementRows
 from ledger.evidence.errors import MalformedError
-from ledger.evidence.receipt import RECEIPT, Receipt
+from ledger.evidence.keys import verify_rows
+from ledger.evidence.receipt import FLAG_CDN, RECEIPT
+from ledger.evidence.recent import RecentSet
+from ledger.evidence.record_rows import part_struct
 from ledger.evidence.terms import Terms
 
 EPOCH_MAX = (1 << 32) - 1
 """Highest epoch number."""
+
+_ENTITLEMENT_PART = part_struct(
+    ENTITLEMENT,
+    "network_id",
+    "broadcaster_account",
+    "issuing_key",
+    "terms_digest",
+    "session_key",
+    "payer_account",
+    "not_before_s",
+    "not_after_s",
+)
+_RECEIPT_PART = part_struct(
+    RECEIPT, "flags", "network_id", "entitlement_digest", "payee_key", "epoch"
+)
+_UNKNOWN = (ZERO_KEY, ReceiptCode.UNKNOWN_ENTITLEMENT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +67,7 @@ def check_bundle(
     sealing_epoch: int,
     *,
     issued_through: int = EPOCH_MAX,
+    known: RecentSet[bytes] | None = None,
 ) -> BundleCheck:
     """Judge one bundle alone.
 
@@ -56,6 +77,8 @@ def check_bundle(
         sealing_epoch: Epoch in whose seal the bundle stands.
         issued_through: Last epoch in which the terms' issuing key acts; entitlements count for
             nothing in later ones.
+        known: Entitlements whose signatures were found good before, and that grows with those
+            found good now; it changes no verdict. None: every signature is verified.
 
     Returns:
         A verdict; hostile bytes never raise.
@@ -75,9 +98,8 @@ def check_bundle(
     if not is_signed_by_submitter(signed):
         return _refused(raw, signed, BundleCode.BAD_SIGNATURE)
     account = _bound_account(bundle, bundle.bindings)
-    entitlements = entitlement_codes(bundle, terms, issued_through)
-    context = _BundleContext(bundle, terms, account, entitlements)
-    codes = tuple(_check_receipt(receipt, context) for receipt in bundle.receipts)
+    entitlements = _judge_entitlements(bundle, terms, issued_through, known)
+    codes = _judge_receipts(bundle, terms.value, account, entitlements)
     return BundleCheck(
         raw=raw,
         bundle=signed,
@@ -96,14 +118,6 @@ def set_aside(check: BundleCheck) -> BundleCheck:
     if check.bundle is None:
         raise ValueError("bundle: got one that does not parse, want a framed one")
     return _refused(check.raw, check.bundle, BundleCode.POISON)
-
-
-@dataclass(frozen=True, slots=True)
-class _BundleContext:
-    bundle: Bundle
-    terms: Signed[Terms]
-    payee_account: bytes
-    entitlements: Mapping[bytes, tuple[Entitlement, ReceiptCode]]
 
 
 def _refused(raw: bytes, signed: Signed[Bundle] | None, code: BundleCode) -> BundleCheck:
@@ -149,59 +163,110 @@ def entitlement_codes(
         The code is `COUNTED`, `BAD_ENTITLEMENT`, `ENTITLEMENT_NOT_VALID` or `ISSUING_KEY_REVOKED`
         for the bundle's epoch.
     """
+    verdicts = _judge_entitlements(bundle, terms, issued_through, None)
+    return {
+        digest: (signed.value, verdicts[digest][1])
+        for digest, signed in zip(bundle.entitlements.digests(), bundle.entitlements, strict=True)
+    }
+
+
+def _judge_entitlements(
+    bundle: Bundle,
+    terms: Signed[Terms],
+    issued_through: int,
+    known: RecentSet[bytes] | None,
+) -> dict[bytes, tuple[bytes, ReceiptCode]]:
+    """Return (session key, code) of each entitlement, by digest."""
+    entitlements = bundle.entitlements
+    rows = list(entitlements.rows(_ENTITLEMENT_PART))
+    are_given = _are_given(entitlements, rows, terms, known)
     start_s = terms.value.epoch_start_s(bundle.epoch)
     end_s = terms.value.epoch_end_s(bundle.epoch)
-    verdicts: dict[bytes, tuple[Entitlement, ReceiptCode]] = {}
-    for signed in bundle.entitlements:
-        entitlement = signed.value
+    is_revoked = bundle.epoch > issued_through
+    verdicts: dict[bytes, tuple[bytes, ReceiptCode]] = {}
+    for digest, row, is_given in zip(entitlements.digests(), rows, are_given, strict=True):
+        *_, session_key, _, not_before_s, not_after_s = row
         code = ReceiptCode.COUNTED
-        if (
-            entitlement.network_id != terms.value.network_id
-            or entitlement.broadcaster_account != terms.value.broadcaster_account
-            or entitlement.payer_account != terms.value.broadcaster_account
-            or entitlement.terms_digest != terms.digest
-            or entitlement.issuing_key != terms.value.issuing_key
-            or not ENTITLEMENT.is_signed_by(signed, terms.value.issuing_key)
-        ):
+        if not is_given:
             code = ReceiptCode.BAD_ENTITLEMENT
-        elif entitlement.not_after_s < start_s or entitlement.not_before_s >= end_s:
+        elif not_after_s < start_s or not_before_s >= end_s:
             code = ReceiptCode.ENTITLEMENT_NOT_VALID
-        elif bundle.epoch > issued_through:
+        elif is_revoked:
             code = ReceiptCode.ISSUING_KEY_REVOKED
-        verdicts[signed.digest] = (entitlement, code)
+        verdicts[digest] = session_key, code
     return verdicts
 
 
-def _check_receipt(signed: Signed[Receipt], context: _BundleContext) -> ReceiptCode:
-    """Return the first code that applies; cheap checks first, the signature last."""
-    receipt, bundle = signed.value, context.bundle
-    if receipt.network_id != bundle.network_id:
-        return ReceiptCode.WRONG_NETWORK
-    if receipt.epoch != bundle.epoch:
-        return ReceiptCode.WRONG_EPOCH
-    payee_code = _check_payee(receipt, context)
-    if payee_code != ReceiptCode.COUNTED:
-        return payee_code
-    if receipt.entitlement_digest not in context.entitlements:
-        return ReceiptCode.UNKNOWN_ENTITLEMENT
-    entitlement, code = context.entitlements[receipt.entitlement_digest]
-    if code != ReceiptCode.COUNTED:
-        return code
-    if entitlement.session_key == receipt.payee_key:
-        return ReceiptCode.OWN_PAYEE
-    if bundle.kind == BundleKind.VIEWER and entitlement.session_key != bundle.submitter_key:
-        return ReceiptCode.WRONG_SESSION
-    if not RECEIPT.is_signed_by(signed, entitlement.session_key):
-        return ReceiptCode.BAD_SIGNATURE
-    return ReceiptCode.COUNTED
+def _are_given(
+    entitlements: EntitlementRows,
+    rows: Sequence[tuple[Any, ...]],
+    terms: Signed[Terms],
+    known: RecentSet[bytes] | None,
+) -> list[bool]:
+    """Tell of each entitlement whether the terms' issuing key gave it, under these terms."""
+    account, issuing_key = terms.value.broadcaster_account, terms.value.issuing_key
+    frame = (terms.value.network_id, account, issuing_key, terms.digest)
+    fits = [row[:4] == frame and row[5] == account for row in rows]
+    # By all that the verdict hangs on: what was signed, which names its signer, and the signature.
+    names: list[bytes] = []
+    if known is not None:
+        digests = enumerate(entitlements.digests())
+        names = [entitlements.signature(index) + digest for index, digest in digests]
+    are_known = [known is not None and name in known for name in names] or [False] * len(rows)
+    keys = [
+        issuing_key if fit and not seen else None for fit, seen in zip(fits, are_known, strict=True)
+    ]
+    are_signed = verify_rows(entitlements.buffer, entitlements.start, ENTITLEMENT.size, keys)
+    if known is not None:
+        for name, is_signed in zip(names, are_signed, strict=True):
+            if is_signed:
+                known.add(name)
+    return [
+        fit and (seen or is_signed)
+        for fit, seen, is_signed in zip(fits, are_known, are_signed, strict=True)
+    ]
 
 
-def _check_payee(receipt: Receipt, context: _BundleContext) -> ReceiptCode:
-    bundle = context.bundle
-    if bundle.kind == BundleKind.VIEWER:
-        known = receipt.is_cdn and context.terms.value.cdn_of(receipt.payee_key) is not None
-        return ReceiptCode.COUNTED if known else ReceiptCode.WRONG_PAYEE
-    if receipt.is_cdn or receipt.payee_key != bundle.submitter_key:
-        return ReceiptCode.WRONG_PAYEE
-    bound = context.payee_account != ZERO_KEY
-    return ReceiptCode.COUNTED if bound else ReceiptCode.UNBOUND_PAYEE
+def _judge_receipts(
+    bundle: Bundle,
+    terms: Terms,
+    payee_account: bytes,
+    entitlements: Mapping[bytes, tuple[bytes, ReceiptCode]],
+) -> tuple[ReceiptCode, ...]:
+    """Return each receipt's first code that applies; cheap checks first, signatures last."""
+    counted = ReceiptCode.COUNTED
+    is_viewers, is_bound = bundle.kind == BundleKind.VIEWER, payee_account != ZERO_KEY
+    cdn_keys = {cdn.key for cdn in terms.cdns}
+    network_id, epoch, submitter_key = bundle.network_id, bundle.epoch, bundle.submitter_key
+    codes: list[ReceiptCode] = []
+    keys: list[bytes | None] = []
+    for flags, network, entitlement, payee_key, in_epoch in bundle.receipts.rows(_RECEIPT_PART):
+        is_cdn = flags & FLAG_CDN
+        if is_viewers:
+            is_payee, is_payable = is_cdn and payee_key in cdn_keys, True
+        else:
+            is_payee, is_payable = not is_cdn and payee_key == submitter_key, is_bound
+        session_key, code = entitlements.get(entitlement, _UNKNOWN)
+        if network != network_id:
+            code = ReceiptCode.WRONG_NETWORK
+        elif in_epoch != epoch:
+            code = ReceiptCode.WRONG_EPOCH
+        elif not is_payee:
+            code = ReceiptCode.WRONG_PAYEE
+        elif not is_payable:
+            code = ReceiptCode.UNBOUND_PAYEE
+        elif code is counted:
+            if payee_key == session_key:
+                code = ReceiptCode.OWN_PAYEE
+            elif is_viewers and session_key != submitter_key:
+                code = ReceiptCode.WRONG_SESSION
+        codes.append(code)
+        keys.append(session_key if code is counted else None)
+    rows = bundle.receipts
+    are_signed = verify_rows(rows.buffer, rows.start, RECEIPT.size, keys)
+    if all(are_signed):
+        return tuple(codes)
+    return tuple(
+        ReceiptCode.BAD_SIGNATURE if code is counted and not is_signed else code
+        for code, is_signed in zip(codes, are_signed, strict=True)
+    )

@@ -25,7 +25,7 @@ from ledger.evidence.encoding import (
 from ledger.evidence.entitlement import ENTITLEMENT, Entitlement, EntitlementRows
 from ledger.evidence.errors import MalformedRecordError
 from ledger.evidence.heartbeat import HEARTBEAT, Heartbeat
-from ledger.evidence.keys import SIGNATURE_SIZE, sign, verify
+from ledger.evidence.keys import SIGNATURE_SIZE, sign, verify_rows
 from ledger.evidence.receipt import RECEIPT, Receipt
 from ledger.evidence.receipt_rows import ReceiptRows
 
@@ -267,4 +267,5 @@ def parse_bundle(raw: bytes) -> Signed[Bundle]:
 
 def is_signed_by_submitter(signed: Signed[Bundle]) -> bool:
     """Tell whether the submitter named in the bundle signed it."""
-    return verify(signed.value.submitter_key, signed.body, signed.signatures[0])
+    (is_signed,) = verify_rows(signed.raw, 0, len(signed.raw), [signed.value.submitter_key])
+    return is_signed

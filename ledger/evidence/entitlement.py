@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ledger.evidence.encoding import RecordCode, RecordType
 from ledger.evidence.errors import MalformedRecordError
-from ledger.evidence.record_rows import RecordRows, row_struct
+from ledger.evidence.record_rows import RecordRows, part_struct, row_struct
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,9 +104,7 @@ class EntitlementRows(RecordRows[Entitlement]):
 
     def _keeps_rule(self) -> bool:
         """No last second lies before the first one."""
-        return all(row[_NOT_BEFORE] <= row[_NOT_AFTER] for row in self.rows())
+        return all(first <= last for first, last in self.rows(_SECONDS))
 
 
-_ROW_FIELDS = ("flags", "network_id", *(field.name for field in ENTITLEMENT.layout.fields))
-_NOT_BEFORE = _ROW_FIELDS.index("not_before_s")
-_NOT_AFTER = _ROW_FIELDS.index("not_after_s")
+_SECONDS = part_struct(ENTITLEMENT, "not_before_s", "not_after_s")

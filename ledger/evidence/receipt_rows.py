@@ -12,9 +12,9 @@ from typing import Final
 from ledger.evidence.encoding import TAG_SIZE
 from ledger.evidence.keys import SIGNATURE_SIZE
 from ledger.evidence.receipt import LANE_DOMAIN, RECEIPT, Receipt
-from ledger.evidence.record_rows import RecordRows, row_struct
+from ledger.evidence.record_rows import RecordRows, row_fields, row_struct
 
-ROW_FIELDS: Final = ("flags", "network_id", *(field.name for field in RECEIPT.layout.fields))
+ROW_FIELDS: Final = row_fields(RECEIPT)
 """Names of a row's items, in order."""
 
 _LANE_AT = SIGNATURE_SIZE + TAG_SIZE

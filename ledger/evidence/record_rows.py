@@ -36,13 +36,26 @@ def row_struct(record: RecordType[Any]) -> struct.Struct:
     return struct.Struct(f"<{_FLAGS_AT}xH32s{fields}")
 
 
+def row_fields(record: RecordType[Any]) -> tuple[str, ...]:
+    """Return the names of a row's items, in order."""
+    return ("flags", "network_id", *(field.name for field in record.layout.fields))
+
+
+def part_struct(record: RecordType[Any], *names: str) -> struct.Struct:
+    """Return the struct of a whole signed record that takes only some items of a row, in order."""
+    items = [("flags", "H", 2), ("network_id", "32s", 32)]
+    items += [(field.name, field.code, field.size) for field in record.layout.fields]
+    codes = (code if name in names else f"{size}x" for name, code, size in items)
+    return struct.Struct(f"<{_FLAGS_AT}x" + "".join(codes))
+
+
 class RecordRows(Sequence[Signed[RecordT]], Generic[RecordT]):
     """Signed records of one type over the bytes they came in; immutable.
 
     A subclass names the record type and adds the record's own rule.
     """
 
-    __slots__ = ("_buffer", "_count", "_start")
+    __slots__ = ("_buffer", "_count", "_digests", "_start")
 
     record: ClassVar[RecordType[Any]]
     """The type of every record."""
@@ -73,6 +86,7 @@ class RecordRows(Sequence[Signed[RecordT]], Generic[RecordT]):
         self._buffer = bytes(buffer)
         self._start = start
         self._count = count
+        self._digests: tuple[bytes, ...] | None = None
         if not self._is_canonical():
             self._raise_first_malformed()
 
@@ -113,7 +127,7 @@ class RecordRows(Sequence[Signed[RecordT]], Generic[RecordT]):
         return self.raw_all() == other.raw_all()
 
     def __hash__(self) -> int:
-        return hash(self.raw_all())
+        return int.from_bytes(sha256(self.raw_all()).digest()[:8], "little")
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._count} records)"
@@ -137,6 +151,12 @@ class RecordRows(Sequence[Signed[RecordT]], Generic[RecordT]):
         at = self._start + index * self.record.size
         return self._buffer[at : at + self.record.size]
 
+    def raws(self) -> Iterator[bytes]:
+        """Yield every record as it came."""
+        buffer, size = self._buffer, self.record.size
+        places = range(self._start, self._start + self._count * size, size)
+        return (buffer[at : at + size] for at in places)
+
     def signature(self, index: int) -> bytes:
         """Return a record's signature."""
         at = self._start + index * self.record.size
@@ -147,22 +167,27 @@ class RecordRows(Sequence[Signed[RecordT]], Generic[RecordT]):
         at = self._start + index * self.record.size
         return self._buffer[at + SIGNATURE_SIZE : at + self.record.size]
 
-    def digests(self) -> list[bytes]:
-        """Return every record's digest: SHA-256 of its body."""
-        buffer, size = self._buffer, self.record.size
-        first = self._start + SIGNATURE_SIZE
-        length = size - SIGNATURE_SIZE
-        ends = range(first, first + self._count * size, size)
-        return [sha256(buffer[at : at + length]).digest() for at in ends]
+    def digests(self) -> tuple[bytes, ...]:
+        """Return every record's digest, SHA-256 of its body; kept once made."""
+        if self._digests is None:
+            buffer, size = self._buffer, self.record.size
+            length = size - SIGNATURE_SIZE
+            first = self._start + SIGNATURE_SIZE
+            places = range(first, first + self._count * size, size)
+            self._digests = tuple([sha256(buffer[at : at + length]).digest() for at in places])
+        return self._digests
 
-    def rows(self) -> Iterator[tuple[Any, ...]]:
+    def rows(self, layout: struct.Struct | None = None) -> Iterator[tuple[Any, ...]]:
         """Yield every record as a plain tuple: flags, network id, the layout's fields in order.
 
         Text fields come as their padded bytes.
+
+        Args:
+            layout: A struct of the record's size that takes fewer fields, made by `part_struct`.
         """
         size = self.record.size
         view = memoryview(self._buffer)[self._start : self._start + self._count * size]
-        return self.layout.iter_unpack(view)
+        return (layout or self.layout).iter_unpack(view)
 
     def row(self, index: int) -> tuple[Any, ...]:
         """Return one record as a plain tuple, like `rows`."""
