@@ -27,6 +27,7 @@ ALLOWED: dict[str, set[str]] = {
     "ledger/api": SERVER | {"fastapi", "starlette", "uvicorn"},
     "ledger/audit": set(),
     "ledger/books": set(),
+    "ledger/cdnlogs": set(),
     "ledger/cli.py": set(),
     "ledger/devnet": SERVER | {"fastapi", "starlette", "stellar_sdk", "uvicorn", "xdrlib3"},
     "ledger/embedded": SERVER | {"starlette", "uvicorn"},
