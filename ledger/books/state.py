@@ -8,7 +8,7 @@ ascending by bytes; the root is RFC 6962 over the rows. State roots use no salts
 to the auditor only.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from itertools import pairwise
@@ -117,6 +117,7 @@ _ROWS: Mapping[RowKind, Layout] = {
         [("account", "bytes32"), ("received_stroops", "u64"), ("spent_stroops", "u64")],
     ),
 }
+_KINDS = frozenset(RowKind)
 STATE_LAYOUTS: Mapping[RowKind, Layout] = MappingProxyType(dict(_ROWS))
 """Row layouts after the kind byte, for the format document's test."""
 
@@ -294,101 +295,37 @@ def genesis_state(network_id: bytes, broadcaster_account: bytes, first_epoch: in
 
 def state_rows(state: State) -> list[bytes]:
     """Return the state's rows, strictly ascending."""
-    rows = [bytes([kind]) + _ROWS[kind].pack(_Row(values)) for kind, values in _values(state)]
+    rows = [bytes([kind]) + _ROWS[kind].pack_values(values) for kind, values in _values(state)]
     rows.sort()
     return rows
 
 
-class _Row:
-    """Attribute access over a dict, as layouts pack objects."""
-
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        self.__dict__.update(values)
-
-
-def _values(state: State) -> Iterator[tuple[RowKind, Mapping[str, Any]]]:
+def _values(state: State) -> Iterator[tuple[RowKind, Sequence[int | bytes]]]:
+    """Yield every row's values in the order of its layout."""
     head = state.head
-    yield RowKind.HEAD, {name.name: getattr(head, name.name) for name in _ROWS[RowKind.HEAD].fields}
+    yield RowKind.HEAD, [getattr(head, name.name) for name in _ROWS[RowKind.HEAD].fields]
     for entitlement, use in state.cap_use.items():
-        yield (
-            RowKind.CAP_USE,
-            {
-                "entitlement": entitlement,
-                "credited_bytes": use.credited_bytes,
-                "media_ms": use.media_ms,
-                "last_epoch": use.last_epoch,
-            },
-        )
+        yield RowKind.CAP_USE, (entitlement, use.credited_bytes, use.media_ms, use.last_epoch)
     for entitlement, first_epoch in state.void_from.items():
-        yield RowKind.VOID, {"entitlement": entitlement, "first_epoch": first_epoch}
-    for (payer, payee, source, version), total in state.cumulative.items():
-        yield (
-            RowKind.CUMULATIVE,
-            {
-                "payer": payer,
-                "payee": payee,
-                "source": source,
-                "price_version": version,
-                "bytes_total": total.bytes_total,
-                "charge_stroops": total.charge_stroops,
-                "fee_stroops": total.fee_stroops,
-            },
-        )
-    yield from _book_values(state)
-
-
-def _book_values(state: State) -> Iterator[tuple[RowKind, Mapping[str, Any]]]:
+        yield RowKind.VOID, (entitlement, first_epoch)
+    for key, total in state.cumulative.items():
+        totals = (total.bytes_total, total.charge_stroops, total.fee_stroops)
+        yield RowKind.CUMULATIVE, (*key, *totals)
     for account, payee in state.payees.items():
-        yield (
-            RowKind.PAYEE,
-            {
-                "account": account,
-                "accrued_stroops": payee.accrued_stroops,
-                "paid_stroops": payee.paid_stroops,
-                "pays_alone": int(payee.pays_alone),
-            },
-        )
+        totals = (payee.accrued_stroops, payee.paid_stroops, int(payee.pays_alone))
+        yield RowKind.PAYEE, (account, *totals)
     for number, batch in state.batches.items():
-        yield (
-            RowKind.BATCH,
-            {
-                "number": number,
-                "kind": batch.kind,
-                "channel_account": batch.channel_account,
-                "channel_sequence": batch.channel_sequence,
-            },
-        )
+        slot = (batch.channel_account, batch.channel_sequence)
+        yield RowKind.BATCH, (number, batch.kind, *slot)
         for place, payment in enumerate(batch.payments):
-            yield (
-                RowKind.BATCH_PAYMENT,
-                {
-                    "number": number,
-                    "place": place,
-                    "account": payment.account,
-                    "amount_stroops": payment.amount_stroops,
-                },
-            )
+            paid = (payment.account, payment.amount_stroops)
+            yield RowKind.BATCH_PAYMENT, (number, place, *paid)
     for account, next_sequence in state.channels.items():
-        yield RowKind.CHANNEL, {"account": account, "next_sequence": next_sequence}
+        yield RowKind.CHANNEL, (account, next_sequence)
     for digest, lane in state.corrected_lanes.items():
-        yield (
-            RowKind.CORRECTED_LANE,
-            {
-                "lane_digest": digest,
-                "epoch": lane.epoch,
-                "sequence": lane.sequence,
-                "bytes_total": lane.bytes_total,
-            },
-        )
-    for account, totals in state.xlm.items():
-        yield (
-            RowKind.XLM,
-            {
-                "account": account,
-                "received_stroops": totals.received_stroops,
-                "spent_stroops": totals.spent_stroops,
-            },
-        )
+        yield RowKind.CORRECTED_LANE, (digest, lane.epoch, lane.sequence, lane.bytes_total)
+    for account, xlm in state.xlm.items():
+        yield RowKind.XLM, (account, xlm.received_stroops, xlm.spent_stroops)
 
 
 def state_root(state: State) -> bytes:
@@ -398,8 +335,11 @@ def state_root(state: State) -> bytes:
 
 def format_state(state: State) -> bytes:
     """Return the state's canonical bytes: tag, broadcaster, row count, length-prefixed rows."""
-    rows = state_rows(state)
-    parts = [format_tag(RecordCode.STATE, state.network_id), state.broadcaster_account]
+    return _format_rows(state.network_id, state.broadcaster_account, state_rows(state))
+
+
+def _format_rows(network_id: bytes, broadcaster_account: bytes, rows: Sequence[bytes]) -> bytes:
+    parts = [format_tag(RecordCode.STATE, network_id), broadcaster_account]
     parts.append(len(rows).to_bytes(4, "little"))
     parts.extend(len(row).to_bytes(2, "little") + row for row in rows)
     return b"".join(parts)
@@ -430,7 +370,7 @@ def parse_state(data: bytes) -> State:
 def _state_of(network_id: bytes, broadcaster: bytes, rows: list[bytes]) -> State:
     parsed: dict[RowKind, list[dict[str, Any]]] = {kind: [] for kind in RowKind}
     for row in rows:
-        if not row or row[0] not in set(RowKind):
+        if not row or row[0] not in _KINDS:
             raise MalformedRecordError("state.row.kind", got=row[:1], want="a known kind")
         kind = RowKind(row[0])
         parsed[kind].append(_ROWS[kind].unpack(row[1:]))

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from enum import IntEnum
 from hashlib import sha256
+from itertools import accumulate
 from typing import Any, Generic, TypeVar
 
 from ledger.evidence.errors import BadSignatureError, MalformedRecordError
@@ -101,13 +102,19 @@ class Layout:
         self.fields = tuple(Field(field, kind) for field, kind in layout)
         self._struct = struct.Struct("<" + "".join(field.code for field in self.fields))
         self.size = self._struct.size
+        ends = accumulate((field.size for field in self.fields), initial=0)
+        self._offsets = tuple(zip(ends, self.fields, strict=False))
+        self._names = tuple(field.name for field in self.fields)
+        # Of an integer its limit, of bytes their length below zero, of text nothing.
+        self._bounds = tuple(_bound_of(field) for field in self.fields)
+        self._wide = tuple(at for at, field in enumerate(self.fields) if field.kind == "u64")
+        self._texts = tuple(
+            at for at, field in enumerate(self.fields) if field.kind.startswith("text")
+        )
 
     def offsets(self) -> Iterator[tuple[int, Field]]:
-        """Yield each field with its offset from the layout's start."""
-        offset = 0
-        for field in self.fields:
-            yield offset, field
-            offset += field.size
+        """Return each field with its offset from the layout's start."""
+        return iter(self._offsets)
 
     def pack(self, value: object) -> bytes:
         """Return the bytes of an object that has an attribute per field.
@@ -115,8 +122,27 @@ class Layout:
         Raises:
             MalformedRecordError: A value does not fit its field.
         """
+        return self.pack_values([getattr(value, name) for name in self._names])
+
+    def pack_values(self, values: Sequence[Any]) -> bytes:
+        """Return the bytes of the fields' values, given in the layout's order.
+
+        Raises:
+            MalformedRecordError: A value does not fit its field.
+        """
+        for value, bound in zip(values, self._bounds, strict=True):
+            if type(value) is int and bound is not None:
+                if 0 <= value <= bound:
+                    continue
+            elif type(value) is bytes and bound is not None and len(value) == -bound:
+                continue
+            return self._pack_strictly(values)
+        return self._struct.pack(*values)
+
+    def _pack_strictly(self, values: Sequence[Any]) -> bytes:
+        """Look at each value alone: what is no plain integer or bytes, or does not fit."""
         return self._struct.pack(
-            *(self._to_wire(field, getattr(value, field.name)) for field in self.fields)
+            *(self._to_wire(field, value) for field, value in zip(self.fields, values, strict=True))
         )
 
     def unpack(self, data: bytes) -> dict[str, Any]:
@@ -125,13 +151,23 @@ class Layout:
         Raises:
             MalformedRecordError: The size is wrong, or a field is not canonical.
         """
+        return dict(zip(self._names, self.unpack_values(data), strict=True))
+
+    def unpack_values(self, data: bytes) -> list[Any]:
+        """Return the values of exactly `size` bytes in the layout's order.
+
+        Raises:
+            MalformedRecordError: The size is wrong, or a field is not canonical.
+        """
         if len(data) != self.size:
             raise MalformedRecordError(self.name, got=f"{len(data)} bytes", want=f"{self.size}")
-        values = self._struct.unpack(data)
-        return {
-            field.name: self._from_wire(field, value)
-            for field, value in zip(self.fields, values, strict=True)
-        }
+        values: list[Any] = list(self._struct.unpack(data))
+        for at in self._wide:
+            if values[at] > AMOUNT_MAX:
+                self._from_wire(self.fields[at], values[at])
+        for at in self._texts:
+            values[at] = self._from_wire(self.fields[at], values[at])
+        return values
 
     def _to_wire(self, field: Field, value: Any) -> int | bytes:
         where = f"{self.name}.{field.name}"
@@ -161,6 +197,12 @@ class Layout:
             except UnicodeDecodeError:
                 raise MalformedRecordError(where, got=value, want="UTF-8") from None
         return bytes(value)
+
+
+def _bound_of(field: Field) -> int | None:
+    if field.kind in _INTEGERS:
+        return min(AMOUNT_MAX, (1 << (8 * field.size)) - 1)
+    return None if field.kind.startswith("text") else -field.size
 
 
 def _encode_text(where: str, field: Field, value: object) -> bytes:
