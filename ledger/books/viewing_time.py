@@ -121,6 +121,29 @@ def measure_viewing(
     )
 
 
+def find_playing_spans(
+    heartbeats: Iterable[Heartbeat],
+    *,
+    start_ms: int,
+    end_ms_exclusive: int,
+    rules: ViewingRules = STANDARD_RULES,
+) -> list[Span]:
+    """Return when one viewer played within a window; their length is its `playing_ms`.
+
+    Args:
+        heartbeats: As for `measure_viewing`.
+        start_ms: Ledger milliseconds.
+        end_ms_exclusive: Ledger milliseconds, ≥ `start_ms`.
+        rules: Parameters.
+
+    Raises:
+        ValueError: The window ends before it begins.
+    """
+    if end_ms_exclusive < start_ms:
+        raise ValueError(f"end_ms_exclusive: got {end_ms_exclusive}, want ≥ {start_ms}")
+    return unite(_stretches_of(heartbeats, (start_ms, end_ms_exclusive), rules).by_state[_PLAYING])
+
+
 def measure_days(
     heartbeats: Sequence[Heartbeat],
     *,
@@ -144,10 +167,24 @@ def measure_days(
 
 def split_at_midnight(start_ms: int, end_ms_exclusive: int) -> Iterator[Span]:
     """Yield the window in pieces that each lie within one UTC day."""
+    return split_at_epochs(start_ms, end_ms_exclusive, genesis_ms=0, length_ms=DAY_MS)
+
+
+def split_at_epochs(
+    start_ms: int, end_ms_exclusive: int, *, genesis_ms: int, length_ms: int
+) -> Iterator[Span]:
+    """Yield the window in pieces that each lie within one epoch.
+
+    Args:
+        start_ms: Ledger milliseconds.
+        end_ms_exclusive: Ledger milliseconds.
+        genesis_ms: Begin of epoch 0.
+        length_ms: Of each epoch, ≥ 1.
+    """
     while start_ms < end_ms_exclusive:
-        midnight_ms = (start_ms // DAY_MS + 1) * DAY_MS
-        yield start_ms, min(midnight_ms, end_ms_exclusive)
-        start_ms = midnight_ms
+        border_ms = ((start_ms - genesis_ms) // length_ms + 1) * length_ms + genesis_ms
+        yield start_ms, min(border_ms, end_ms_exclusive)
+        start_ms = border_ms
 
 
 def _stretches_of(heartbeats: Iterable[Heartbeat], window: Span, rules: ViewingRules) -> _Stretches:
@@ -201,14 +238,24 @@ def _clip_into(spans: list[Span], span: Span, window: Span) -> None:
         spans.append((begin_ms, end_ms))
 
 
+def unite(spans: Iterable[Span]) -> list[Span]:
+    """Return the union of half-open intervals: ascending, disjoint, none adjoining."""
+    united: list[Span] = []
+    for begin, end in sorted(spans):
+        if begin >= end:
+            continue
+        if united and begin <= united[-1][1]:
+            united[-1] = united[-1][0], max(united[-1][1], end)
+        else:
+            united.append((begin, end))
+    return united
+
+
+def length_of(spans: Iterable[Span]) -> int:
+    """Return the length of disjoint intervals."""
+    return sum(end - begin for begin, end in spans)
+
+
 def _union_ms(spans: Iterable[Span]) -> int:
     """Return the length of the union of half-open intervals."""
-    total_ms = 0
-    covered_ms: int | None = None
-    for begin_ms, end_ms in sorted(spans):
-        if covered_ms is None or begin_ms > covered_ms:
-            covered_ms = begin_ms
-        if end_ms > covered_ms:
-            total_ms += end_ms - covered_ms
-            covered_ms = end_ms
-    return total_ms
+    return length_of(unite(spans))

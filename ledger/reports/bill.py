@@ -21,6 +21,7 @@ from ledger.reports.bill_csv import SOURCE_CDN, SOURCE_P2P, BillRow
 from ledger.reports.figures import PEERS, BillLine, EpochFigures
 from ledger.reports.inputs import CdnLogRow
 from ledger.reports.movements import Movements, read_movements
+from ledger.reports.viewing import Viewing, measure_period
 
 _REASONS = {1: "over the cap of the viewer's entitlement"}
 """What the standard contract's reasons mean (contracts/standard)."""
@@ -203,6 +204,9 @@ class Bill:
     uncredited: tuple[UncreditedTotal, ...]
     cdn_comparisons: tuple[CdnComparison, ...]
     has_cdn_log: bool
+    viewing: Viewing
+    """From heartbeats; no amount depends on it."""
+
     opening: Balances
     closing: Balances
     movements: Movements
@@ -274,6 +278,7 @@ def make_bill(
         uncredited=tuple(_uncredited_totals(figures, titles)),
         cdn_comparisons=tuple(_compare_with_log(figures, cdn_log or (), titles)),
         has_cdn_log=cdn_log is not None,
+        viewing=measure_period([epoch.use for epoch in figures], titles),
         opening=Balances.of(first.opening),
         closing=Balances.of(last.closing),
         movements=read_movements(figures),

@@ -140,6 +140,23 @@ def _print_made(
                 "fees_stroops": bill.fee_stroops,
                 "due_stroops": bill.due_stroops,
             },
+            "viewing": {
+                "playing_ms": bill.viewing.total.playing_ms,
+                "viewers": bill.viewing.total.viewers,
+                "peak_at_once": bill.viewing.total.at_once.viewers,
+                "contents": [
+                    {
+                        "content_id": content.content_id.hex(),
+                        "playing_ms": content.playing_ms,
+                        "viewers": content.viewers,
+                        "peak_at_once": content.at_once.viewers,
+                        "peak_at_once_ms": content.at_once.at_ms,
+                        "busiest_minute_viewers": content.busiest_minute.viewers,
+                        "busiest_minute_ms": content.busiest_minute.at_ms,
+                    }
+                    for content in bill.viewing.contents
+                ],
+            },
             "statements": [statement.name for statement in statements],
             "files": names,
         }

@@ -23,6 +23,7 @@ from ledger.evidence.merkle import RootBuilder
 from ledger.evidence.sumtree import SumTree
 from ledger.evidence.terms import Terms
 from ledger.evidence.units import split_by_largest_remainder
+from ledger.reports.evidence_use import EvidenceUse, read_evidence_use
 
 
 class UnprovenFileError(Exception):
@@ -130,6 +131,9 @@ class EpochFigures:
     anchor: AppliedTransaction
     """The transaction that anchored this epoch's checkpoint."""
 
+    use: EvidenceUse
+    """Who watched when, and what viewers signed for CDNs; carries no money."""
+
     @property
     def receipts(self) -> int:
         """Receipts in the epoch's bundles, with any code."""
@@ -180,6 +184,7 @@ def _figures_of(report: Report, case: Case) -> EpochFigures:
         corrections=len(seal.corrections),
         transactions=case.transactions,
         anchor=read_transaction(parse_fact(contents.anchor)),
+        use=read_evidence_use(case),
     )
 
 
