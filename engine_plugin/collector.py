@@ -2,6 +2,7 @@
 
     GET  {collector}/v1/clock?nonce=<32 hex>        → 152-byte clock record
     POST {collector}/v1/bundles                      → 220-byte promise, or {"code", "detail"}
+    POST {collector}/v1/uploads, PATCH …/<id>        → the same promise, for a bundle in chunks
     GET  {collector}/v1/bundles/<digest hex>         → {"state", "code", "codes"}
     POST {collector}/v1/relay, …/relay/fetch         → our address, and frames from other engines
     GET  {collector}/v1/issuing-binding              → 252-byte binding of the issuing key
@@ -24,8 +25,9 @@ from urllib.parse import urlsplit
 import httpx
 
 from engine_plugin.account_address import format_address
+from engine_plugin.chunked_upload import ChunkedUpload
 from engine_plugin.coverage import Coverage
-from engine_plugin.errors import EngineError
+from engine_plugin.errors import CollectorRefusedError, CollectorUnavailableError
 from engine_plugin.name_lookup import NameLookup
 from ledger.evidence.binding import BINDING, Binding
 from ledger.evidence.encoding import Signed
@@ -34,32 +36,37 @@ from ledger.evidence.errors import EvidenceError
 from ledger.evidence.promise import PROMISE, Promise
 from ledger.evidence.terms import Terms
 
+__all__ = [
+    "BundleStatus",
+    "Collector",
+    "CollectorRefusedError",
+    "CollectorUnavailableError",
+]
+
 TIMEOUT_S = 10.0
+CHUNKED_ABOVE_BYTES = 512 << 10
+"""A bundle above this size is sent in chunks."""
+
 WHOLE_ANSWER_FACTOR = 3
 """A whole answer may take so many times as long as each of its parts."""
 
 ANSWER_SIZE_MAX = 1 << 20
 RETRY_AFTER_MOST_S = 300.0
 _RETRIED = frozenset({408, 425, 429})
-_RETRIED_CODES = frozenset({"epoch_not_begun"})
-"""Refusals that time alone mends."""
+_RETRIED_CODES = frozenset(
+    {
+        "completed_upload",
+        "digest_mismatch",
+        "epoch_not_begun",
+        "mismatching_upload_offset",
+        "unknown_upload",
+        "upload_incomplete",
+    }
+)
+"""Refusals that time mends, or beginning an upload anew."""
 
-
-class CollectorUnavailableError(EngineError):
-    """No answer that counts; asking again may help. `retry_after_s` is what the server wished."""
-
-    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
-        super().__init__(message)
-        self.retry_after_s = retry_after_s
-
-
-class CollectorRefusedError(EngineError):
-    """A refusal with a stable code; sending the same again does not help."""
-
-    def __init__(self, code: str, detail: str) -> None:
-        super().__init__(f"{code}: {detail}" if detail else code)
-        self.code = code
-        self.detail = detail
+_NO_UPLOADS = frozenset({"http_404", "http_405"})
+"""What a collector that takes bundles whole only says to an upload."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,12 +135,7 @@ class Collector:
             CollectorUnavailableError: There was no answer, or no promise that holds.
             CollectorRefusedError: The bundle was refused whole.
         """
-        answer = await self._ask(
-            "POST",
-            f"{self._base}/v1/bundles",
-            content=raw,
-            headers={"content-type": "application/octet-stream"},
-        )
+        answer = await self._send_whole(raw)
         terms = self._terms.value
         try:
             promise = PROMISE.parse(answer)
@@ -149,6 +151,21 @@ class Collector:
         if stated != (terms.network_id, digest, submitter_key, terms.broadcaster_account):
             raise CollectorUnavailableError("promise: got one for another bundle, want this one's")
         return promise
+
+    async def _send_whole(self, raw: bytes) -> bytes:
+        """Send a bundle, in chunks if it is large, and return the answer."""
+        if len(raw) > CHUNKED_ABOVE_BYTES:
+            try:
+                return await ChunkedUpload(self._exchange, self._base, raw).send()
+            except CollectorRefusedError as error:
+                if error.code not in _NO_UPLOADS:
+                    raise
+        return await self._ask(
+            "POST",
+            f"{self._base}/v1/bundles",
+            content=raw,
+            headers={"content-type": "application/octet-stream"},
+        )
 
     async def read_status(self, digest: bytes) -> BundleStatus:
         """Ask what became of a bundle.
@@ -296,6 +313,22 @@ class Collector:
         headers: dict[str, str] | None = None,
         timeout_s: float = TIMEOUT_S,
     ) -> bytes:
+        _, body = await self._exchange(
+            method, url, content=content, params=params, headers=headers, timeout_s=timeout_s
+        )
+        return body
+
+    async def _exchange(
+        self,
+        method: str,
+        url: str,
+        *,
+        content: bytes | None = None,
+        params: dict[str, str] | None = None,
+        headers: dict[str, str] | None = None,
+        timeout_s: float = TIMEOUT_S,
+    ) -> tuple[httpx.Headers, bytes]:
+        """Ask, and return a successful answer's headers and body."""
         try:
             await self._require_name(url)
             # The client's own limit is for each read: an answer that drips would never end.
@@ -315,7 +348,7 @@ class Collector:
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             raise CollectorUnavailableError(f"{_name_of(url)}: {error!r}") from None
         if response.is_success:
-            return bytes(body)
+            return response.headers, bytes(body)
         _raise_for(response, bytes(body))
         raise AssertionError("unreachable: every failure raises")
 

@@ -5,6 +5,8 @@ EngineError
 ├── SessionError    libtorrent could not be started or refused a request
 ├── JournalError    the meter journal could not be written or read; metering goes on in memory
 │   └── ScopeError  the same torrent cannot be metered for two streams
+├── CollectorUnavailableError  no answer of the collector that counts; it may come later
+├── CollectorRefusedError      the collector's refusal, with its code
 └── WrongInputError an option, a setting or a typed text is wrong; each field has its own
 """
 
@@ -31,3 +33,20 @@ class JournalError(EngineError):
 
 class ScopeError(JournalError):
     """A torrent has been metered for another stream or content; trying again does not help."""
+
+
+class CollectorUnavailableError(EngineError):
+    """No answer that counts; asking again may help. `retry_after_s` is what the server wished."""
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class CollectorRefusedError(EngineError):
+    """A refusal with a stable code; sending the same again does not help."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(f"{code}: {detail}" if detail else code)
+        self.code = code
+        self.detail = detail

@@ -2,9 +2,10 @@
 
 Every unsent bundle is sent, unchanged, until a promise for it is stored; failures back off with
 jitter and obey Retry-After, and the next try is another bundle's, so that one the collector chokes
-on holds up nobody. A refusal is kept with its code and shown; of a number that is taken already
-(the spool had to be salvaged) the receipts go into the epoch's next bundle. Promised bundles are
-asked after until the collector has judged them. Nothing here can hurt a transfer.
+on holds up nobody. A large one goes in chunks, and after a cut only what is missing is sent. A
+refusal is kept with its code and shown; of a number that is taken already (the spool had to be
+salvaged) the receipts go into the epoch's next bundle. Promised bundles are asked after until the
+collector has judged them. Nothing here can hurt a transfer.
 
 Not here: making bundles (`bundler`), the HTTP itself (`collector`).
 """
@@ -45,6 +46,10 @@ Emit = Callable[..., None]
 _log = structlog.get_logger(__name__)
 
 
+TOLD_JITTER = 0.5
+"""Share of what the server asked for that is added by chance: a crowd must not come back as one."""
+
+
 class _WaitAsTold(wait_base):
     """Exponential back-off with jitter, and never less than the server asked for."""
 
@@ -57,7 +62,9 @@ class _WaitAsTold(wait_base):
         outcome = retry_state.outcome
         error = None if outcome is None else outcome.exception()
         told_s = error.retry_after_s if isinstance(error, CollectorUnavailableError) else None
-        return max(wait_s, told_s or 0.0)
+        if told_s is None:
+            return wait_s
+        return max(wait_s, told_s + float(wait_random(0, TOLD_JITTER * told_s)(retry_state)))
 
 
 class Uploader:

@@ -105,6 +105,69 @@ class Settings(BaseSettings):
     visibility_timeout_s: int = Field(default=90, ge=5, le=43_200)
     """Seconds after which a broker hands an unacknowledged message to another worker."""
 
+    api_requests_max: int = Field(default=256, ge=1, le=100_000)
+    """Requests that an API process handles at once; more are answered 503."""
+
+    api_bodies_max: int = Field(default=32, ge=1, le=10_000)
+    """Of these, requests with a body: each may hold 4 MiB."""
+
+    api_body_timeout_s: float = Field(default=60, gt=0, le=3_600)
+    """Seconds in which a body has to come in."""
+
+    api_address_per_s: float = Field(default=500, gt=0)
+    """Requests with a body a second from one address (IPv6: /64), on average."""
+
+    api_address_burst: int = Field(default=5_000, ge=1)
+    """The same at once."""
+
+    api_sender_per_s: float = Field(default=50, gt=0)
+    """Signed bundles a second of one submitter's key, on average."""
+
+    api_sender_burst: int = Field(default=1_000, ge=1)
+    """The same at once."""
+
+    api_fair_bundles: int = Field(default=32, ge=1)
+    """Unjudged bundles of one submitter while the backlog is over half of its limit."""
+
+    api_backlog_bundles: int = Field(default=20_000, ge=1)
+    """Unjudged bundles above which nothing more is taken in."""
+
+    api_backlog_bytes: int = Field(default=4 << 30, ge=1)
+    """The same in bytes."""
+
+    api_broadcaster_percent: int = Field(default=80, ge=1, le=100)
+    """Share of the two that one broadcaster may take."""
+
+    api_disk_free_bytes: int = Field(default=256 << 20, ge=0)
+    """Free disk space below which nothing more is taken in."""
+
+    api_disk_dirs: str = ""
+    """Folders whose disks are looked at beside `log_dir`'s, separated by commas."""
+
+    api_chunk_bytes: int = Field(default=1 << 20, ge=4_096, le=4 << 20)
+    """Largest chunk of an upload."""
+
+    api_uploads_sender: int = Field(default=32, ge=1)
+    """Unfinished uploads of one address."""
+
+    api_uploads_max: int = Field(default=1_024, ge=1)
+    """Unfinished uploads in all."""
+
+    api_uploads_bytes: int = Field(default=1 << 30, ge=1)
+    """Stated sizes of all unfinished uploads together."""
+
+    api_upload_keep_s: int = Field(default=3_600, ge=1)
+    """Idle seconds after which an unfinished upload is dropped."""
+
+    api_report_rows: int = Field(default=200_000, ge=1)
+    """Rows of provisional reports that an epoch may have."""
+
+    api_log_addresses: bool = False
+    """Whether log lines say senders' addresses in clear."""
+
+    totals_token_file: Path | None = None
+    """Bearer token that may read totals per content; without one nobody does over HTTP."""
+
     @property
     def gateway_urls(self) -> tuple[str, ...]:
         """The base URLs of all gateways, the one that is submitted to first."""

@@ -4,13 +4,18 @@ Codes are stable words that programs act on; `detail` is for people. 4xx: sendin
 does not help, except 429; 503: it does, after `Retry-After` seconds.
 """
 
+import math
+from collections.abc import Mapping
 from typing import Any, Final
 
 from fastapi.responses import JSONResponse
 
+from ledger.api.request_note import note_refusal
 from ledger.evidence.errors import MalformedError
 
 RETRY_AFTER_S: Final = 2
+"""Told with every 429 and 503 that knows no better."""
+
 _SHOWN_MAX: Final = 200
 
 
@@ -23,10 +28,18 @@ class RefusedError(Exception):
         field: Where the fault is; may be empty.
         got: What stood there.
         want: What should.
+        retry_after_s: After which time the same may be taken; told with 429 and 503.
     """
 
     def __init__(
-        self, status: int, code: str, *, field: str = "", got: object = "", want: str = ""
+        self,
+        status: int,
+        code: str,
+        *,
+        field: str = "",
+        got: object = "",
+        want: str = "",
+        retry_after_s: float = RETRY_AFTER_S,
     ) -> None:
         super().__init__(f"{field}: got {got}, want {want}" if field else code)
         self.status = status
@@ -34,6 +47,7 @@ class RefusedError(Exception):
         self.field = field
         self.got = got
         self.want = want
+        self.retry_after_s = retry_after_s
 
 
 def refuse_malformed(error: MalformedError) -> RefusedError:
@@ -41,17 +55,24 @@ def refuse_malformed(error: MalformedError) -> RefusedError:
     return RefusedError(400, "malformed", field=error.field, got=error.got, want=error.want)
 
 
-def format_refusal(error: RefusedError) -> JSONResponse:
-    """Return the response that says why."""
-    content: dict[str, Any] = {
+def format_refusal(error: RefusedError, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """Return the response that says why, with these headers beside its own."""
+    note_refusal(error.code)
+    answer = JSONResponse(describe_refusal(error), status_code=error.status, headers=headers)
+    if error.status in {429, 503}:
+        answer.headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
+    return answer
+
+
+def describe_refusal(error: RefusedError) -> dict[str, Any]:
+    """Return a refusal as JSON objects."""
+    return {
         "code": error.code,
         "detail": _shortened(str(error)),
         "field": error.field,
         "got": _shown(error.got),
         "want": error.want,
     }
-    headers = {"Retry-After": str(RETRY_AFTER_S)} if error.status in {429, 503} else {}
-    return JSONResponse(content, status_code=error.status, headers=headers)
 
 
 def _shown(value: object) -> str | int:

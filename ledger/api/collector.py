@@ -4,18 +4,25 @@ In the request: size, strict parse, frame (network, broadcaster, epoch, the subm
 signature). Everything else is judged later, by a worker. The frame's signature cannot wait: a
 bundle's key is taken by the first bundle that comes under it, and only its submitter may take it.
 
-Re-sending is harmless: the same bundle gets the same promise, byte for byte. Other bytes under the
-same key are a conflict, kept as evidence.
+A bundle that is good may still have to wait (`admission`): 429 or 503, and the same bytes are taken
+later. Re-sending is harmless: the same bundle gets the same promise, byte for byte. Other bytes
+under the same key are a conflict, kept as evidence.
 """
 
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Final
 
 from ledger.api.answers import RefusedError, refuse_malformed
 from ledger.api.ledger_time import LedgerTime, LedgerTimeSource
+from ledger.api.metrics import ApiMetrics
+from ledger.api.pacing import Buckets
+from ledger.api.pressure import Pressure
+from ledger.api.request_note import note_sender, sender_tag
 from ledger.evidence.bundle import Bundle, is_signed_by_submitter, parse_bundle
 from ledger.evidence.encoding import Signed
 from ledger.evidence.errors import MalformedError
+from ledger.evidence.keys import SIGNATURE_SIZE
 from ledger.evidence.promise import PROMISE, Promise
 from ledger.evidence.terms import Terms
 from ledger.store.bundle_store import (
@@ -38,6 +45,19 @@ CLOCK_SLACK_S: Final = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Admission:
+    """What decides whether a good bundle is taken now, and where it is counted."""
+
+    pressure: Pressure
+    rates: Buckets
+    """By submitter's key; asked once the bundle's signature is known to be its."""
+
+    metrics: ApiMetrics
+    sender_secret: bytes
+    """Makes senders' names in the log lead back to nobody."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Collector:
     """Takes bundles for every broadcaster of the database."""
 
@@ -45,6 +65,9 @@ class Collector:
     ledger_time: LedgerTimeSource
     log_seed: bytes
     """Seed of the log key, which signs promises."""
+
+    admission: Admission | None = None
+    """None: takes all that is good."""
 
     def read_time(self) -> LedgerTime:
         """Return ledger time.
@@ -70,27 +93,61 @@ class Collector:
 
         Raises:
             RefusedError: Malformed, not signed, for nobody here, too early, too late, or in
-                conflict; or the clock is stale.
+                conflict; or the clock is stale, or too much waits already.
         """
-        signed = _parse(raw)
+        # What was promised is answered whatever waits: asking again costs nobody a place.
         with self.sessions.begin() as session:
-            known = find_by_digest(session, signed.digest)
+            known = find_by_digest(session, sha256(raw[SIGNATURE_SIZE:]).digest())
         if known is not None:
+            self._count(raw, again=True)
             return known.promise
+        if self.admission is not None:
+            self.admission.pressure.require_disk()
+        signed = _parse(raw)
         now = self.read_time()
-        with self.sessions.begin() as session:
-            shard, terms = self._shard_of(session, signed.value)
-        _check_frame(signed, terms.value, now)
-        self._open_epochs(shard, terms.value, now)
+        _require_signature(signed)
+        self._admit_sender(signed.value)
         conflict = None
         with self.sessions.begin() as session:
+            shard, terms = self._shard_of(session, signed.value)
+            _check_frame(signed, terms.value, now)
+            if self.admission is not None:
+                submitter_key = signed.value.submitter_key
+                self.admission.pressure.require_room(shard.account, submitter_key, session)
+            self._open_epochs(session, shard, terms.value, now)
             promise = self._take(session, shard, terms.value, signed, now)
+            is_new = promise is not None
             if promise is None:
                 promise, conflict = self._answer_again(session, shard, signed)
         # The bundle and its promise, or the conflicting bytes, are durable from here on.
         if conflict is not None:
             raise conflict
+        if is_new and self.admission is not None:
+            self.admission.pressure.note_taken(shard.account, len(raw))
+        self._count(raw, again=not is_new)
         return promise
+
+    def _admit_sender(self, bundle: Bundle) -> None:
+        if self.admission is None:
+            return
+        note_sender(sender_tag(self.admission.sender_secret, bundle.submitter_key))
+        wait_s = self.admission.rates.take(bundle.submitter_key)
+        if wait_s:
+            raise RefusedError(
+                429,
+                "sender_too_fast",
+                field="bundle.submitter_key",
+                got="more bundles",
+                want="fewer",
+                retry_after_s=wait_s,
+            )
+
+    def _count(self, raw: bytes, *, again: bool) -> None:
+        if self.admission is not None:
+            metrics = self.admission.metrics
+            metrics.promised.labels(str(again).lower()).inc()
+            if not again:
+                metrics.promised_bytes.inc(len(raw))
 
     def _shard_of(self, session: Session, bundle: Bundle) -> tuple[Shard, Signed[Terms]]:
         try:
@@ -105,10 +162,9 @@ class Collector:
                 want="a broadcaster of this collector",
             ) from None
 
-    def _open_epochs(self, shard: Shard, terms: Terms, now: LedgerTime) -> None:
+    def _open_epochs(self, session: Session, shard: Shard, terms: Terms, now: LedgerTime) -> None:
         current = terms.epoch_at(now.now_s + CLOCK_SLACK_S)
-        with self.sessions.begin() as session:
-            open_epochs(session, shard, first=terms.first_epoch, last=current + EPOCHS_AHEAD)
+        open_epochs(session, shard, first=terms.first_epoch, last=current + EPOCHS_AHEAD)
 
     def _take(
         self,
@@ -199,11 +255,14 @@ def _check_frame(signed: Signed[Bundle], terms: Terms, now: LedgerTime) -> None:
             got=bundle.epoch,
             want=f"at least {terms.first_epoch}",
         )
+
+
+def _require_signature(signed: Signed[Bundle]) -> None:
     if not is_signed_by_submitter(signed):
         raise RefusedError(
             400,
             "bad_signature",
             field="bundle.signature",
             got="one that is not valid",
-            want=f"the signature of {bundle.submitter_key.hex()}",
+            want=f"the signature of {signed.value.submitter_key.hex()}",
         )

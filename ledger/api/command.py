@@ -12,6 +12,7 @@ from pathlib import Path
 from ledger.api.app import ApiParts, make_app
 from ledger.api.issuer import Caps, IssuedFile, IssuedFileError, Issuer, make_issuer_app
 from ledger.api.ledger_time import LedgerTimeSource
+from ledger.api.limits import limits_of
 from ledger.api.signed_clock import SignedClock
 from ledger.config import ConfigError, load_settings, need
 from ledger.evidence.errors import EvidenceError
@@ -28,6 +29,9 @@ DEFAULT_LISTEN = "127.0.0.1:8080"
 _CANNOT_START = (ConfigError, EvidenceError, IssuedFileError, ListenError, OSError, StellarError)
 THREADS = 40
 """Requests that the server works on at once; each may hold one database connection."""
+
+POOL_TIMEOUT_S = 5.0
+"""A request that finds no connection is answered 503 after this time, while its sender listens."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -84,12 +88,17 @@ def _serve(arguments: argparse.Namespace) -> None:
     passphrase = need("network_passphrase", settings.network_passphrase)
     gateway = HorizonGateway(settings.gateway_urls[0], passphrase)
     parts = ApiParts(
-        sessions=open_sessions(need("database_url", settings.database_url), pool_size=THREADS // 2),
+        sessions=open_sessions(
+            need("database_url", settings.database_url),
+            pool_size=THREADS // 2,
+            pool_timeout_s=POOL_TIMEOUT_S,
+        ),
         ledger_time=LedgerTimeSource(
             gateway, interval_s=settings.clock_interval_s, stale_s=settings.clock_stale_s
         ),
         log_seed=read_seed(need("log_key_file", settings.log_key_file)),
         log_dir=need("log_dir", settings.log_dir),
+        limits=limits_of(settings),
     )
     serve(make_app(parts), bind(arguments.listen), arguments.ready_file)
     gateway.close()

@@ -9,14 +9,21 @@ Not here: refusing to issue, which is the broadcaster's own affair.
 """
 
 import threading
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Query
 from fastapi.responses import Response
 
 from ledger.api.answers import RefusedError
+from ledger.api.documents import (
+    UNAVAILABLE,
+    CoverageDocument,
+    document_bytes,
+    document_refusals,
+)
 from ledger.api.shards import Broadcaster, shard_of
 from ledger.audit.address import format_account
+from ledger.evidence.binding import BINDING
 from ledger.evidence.terms import Terms
 from ledger.store.coverage_store import (
     BookedFunds,
@@ -29,13 +36,18 @@ from ledger.store.errors import UnprovenError
 from ledger.store.shard_store import Shard, issuing_binding, terms_in_force
 
 PPM = 1_000_000
+IssuingKey = Annotated[str | None, Query(pattern="^[0-9a-fA-F]{64}$", description="32 bytes.")]
 
 
 def add_coverage(app: FastAPI, sessions: SessionFactory) -> None:
     """Add the two public questions about a broadcaster's word to an application."""
     books = _Books()
 
-    @app.get("/v1/coverage")
+    @app.get(
+        "/v1/coverage",
+        response_model=CoverageDocument,
+        responses={**document_refusals(400, 404), **UNAVAILABLE},
+    )
     def coverage(broadcaster: Broadcaster = None) -> dict[str, Any]:
         """What the escrow holds and owes; `ratio_ppm` is null while nothing is owed."""
         with sessions.begin() as session:
@@ -46,14 +58,22 @@ def add_coverage(app: FastAPI, sessions: SessionFactory) -> None:
             terms = terms_in_force(session, shard).value
         return describe_coverage(shard, terms, funds, pending_bytes)
 
-    @app.get("/v1/issuing-binding", response_class=Response)
-    def binding(broadcaster: Broadcaster = None, key: str | None = None) -> Response:
+    @app.get(
+        "/v1/issuing-binding",
+        response_class=Response,
+        responses={
+            **document_bytes("The binding record.", size=BINDING.size),
+            **document_refusals(400, 404),
+            **UNAVAILABLE,
+        },
+    )
+    def binding(broadcaster: Broadcaster = None, key: IssuingKey = None) -> Response:
         """The newest binding of the issuing key of the terms in force, or of `key`."""
         with sessions.begin() as session:
             shard = shard_of(session, broadcaster)
             wanted = terms_in_force(session, shard).value.issuing_key
             if key is not None:
-                wanted = _parse_key(key)
+                wanted = bytes.fromhex(key)
             try:
                 raw = issuing_binding(session, shard, wanted).raw
             except UnprovenError:
@@ -114,15 +134,3 @@ class _Books:
                 with self._lock:
                     self._known[shard.id] = known
         return known
-
-
-def _parse_key(text: str) -> bytes:
-    try:
-        key = bytes.fromhex(text)
-    except ValueError:
-        key = b""
-    if len(key) != 32:
-        raise RefusedError(
-            400, "bad_parameter", field="key", got=text, want="64 hexadecimal digits"
-        )
-    return key

@@ -31,7 +31,8 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 
 from ledger.api.answers import RefusedError, refuse_malformed
-from ledger.api.app import OCTETS, add_error_answers
+from ledger.api.app import add_error_answers
+from ledger.api.documents import OCTETS
 from ledger.api.requests import parse_hex, read_bounded
 from ledger.api.signed_clock import ClockUnknownError
 from ledger.evidence.binding import BINDING, Binding, Role, is_valid_binding

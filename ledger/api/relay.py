@@ -13,7 +13,6 @@ import asyncio
 import ipaddress
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -25,7 +24,10 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 
 from ledger.api.answers import RefusedError, refuse_malformed
+from ledger.api.documents import OCTETS, RETRIES, body_of, document_bytes, document_refusals
 from ledger.api.ledger_time import LedgerTime
+from ledger.api.pacing import Buckets
+from ledger.api.request_note import network_of
 from ledger.api.requests import read_bounded
 from ledger.evidence.encoding import Signed
 from ledger.evidence.errors import MalformedError
@@ -53,7 +55,6 @@ from ledger.store.relay_store import (
 )
 from ledger.store.shard_store import list_shards
 
-OCTETS: Final = "application/octet-stream"
 WAIT_MOST_S: Final = 25
 LOOK_S: Final = 1.0
 """How often a process with waiting fetches looks for frames that another process took in."""
@@ -90,28 +91,6 @@ class RelayLimits:
     """Fetches that wait at once."""
 
 
-class _Rates:
-    """A token bucket per address; forgets the address that was quiet longest."""
-
-    def __init__(self, limits: RelayLimits, monotonic: Callable[[], float]) -> None:
-        self._limits = limits
-        self._monotonic = monotonic
-        self._buckets: OrderedDict[bytes, tuple[float, float]] = OrderedDict()
-
-    def take(self, address: bytes) -> bool:
-        """Tell whether one more frame may come from an address now."""
-        limits, now_s = self._limits, self._monotonic()
-        whole = ipaddress.IPv6Address(address).ipv4_mapped is not None
-        network = address if whole else address[:8]
-        left, then_s = self._buckets.pop(network, (float(limits.posts_burst), now_s))
-        left = min(limits.posts_burst, left + (now_s - then_s) * limits.posts_per_s)
-        is_allowed = left >= 1
-        self._buckets[network] = (left - 1 if is_allowed else left), now_s
-        if len(self._buckets) > limits.addresses:
-            self._buckets.popitem(last=False)
-        return is_allowed
-
-
 class Relay:
     """Takes and hands out frames; `post` and `fetch` run in the event loop's thread."""
 
@@ -135,7 +114,12 @@ class Relay:
         self._read_time = read_time
         self._limits = limits
         self._monotonic = monotonic
-        self._rates = _Rates(limits, monotonic)
+        self._rates = Buckets(
+            per_s=limits.posts_per_s,
+            burst=limits.posts_burst,
+            names_max=limits.addresses,
+            monotonic=monotonic,
+        )
         self._waiting: dict[bytes, asyncio.Event] = {}
         self._looking: asyncio.Task[None] | None = None
         self._is_ending = False
@@ -149,8 +133,16 @@ class Relay:
         Raises:
             RefusedError: Malformed, not signed, of no network here, or over a bound.
         """
-        if not self._rates.take(address):
-            raise RefusedError(429, "too_many_frames", field="address", got="more", want="fewer")
+        wait_s = self._rates.take(network_of(str(ipaddress.IPv6Address(address))))
+        if wait_s:
+            raise RefusedError(
+                429,
+                "too_many_frames",
+                field="address",
+                got="more",
+                want="fewer",
+                retry_after_s=wait_s,
+            )
         try:
             signed = parse_relay(raw)
         except MalformedError as error:
@@ -305,7 +297,16 @@ def add_relay(app: FastAPI, relay: Relay) -> None:
     """Add the relay's paths to an application; a server that stops ends the waiting."""
     app.state.before_shutdown = relay.end_waiting
 
-    @app.post("/v1/relay", response_class=Response, responses=_ANSWERS)
+    @app.post(
+        "/v1/relay",
+        response_class=Response,
+        openapi_extra=body_of("A signed, sealed frame", FRAME_SIZE_MAX),
+        responses={
+            **document_bytes("The sender's own address.", size=ADDRESS_SIZE),
+            **document_refusals(400, 404, 408, 413),
+            **RETRIES,
+        },
+    )
     async def post_frame(request: Request) -> Response:
         """Keep a signed, sealed frame (record 17) for its recipient.
 
@@ -316,7 +317,16 @@ def add_relay(app: FastAPI, relay: Relay) -> None:
         await relay.post(raw, address)
         return Response(format_answer(address, ()), media_type=OCTETS)
 
-    @app.post("/v1/relay/fetch", response_class=Response, responses=_ANSWERS)
+    @app.post(
+        "/v1/relay/fetch",
+        response_class=Response,
+        openapi_extra=body_of("A signed wish", RELAY_FETCH.size),
+        responses={
+            **document_bytes("The asker's own address, then the frames."),
+            **document_refusals(400, 403, 404, 408, 413),
+            **RETRIES,
+        },
+    )
     async def fetch_frames(
         request: Request, wait_s: Annotated[int, Query(ge=0, le=WAIT_MOST_S)] = 0
     ) -> Response:
@@ -332,17 +342,6 @@ def add_relay(app: FastAPI, relay: Relay) -> None:
             media_type=OCTETS,
             headers={"Cache-Control": "no-store"},
         )
-
-
-_ANSWERS: Final[dict[int | str, dict[str, object]]] = {
-    200: {"content": {OCTETS: {"schema": {"type": "string", "format": "binary"}}}},
-    400: {"description": "malformed, or bad_signature"},
-    403: {"description": "stale_fetch"},
-    404: {"description": "unknown_network"},
-    413: {"description": "too_large"},
-    429: {"description": "recipient_full, sender_full, too_many_frames or too_many_waiting"},
-    503: {"description": "relay_full, clock_stale or database_unavailable"},
-}
 
 
 def address_of(request: Request) -> bytes:

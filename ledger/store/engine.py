@@ -14,15 +14,18 @@ import hashlib
 from typing import Final, TypeAlias
 
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from sqlalchemy import Engine, create_engine, make_url, text
+from sqlalchemy import Engine, QueuePool, create_engine, make_url, text
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session, sessionmaker
 
 __all__ = [
     "DRIVER",
     "DatabaseUnavailableError",
+    "PoolExhaustedError",
     "Session",
     "SessionFactory",
+    "connections_in_use",
     "libpq_conninfo",
     "make_session_factory",
     "open_engine",
@@ -33,20 +36,28 @@ __all__ = [
 DRIVER: Final = "postgresql+psycopg"
 LOCK_TIMEOUT_MS: Final = 10_000
 STATEMENT_TIMEOUT_MS: Final = 120_000
+POOL_TIMEOUT_S: Final = 30.0
+"""How long a thread waits for a connection by default."""
 
 DatabaseUnavailableError = OperationalError
 """The database does not answer, ended the connection, or a lock or statement took too long."""
+
+PoolExhaustedError = PoolTimeoutError
+"""All connections of this process are in use, and none came back in time."""
 
 SessionFactory: TypeAlias = sessionmaker[Session]
 """What makes sessions; `with sessions.begin() as session:` is one transaction."""
 
 
-def open_engine(database_url: str, *, pool_size: int = 5) -> Engine:
+def open_engine(
+    database_url: str, *, pool_size: int = 5, pool_timeout_s: float = POOL_TIMEOUT_S
+) -> Engine:
     """Make the engine of a process; it connects when first used.
 
     Args:
         database_url: `postgresql://…`, `postgres://…` or `postgresql+psycopg://…`.
         pool_size: Connections kept open, ≥ 1; as many again are opened under load.
+        pool_timeout_s: How long a thread waits for one of them.
 
     Raises:
         sqlalchemy.exc.ArgumentError: the URL does not parse.
@@ -56,6 +67,7 @@ def open_engine(database_url: str, *, pool_size: int = 5) -> Engine:
         make_url(database_url).set(drivername=DRIVER),
         pool_size=pool_size,
         max_overflow=pool_size,
+        pool_timeout=pool_timeout_s,
         pool_pre_ping=True,
         connect_args={"options": f"{options} -c timezone=UTC"},
     )
@@ -76,9 +88,18 @@ def make_session_factory(engine: Engine) -> SessionFactory:
     return sessionmaker(engine, expire_on_commit=False)
 
 
-def open_sessions(database_url: str, *, pool_size: int = 5) -> SessionFactory:
+def open_sessions(
+    database_url: str, *, pool_size: int = 5, pool_timeout_s: float = POOL_TIMEOUT_S
+) -> SessionFactory:
     """Make an engine and its session factory in one step."""
-    return make_session_factory(open_engine(database_url, pool_size=pool_size))
+    engine = open_engine(database_url, pool_size=pool_size, pool_timeout_s=pool_timeout_s)
+    return make_session_factory(engine)
+
+
+def connections_in_use(sessions: SessionFactory) -> int:
+    """Return how many of the process's connections are in use now."""
+    pool = sessions.kw["bind"].pool
+    return pool.checkedout() if isinstance(pool, QueuePool) else 0
 
 
 def try_advisory_lock(session: Session, name: str) -> bool:

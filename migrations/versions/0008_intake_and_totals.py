@@ -24,7 +24,8 @@ CREATE TABLE uploads (
   CONSTRAINT ck_uploads_id_length CHECK (octet_length(id) = 16),
   CONSTRAINT ck_uploads_sender_length CHECK (octet_length(sender) = 16),
   CONSTRAINT ck_uploads_digest_length CHECK (octet_length(digest) = 32),
-  CONSTRAINT ck_uploads_received_within CHECK (0 <= received_bytes AND received_bytes <= size_bytes),
+  CONSTRAINT ck_uploads_received_within
+    CHECK (0 <= received_bytes AND received_bytes <= size_bytes),
   CONSTRAINT ck_uploads_answered_whole CHECK ((answer_status IS NULL) = (answer IS NULL))
 );
 CREATE INDEX ix_uploads_touched_at ON uploads (touched_at);

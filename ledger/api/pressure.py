@@ -1,0 +1,171 @@
+"""Back-pressure: says no before anything is lost, and to everybody alike.
+
+A bundle is refused with 503 while too many bundles wait for their verdict (in all, or of one
+broadcaster), while a disk is nearly full, and with 429 when its submitter takes more than its
+share. What waits is counted in the database once a second, for all processes together; what this
+process takes in between is added, so P processes may pass a limit by what they take in a second.
+Nothing that was promised is ever dropped. Not here: the rate of requests (`pacing`, `gate`).
+"""
+
+import shutil
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from ledger.api.answers import RefusedError
+from ledger.api.limits import IntakeLimits
+from ledger.store.engine import Session, SessionFactory
+from ledger.store.monitor_store import Backlog, count_waiting_of, measure_backlog
+
+BACKLOG_RETRY_S: Final = 5
+"""Workers judge some thousand receipts a second: a full backlog takes seconds to shrink."""
+
+DISK_RETRY_S: Final = 60
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What was seen at one look."""
+
+    backlogs: Mapping[bytes, Backlog] = field(default_factory=dict)
+    """By broadcaster's account."""
+    disk_free: Mapping[str, int] = field(default_factory=dict)
+    """Bytes free by folder."""
+
+
+class Pressure:
+    """Knows how much waits and whether more may be taken; safe from any thread."""
+
+    def __init__(self, sessions: SessionFactory, limits: IntakeLimits, log_dir: Path) -> None:
+        """Begin with nothing seen: until the first look only what is taken here counts."""
+        self._sessions = sessions
+        self._limits = limits
+        self._dirs = (log_dir, *limits.disk_dirs)
+        self._lock = threading.Lock()
+        self._seen = Look()
+        self._taken: dict[bytes, tuple[int, int]] = {}
+
+    def look(self) -> Look:
+        """Count what waits and what is free.
+
+        Raises:
+            DatabaseUnavailableError: The database does not answer; what was seen stays.
+        """
+        with self._lock:
+            before = dict(self._taken)
+        with self._sessions.begin() as session:
+            backlogs = {backlog.account: backlog for backlog in measure_backlog(session)}
+        seen = Look(backlogs=backlogs, disk_free=_measure_disks(self._dirs))
+        with self._lock:
+            self._seen = seen
+            # What came in while the database counted may be counted twice, never not at all.
+            self._taken = {
+                account: (bundles - done[0], size - done[1])
+                for account, (bundles, size) in self._taken.items()
+                if (bundles, size) != (done := before.get(account, (0, 0)))
+            }
+        return seen
+
+    @property
+    def seen(self) -> Look:
+        """What the last look saw."""
+        with self._lock:
+            return self._seen
+
+    def reasons(self) -> dict[str, bool]:
+        """Return every reason to take nothing in, and whether it holds now."""
+        bundles, size = self._sum()
+        return {
+            "backlog_full": bundles >= self._limits.backlog_bundles
+            or size >= self._limits.backlog_bytes,
+            "disk_low": self._is_disk_low(),
+        }
+
+    def require_disk(self) -> None:
+        """Refuse while a disk is nearly full.
+
+        Raises:
+            RefusedError: 503.
+        """
+        if self._is_disk_low():
+            raise RefusedError(503, "disk_low", retry_after_s=DISK_RETRY_S)
+
+    def require_room(self, account: bytes, submitter_key: bytes, session: Session) -> None:
+        """Refuse a bundle that would not be judged soon.
+
+        Args:
+            account: Its broadcaster's.
+            submitter_key: Its submitter's; the bundle's signature was verified.
+            session: In a transaction, to count what waits of this submitter.
+
+        Raises:
+            RefusedError: 503, too much waits or a disk is nearly full; 429, too much waits of this
+                submitter.
+        """
+        self.require_disk()
+        limits = self._limits
+        bundles, size = self._sum()
+        if bundles >= limits.backlog_bundles or size >= limits.backlog_bytes:
+            raise _refuse_backlog("backlog_full")
+        own_bundles, own_size = self._sum(account)
+        share = limits.broadcaster_percent
+        if (
+            own_bundles * 100 >= limits.backlog_bundles * share
+            or own_size * 100 >= limits.backlog_bytes * share
+        ):
+            raise _refuse_backlog("broadcaster_backlog_full")
+        is_tight = bundles * 2 >= limits.backlog_bundles or size * 2 >= limits.backlog_bytes
+        if is_tight:
+            waiting = count_waiting_of(session, submitter_key, at_most=limits.fair_bundles)
+            if waiting >= limits.fair_bundles:
+                raise RefusedError(
+                    429,
+                    "sender_backlog_full",
+                    field="bundle.submitter_key",
+                    got=f"{waiting} bundles that wait",
+                    want=f"fewer than {limits.fair_bundles}",
+                    retry_after_s=BACKLOG_RETRY_S,
+                )
+
+    def note_taken(self, account: bytes, size_bytes: int) -> None:
+        """Count a bundle that was taken in since the last look."""
+        with self._lock:
+            bundles, size = self._taken.get(account, (0, 0))
+            self._taken[account] = bundles + 1, size + size_bytes
+
+    def _sum(self, account: bytes | None = None) -> tuple[int, int]:
+        """Return bundles and bytes that wait, of one broadcaster or of all."""
+        with self._lock:
+            seen = self._seen.backlogs
+            accounts = seen.keys() | self._taken.keys() if account is None else {account}
+            bundles = size = 0
+            for each in accounts:
+                taken = self._taken.get(each, (0, 0))
+                backlog = seen.get(each)
+                bundles += taken[0] + (0 if backlog is None else backlog.bundle_count)
+                size += taken[1] + (0 if backlog is None else backlog.byte_count)
+        return bundles, size
+
+    def _is_disk_low(self) -> bool:
+        return any(free < self._limits.disk_free_bytes for free in self.seen.disk_free.values())
+
+
+def _refuse_backlog(code: str) -> RefusedError:
+    return RefusedError(503, code, retry_after_s=BACKLOG_RETRY_S)
+
+
+def _measure_disks(dirs: tuple[Path, ...]) -> dict[str, int]:
+    """Return the free bytes of the folders' disks; a folder that is not there yet says nothing."""
+    free: dict[str, int] = {}
+    for folder in dirs:
+        try:
+            free[str(folder)] = shutil.disk_usage(folder).free
+        except OSError as error:
+            _log.debug("disk_not_measured", folder=str(folder), error=str(error))
+    return free
