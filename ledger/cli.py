@@ -48,6 +48,7 @@ COMMANDS: Final[Mapping[str, CommandLine]] = {
     "demo": CommandLine(summary="Run the whole path once, from a byte to an audit", extra="all"),
     "devnet": CommandLine(summary="Run a Stellar network in one process", extra="server"),
     "engine": CommandLine(summary="Seed or view content with metered, paid bytes", extra="engine"),
+    "log": CommandLine(summary="Mirror, verify and watch a public log, find omissions", extra=""),
     "report": CommandLine(
         summary="Make bills, statements and books from audit files", extra="server"
     ),

@@ -34,13 +34,13 @@ _HEIGHT = 8
 
 
 class TileReader:
-    """Hashes of a log of a fixed size from its files; every file is read once.
+    """Hashes of a log of a fixed size from its files; a tile is read once, a bundle while it lasts.
 
     Raises:
         ValueError: not `0 <= tree_size < 2**63`.
     """
 
-    __slots__ = ("_read_file", "_tiles", "tree_size")
+    __slots__ = ("_bundle", "_read_file", "_tiles", "tree_size")
 
     def __init__(self, tree_size: int, read_file: ReadFile) -> None:
         if not 0 <= tree_size < TREE_SIZE_LIMIT:
@@ -48,6 +48,7 @@ class TileReader:
         self.tree_size = tree_size
         self._read_file = read_file
         self._tiles: dict[tuple[int, int], list[bytes]] = {}
+        self._bundle: tuple[int, list[bytes]] = (-1, [])
 
     def root(self, tree_size: int | None = None) -> bytes:
         """Root of the first `tree_size` leaves; of all when None.
@@ -140,9 +141,11 @@ class TileReader:
         if not 0 <= leaf_index < self.tree_size:
             raise ValueError(f"leaf_index: got {leaf_index}, want 0 <= index < {self.tree_size}")
         tile_index, place = divmod(leaf_index, TILE_WIDTH)
-        width = min(TILE_WIDTH, self.tree_size - tile_index * TILE_WIDTH)
-        content, found_width = self._find(None, tile_index, width)
-        return parse_entry_bundle(content, found_width)[place]
+        if self._bundle[0] != tile_index:
+            width = min(TILE_WIDTH, self.tree_size - tile_index * TILE_WIDTH)
+            content, found_width = self._find(None, tile_index, width)
+            self._bundle = tile_index, parse_entry_bundle(content, found_width)
+        return self._bundle[1][place]
 
     def _require_size(self, tree_size: int | None) -> int:
         size = self.tree_size if tree_size is None else tree_size

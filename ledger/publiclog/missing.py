@@ -1,0 +1,174 @@
+"""What became of a party's promised bundles: included, refused, pending, or missing.
+
+The promise names the seal. If the log has sealed that epoch and its run of leaves holds no leaf of
+the bundle, neither accepted nor refused, the operator broke its word, and a complaint proves it.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from ledger.audit.errors import DisprovenError, UndecidableError
+from ledger.audit.trust import Trust
+from ledger.books.judgement import codes_root_of
+from ledger.evidence.errors import EvidenceError
+from ledger.evidence.leaf import BundleLeaf
+from ledger.evidence.tile_proofs import TileReader
+from ledger.publiclog.collector_answers import CollectorAnswers
+from ledger.publiclog.complaint import format_complaint, require_promise
+from ledger.publiclog.heads import epoch_of_head
+from ledger.publiclog.log_keys import SignedHead, keys_of_trust
+from ledger.publiclog.sealed_range import SealedRange, check_sealed_range, read_sealed_range
+from ledger.publiclog.source import LogSource
+from ledger.publiclog.spool_file import SentBundle, SpoolContents
+
+
+class Fate(StrEnum):
+    """What became of a bundle."""
+
+    INCLUDED = "included"
+    """Its receipts were judged one by one; codes tell which count."""
+    REFUSED = "refused"
+    """Its leaf has a code: refused whole."""
+    PENDING = "pending"
+    """The epoch of its seal is not sealed in the log yet."""
+    MISSING = "missing"
+    """The promise is broken."""
+    NOT_PROMISED = "not promised"
+    """No promise is stored: nothing is owed yet."""
+    BAD_PROMISE = "bad promise"
+    """The stored promise is not the operator's: nothing can be proven with it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One bundle of the party."""
+
+    bundle: SentBundle
+    fate: Fate
+    detail: str
+    """What to know besides; empty if nothing."""
+
+    complaint: str = ""
+    """Text of the complaint if it is missing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """All of a party's bundles against one checkpoint."""
+
+    tree_size: int
+    last_epoch: int | None
+    bundles: tuple[Finding, ...]
+    never_sent: dict[int, int]
+    """Receipts that stand in no bundle although the log has sealed their epoch, by epoch."""
+
+
+def find_missing(
+    spool: SpoolContents,
+    source: LogSource,
+    trust: Trust,
+    answers: CollectorAnswers | None = None,
+) -> Findings:
+    """Look every promised bundle up in the log.
+
+    Args:
+        spool: What the party has.
+        source: The log, on the web or mirrored.
+        trust: The reader's trust file.
+        answers: Asks the collector too; None: the log alone.
+
+    Raises:
+        DisprovenError: The log's leaves are not what its checkpoint signs.
+        UndecidableError: The log cannot be read.
+    """
+    note = source.read("checkpoint")
+    if note is None:
+        raise UndecidableError(f"{source.name}: got no checkpoint, want a signed one")
+    keys = keys_of_trust(trust)
+    head = keys.read_head(note)
+    last_epoch = epoch_of_head(head, source.read)
+    if last_epoch is not None:
+        keys.require_key_of(head, last_epoch)
+    search = _Search(source, head, trust, answers)
+    return Findings(
+        tree_size=head.checkpoint.tree_size,
+        last_epoch=last_epoch,
+        bundles=tuple(search.look_up(bundle) for bundle in spool.bundles),
+        never_sent={
+            epoch: count
+            for epoch, count in spool.unbundled.items()
+            if last_epoch is not None and epoch <= last_epoch
+        },
+    )
+
+
+class _Search:
+    """The log under one checkpoint, with the seals that were looked at."""
+
+    def __init__(
+        self,
+        source: LogSource,
+        head: SignedHead,
+        trust: Trust,
+        answers: CollectorAnswers | None,
+    ) -> None:
+        self._source, self._head, self._trust, self._answers = source, head, trust, answers
+        self._reader = TileReader(head.checkpoint.tree_size, source.read)
+        self._epoch = -1
+        self._seal: tuple[SealedRange, dict[bytes, BundleLeaf]] | None = None
+
+    def look_up(self, bundle: SentBundle) -> Finding:
+        if bundle.promise is None:
+            return Finding(bundle=bundle, fate=Fate.NOT_PROMISED, detail=bundle.state)
+        try:
+            require_promise(bundle.promise, self._trust)
+        except DisprovenError as error:
+            return Finding(bundle=bundle, fate=Fate.BAD_PROMISE, detail=str(error))
+        epoch = bundle.promise.value.sealing_epoch
+        seal = self._seal_of(epoch)
+        if seal is None:
+            return Finding(bundle=bundle, fate=Fate.PENDING, detail=f"seal of epoch {epoch}")
+        found, leaves = seal
+        leaf = leaves.get(bundle.digest)
+        if leaf is None:
+            return Finding(
+                bundle=bundle,
+                fate=Fate.MISSING,
+                detail=f"epoch {epoch} is sealed with {len(leaves)} bundles, without it",
+                complaint=format_complaint(bundle.promise, self._head, found),
+            )
+        fate = Fate.REFUSED if leaf.code else Fate.INCLUDED
+        return Finding(bundle=bundle, fate=fate, detail=self._describe(bundle, leaf))
+
+    def _seal_of(self, epoch: int) -> tuple[SealedRange, dict[bytes, BundleLeaf]] | None:
+        if epoch != self._epoch:
+            try:
+                found = read_sealed_range(self._reader, epoch)
+            except EvidenceError as error:
+                raise UndecidableError(f"{self._source.name}: {error}") from error
+            self._seal = None
+            if found is not None:
+                leaves = check_sealed_range(found, self._head.checkpoint, epoch)
+                self._seal = found, {leaf.bundle_digest: leaf for leaf in leaves}
+            self._epoch = epoch
+        return self._seal
+
+    def _describe(self, bundle: SentBundle, leaf: BundleLeaf) -> str:
+        if leaf.code:
+            return f"code {leaf.code}"
+        told = [f"{leaf.receipts_counted} of {bundle.receipt_count} receipts count"]
+        if leaf.receipts_counted + leaf.receipts_refused != bundle.receipt_count:
+            told.append(f"its leaf speaks of {leaf.receipts_counted + leaf.receipts_refused}")
+        if self._answers is not None:
+            told.append(self._compare(bundle, leaf))
+        return "; ".join(part for part in told if part)
+
+    def _compare(self, bundle: SentBundle, leaf: BundleLeaf) -> str:
+        """Whether the collector's codes are those that the log commits to."""
+        answer = None if self._answers is None else self._answers.ask(bundle.digest)
+        if answer is None:
+            return "the collector knows none"
+        if codes_root_of(answer.codes) != leaf.codes_root:
+            return "the collector's codes are not those in the log"
+        refused = sorted({code for code in answer.codes if code})
+        return f"codes {', '.join(map(str, refused))} among them" if refused else ""
