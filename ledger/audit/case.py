@@ -12,7 +12,8 @@ from contracts.registry import Rule
 from ledger.audit.file import AuditContents, AuditFile
 from ledger.audit.trust import Trust
 from ledger.books.epoch import EpochInputs, Result, Seal
-from ledger.books.judgement import BundleCheck, LaneCount
+from ledger.books.gathering import GatheredChecks
+from ledger.books.judgement import LaneCount
 from ledger.books.state import State
 from ledger.books.transactions import AppliedTransaction, NetworkFact
 from ledger.evidence.checkpoint import Checkpoint
@@ -37,7 +38,7 @@ class Case:
     rule: Rule | None = None
     activations: tuple[Signed[Activation], ...] = ()
     opening: State | None = None
-    checks: tuple[BundleCheck, ...] = ()
+    gathered: GatheredChecks | None = None
     facts: tuple[NetworkFact, ...] = ()
     transactions: tuple[AppliedTransaction, ...] = ()
     counted_before: Mapping[bytes, LaneCount] = field(default_factory=dict)
@@ -49,6 +50,11 @@ class Case:
     def contents(self) -> AuditContents:
         """The file's contents."""
         return self.file.contents
+
+    @property
+    def checks(self) -> GatheredChecks:
+        """The epoch's bundles with their verdicts, once proven."""
+        return proven(self.gathered)
 
     @property
     def epoch(self) -> int:

@@ -8,8 +8,9 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from io import TextIOWrapper
+from io import SEEK_END, TextIOWrapper
 from pathlib import Path
+from typing import BinaryIO
 
 from ledger.audit.errors import UndecidableError
 from ledger.audit.trust import TRUST_SIZE_MAX, Trust, parse_trust
@@ -112,9 +113,36 @@ def _read_trust(path: Path | None) -> Trust | None:
         raise UndecidableError(f"trust file {path}: {error}") from None
 
 
+class FileSource:
+    """An audit file on disk, of which only what is looked at gets read."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        """Take an open file; it stays the caller's."""
+        self._file = file
+        self._size = file.seek(0, SEEK_END)
+
+    @property
+    def size(self) -> int:
+        """How many bytes the file had when it was opened."""
+        return self._size
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return `size` bytes from `offset`.
+
+        Raises:
+            UndecidableError: The file ends before: somebody is changing it.
+        """
+        self._file.seek(offset)
+        data = self._file.read(size)
+        if len(data) != size:
+            raise UndecidableError("audit file: it changed while it was read")
+        return data
+
+
 def _verify(path: Path, trust: Trust | None) -> Report:
     try:
-        return verify_audit_file(path.read_bytes(), trust)
+        with path.open("rb") as file:
+            return verify_audit_file(FileSource(file), trust)
     except OSError as error:
         raise UndecidableError(f"audit file {path}: {error.strerror}") from None
     except MemoryError:

@@ -12,6 +12,8 @@ from enum import IntEnum
 from hashlib import sha256
 from typing import Any
 
+from ledger.audit.source import ByteSource, MemorySource, find_items
+from ledger.evidence.bundle import BUNDLE_SIZE_MAX
 from ledger.evidence.encoding import (
     TAG_SIZE,
     Layout,
@@ -127,8 +129,8 @@ class AuditContents:
     checkpoint: bytes
     """Signed note over the tree after these leaves."""
 
-    bundles: tuple[bytes, ...]
-    """Raw bundles in the seal's order."""
+    bundles: Sequence[bytes]
+    """Raw bundles in the seal's order; of a large file each is read when it is looked at."""
 
     codes: tuple[BundleCodes, ...]
     """Their codes, in the same order."""
@@ -198,11 +200,24 @@ class _TableEntry:
 
 
 def parse_audit_file(data: bytes) -> AuditFile:
-    """Parse an audit file: form, digest table and every section's digest.
+    """Parse an audit file that is in memory: form, digest table and every section's digest.
 
     Raises:
         MalformedRecordError: Anything that would not print back identically.
     """
+    return read_audit_file(MemorySource(data))
+
+
+def read_audit_file(source: ByteSource) -> AuditFile:
+    """Read an audit file: form, digest table and every section's digest.
+
+    Of the bundles, which are nearly all of a large file, only the places stay in memory.
+
+    Raises:
+        MalformedRecordError: Anything that would not print back identically.
+    """
+    head_size = SIGNATURE_SIZE + TAG_SIZE + _HEAD.size + 2 + _ENTRY.size * len(Section)
+    data = source.read(0, min(head_size, source.size))
     reader = Reader("audit", data)
     signature = reader.take(SIGNATURE_SIZE, "signature")
     _, network_id = parse_tag(RecordCode.AUDIT_FILE, data[SIGNATURE_SIZE : 2 * SIGNATURE_SIZE])
@@ -212,30 +227,50 @@ def parse_audit_file(data: bytes) -> AuditFile:
     if count != len(Section):
         raise MalformedRecordError("audit.section count", got=count, want=f"{len(Section)}")
     entries = [_ENTRY.unpack(reader.take(_ENTRY.size, "table")) for _ in Section]
-    signed_size = TAG_SIZE + _HEAD.size + 2 + _ENTRY.size * count
+    offset = head_size
     sections: dict[Section, bytes] = {}
+    bundles: Sequence[bytes] = ()
     for section, entry in zip(Section, entries, strict=True):
-        where = f"audit.{section.name}"
-        if entry["section"] != section or entry["size"] > SECTION_BYTES_MAX:
-            raise MalformedRecordError(f"{where}.entry", got=entry["section"], want=f"{section}")
-        content = reader.take(entry["size"], section.name)
-        if sha256(content).digest() != entry["digest"]:
-            raise MalformedRecordError(
-                f"{where}.digest", got=sha256(content).hexdigest(), want=entry["digest"].hex()
+        size = _section_size(section, entry, source.size - offset)
+        if section == Section.BUNDLES:
+            bundles, digest = find_items(
+                source,
+                offset,
+                size,
+                what="audit.BUNDLES",
+                count_max=ITEMS_MAX,
+                item_max=BUNDLE_SIZE_MAX,
             )
-        sections[section] = content
-    reader.finish()
-    contents = _parse_sections(network_id, head["broadcaster_account"], head["epoch"], sections)
-    return AuditFile(
-        contents=contents,
-        signature=signature,
-        signed_bytes=data[SIGNATURE_SIZE : SIGNATURE_SIZE + signed_size],
+        else:
+            sections[section] = source.read(offset, size)
+            digest = sha256(sections[section]).digest()
+        if digest != entry["digest"]:
+            raise MalformedRecordError(
+                f"audit.{section.name}.digest", got=digest.hex(), want=entry["digest"].hex()
+            )
+        offset += size
+    if offset != source.size:
+        over = source.size - offset
+        raise MalformedRecordError("audit", got=f"{over} bytes too many", want="none")
+    contents = _parse_sections(
+        network_id, head["broadcaster_account"], head["epoch"], sections, bundles
     )
+    return AuditFile(contents=contents, signature=signature, signed_bytes=data[SIGNATURE_SIZE:])
+
+
+def _section_size(section: Section, entry: dict[str, Any], left: int) -> int:
+    """Return the size that a table entry states, if it is the section's and the file holds it."""
+    where = f"audit.{section.name}"
+    size: int = entry["size"]
+    if entry["section"] != section or size > SECTION_BYTES_MAX:
+        raise MalformedRecordError(f"{where}.entry", got=entry["section"], want=f"{section}")
+    if size > left:
+        raise MalformedRecordError(where, got=f"{left} bytes left", want=f"{size} bytes")
+    return size
 
 
 _LISTS = {
     Section.LEAVES: "leaves",
-    Section.BUNDLES: "bundles",
     Section.COUNTS: "counts",
     Section.FACTS: "facts",
 }
@@ -261,6 +296,8 @@ def _format_section(section: Section, contents: AuditContents) -> bytes:
         return bytes(getattr(contents, _PLAIN[section]))
     if section in _LISTS:
         return _format_list(getattr(contents, _LISTS[section]))
+    if section == Section.BUNDLES:
+        return _format_list(contents.bundles)
     if section == Section.CODES:
         return _format_codes(contents.codes)
     if section == Section.ACTIVATION:
@@ -271,7 +308,11 @@ def _format_section(section: Section, contents: AuditContents) -> bytes:
 
 
 def _parse_sections(
-    network_id: bytes, broadcaster: bytes, epoch: int, sections: dict[Section, bytes]
+    network_id: bytes,
+    broadcaster: bytes,
+    epoch: int,
+    sections: dict[Section, bytes],
+    bundles: Sequence[bytes],
 ) -> AuditContents:
     plain: dict[str, Any] = {field: sections[section] for section, field in _PLAIN.items()}
     for field in ("trust_digest", "salt_key"):
@@ -287,6 +328,7 @@ def _parse_sections(
         epoch=epoch,
         activation=parse_proven_leaf(sections[Section.ACTIVATION]),
         previous_result=parse_proven_leaf(previous) if previous else None,
+        bundles=bundles,
         codes=_parse_codes(sections[Section.CODES]),
         **plain,
         **lists,
@@ -348,9 +390,9 @@ def parse_proven_leaf(data: bytes) -> ProvenLeaf:
 def _format_codes(codes: Sequence[BundleCodes]) -> bytes:
     parts = [len(codes).to_bytes(4, "little")]
     for entry in codes:
+        count = len(entry.receipt_codes)
         numbers = (entry.bundle_code, *entry.receipt_codes)
-        parts.append(len(entry.receipt_codes).to_bytes(4, "little"))
-        parts.extend(int(number).to_bytes(2, "little") for number in numbers)
+        parts.append(struct.pack(f"<I{count + 1}H", count, *numbers))
     return b"".join(parts)
 
 
@@ -366,7 +408,8 @@ def _parse_codes(data: bytes) -> tuple[BundleCodes, ...]:
     return tuple(entries)
 
 
-_SECTIONED = {*_PLAIN.values(), *_LISTS.values(), "codes", "activation", "previous_result"}
+_SECTIONED = {*_PLAIN.values(), *_LISTS.values()}
+_SECTIONED |= {"bundles", "codes", "activation", "previous_result"}
 if {field.name for field in fields(AuditContents)} != _SECTIONED | {
     "network_id",
     "broadcaster_account",

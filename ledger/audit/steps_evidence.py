@@ -14,8 +14,8 @@ from ledger.audit.counts import counts_by_lane, parse_count_evidence
 from ledger.audit.errors import require, require_same
 from ledger.audit.file import ProvenLeaf
 from ledger.audit.stellar_xdr import read_transaction
-from ledger.books.epoch import bundle_order
-from ledger.books.heartbeats import judge_heartbeats
+from ledger.books.gathering import GatheredChecks
+from ledger.books.heartbeats import HeartbeatJudgement, judge_heartbeats
 from ledger.books.judgement import (
     BundleCheck,
     BundleCode,
@@ -26,11 +26,16 @@ from ledger.books.judgement import (
 from ledger.books.state import genesis_state, parse_state, state_root
 from ledger.books.transactions import NetworkFact, parse_fact
 from ledger.evidence.binding import BINDING, Role, is_valid_binding
+from ledger.evidence.bundle import parse_bundle
 from ledger.evidence.checkpoint import verify_checkpoint
 from ledger.evidence.encoding import RecordCode
 from ledger.evidence.leaf import ACTIVATION, RESULT_LEAF, SEAL_LEAF, code_of_leaf
 from ledger.evidence.merkle import RootBuilder, check_inclusion, leaf_hash, root_hash
+from ledger.evidence.recent import RecentSet
 from ledger.evidence.terms import Terms, parse_terms, require_valid_terms
+
+_ENTITLEMENTS_REMEMBERED = 1 << 18
+"""Signatures of entitlements that are known to be good; a viewer's stands in many bundles."""
 
 
 def prove_trust(case: Case) -> str:
@@ -252,10 +257,26 @@ def prove_bundles(case: Case) -> str:
     terms = proven(case.terms)
     binding = BINDING.parse(contents.issuing_binding).value
     require_same("codes: bundles", got=len(contents.codes), want=len(contents.bundles))
-    checks: list[BundleCheck] = []
+
+    def load(index: int) -> BundleCheck:
+        """A bundle again, with the verdict it got; its signatures are not verified twice."""
+        raw, head = contents.bundles[index], gathered.heads[index]
+        return BundleCheck(
+            raw=raw,
+            bundle=parse_bundle(raw),
+            code=head.code,
+            receipt_codes=tuple(head.receipt_codes),
+            payee_account=head.payee_account,
+        )
+
+    gathered = GatheredChecks(load)
+    known: RecentSet[bytes] = RecentSet(_ENTITLEMENTS_REMEMBERED)
     passed_and_set_aside = 0
+    with_heartbeats: list[int] = []
     for raw, stated in zip(contents.bundles, contents.codes, strict=True):
-        check = check_bundle(raw, terms, contents.epoch, issued_through=binding.last_epoch)
+        check = check_bundle(
+            raw, terms, contents.epoch, issued_through=binding.last_epoch, known=known
+        )
         # The collector takes no others; and a digest does not cover the submitter's signature.
         is_framed = check.code not in {BundleCode.MALFORMED, BundleCode.BAD_SIGNATURE}
         require(is_framed, "bundle", got=check.code.name, want="one that its submitter signed")
@@ -263,23 +284,27 @@ def prove_bundles(case: Case) -> str:
         if stated.bundle_code == BundleCode.POISON:
             passed_and_set_aside += check.receipt_codes.count(ReceiptCode.COUNTED)
             check = set_aside(check)
-        checks.append(check)
-    orders = [bundle_order(check) for check in checks]
+        if proven(check.bundle).value.heartbeats:
+            with_heartbeats.append(len(gathered))
+        gathered.add(check)
+    orders = [head.order for head in gathered.heads]
     require(orders == sorted(set(orders)), "bundles", got="another order", want="bundle order")
-    codes = [code for check in checks for code in check.receipt_codes]
-    refused = sum(code != ReceiptCode.COUNTED for code in codes)
-    case.checks = tuple(checks)
-    poisoned = sum(check.code == BundleCode.POISON for check in checks)
+    case.gathered = gathered
+    total = sum(len(head.receipt_codes) for head in gathered.heads)
+    passed = sum(head.receipt_codes.count(ReceiptCode.COUNTED) for head in gathered.heads)
+    poisoned = sum(head.code == BundleCode.POISON for head in gathered.heads)
+    heartbeats = judge_heartbeats(
+        (gathered[index] for index in with_heartbeats), terms, issued_through=binding.last_epoch
+    )
     return (
-        f"{len(checks):,} bundles, {len(codes):,} receipts checked, {refused:,} refused; "
+        f"{len(gathered):,} bundles, {total:,} receipts checked, {total - passed:,} refused; "
         f"{poisoned:,} bundles set aside by the operator, with {passed_and_set_aside:,} receipts "
-        f"that pass{_describe_heartbeats(case, issued_through=binding.last_epoch)}"
+        f"that pass{_describe_heartbeats(heartbeats)}"
     )
 
 
-def _describe_heartbeats(case: Case, *, issued_through: int) -> str:
+def _describe_heartbeats(judged: HeartbeatJudgement) -> str:
     """Say how many heartbeats hold; they carry no money, so a bad one disproves nothing."""
-    judged = judge_heartbeats(case.checks, proven(case.terms), issued_through=issued_through)
     if not (judged.verified or judged.refused):
         return ""
     return (
@@ -353,15 +378,8 @@ def prove_counts(case: Case) -> str:
     """What late receipts' lanes counted for before is proven against earlier results."""
     contents, checkpoint = case.contents, proven(case.checkpoint)
     known = proven(case.opening).corrected_lanes
-    late = {
-        receipt.value.lane_digest: receipt.value.epoch
-        for check in case.checks
-        if check.bundle is not None and check.code == BundleCode.ACCEPTED
-        for receipt, code in zip(check.bundle.value.receipts, check.receipt_codes, strict=True)
-        if code == ReceiptCode.COUNTED
-        and receipt.value.epoch < contents.epoch
-        and receipt.value.lane_digest not in known
-    }
+    before = case.checks.lanes_before(contents.epoch)
+    late = {lane: epoch for lane, epoch in before.items() if lane not in known}
     evidence = [parse_count_evidence(data) for data in contents.counts]
     case.counted_before = counts_by_lane(evidence, late, checkpoint.tree_size, checkpoint.root_hash)
     return f"{len(late):,} late lanes, {len(case.counted_before):,} of them counted before"

@@ -19,7 +19,8 @@ from contracts.registry import RegistryError
 from ledger.audit import steps_books, steps_evidence
 from ledger.audit.case import Case
 from ledger.audit.errors import AuditError, UndecidableError
-from ledger.audit.file import parse_audit_file
+from ledger.audit.file import read_audit_file
+from ledger.audit.source import ByteSource, MemorySource
 from ledger.audit.trust import Trust
 from ledger.books.errors import BooksError
 from ledger.evidence.checkpoint import Checkpoint
@@ -116,11 +117,11 @@ _FINDINGS = (
 )
 
 
-def verify_audit_file(data: bytes, trust: Trust | None) -> Report:
+def verify_audit_file(data: bytes | ByteSource, trust: Trust | None) -> Report:
     """Verify one epoch's audit file.
 
     Args:
-        data: The file's bytes.
+        data: The file's bytes, or where they are read from.
         trust: The reader's root of trust; without it the verdict is "cannot tell".
 
     Returns:
@@ -129,7 +130,7 @@ def verify_audit_file(data: bytes, trust: Trust | None) -> Report:
     return examine_audit_file(data, trust)[0]
 
 
-def examine_audit_file(data: bytes, trust: Trust | None) -> tuple[Report, Case | None]:
+def examine_audit_file(data: bytes | ByteSource, trust: Trust | None) -> tuple[Report, Case | None]:
     """Verify one epoch's audit file and hand out what was recomputed.
 
     Reports are made from the recomputed figures, so a bill cannot say what the verifier would not.
@@ -138,7 +139,8 @@ def examine_audit_file(data: bytes, trust: Trust | None) -> tuple[Report, Case |
         The report, and the case with all findings; None when the file could not be read.
     """
     case: list[Case] = []
-    steps = tuple(_walk(data, trust, case))
+    source = MemorySource(data) if isinstance(data, bytes) else data
+    steps = tuple(_walk(source, trust, case))
     verdicts = {step.verdict for step in steps}
     verdict = Verdict.PROVEN
     for worse in (Verdict.UNDECIDED, Verdict.DISPROVEN):
@@ -204,13 +206,13 @@ def _with_succession(report: Report, heads: dict[int, set[Checkpoint | None]]) -
     return replace(report, verdict=verdict, steps=(*report.steps, step))
 
 
-def _walk(data: bytes, trust: Trust | None, opened: list[Case]) -> Iterator[Step]:
+def _walk(source: ByteSource, trust: Trust | None, opened: list[Case]) -> Iterator[Step]:
     try:
-        file = parse_audit_file(data)
+        file = read_audit_file(source)
     except EvidenceError as error:
         yield Step(number=1, name="file", verdict=Verdict.DISPROVEN, detail=_in_one_line(error))
         return
-    detail = f"{len(data):,} bytes, every section matches its digest"
+    detail = f"{source.size:,} bytes, every section matches its digest"
     yield Step(number=1, name="file", verdict=Verdict.PROVEN, detail=detail)
     if trust is None:
         detail = "no trust file was given, so nothing says whose signatures count"

@@ -146,6 +146,14 @@ class GatheredChecks(Sequence[BundleCheck]):
         """Tell whether the bundles came in the seal's order."""
         return all(before.order <= after.order for before, after in pairwise(self.heads))
 
+    def lanes_before(self, epoch: int) -> dict[bytes, int]:
+        """Return the lanes of earlier epochs among the gathered receipts, with their epochs."""
+        epochs = self.lines.epochs
+        if not epochs or min(epochs) >= epoch:
+            return {}
+        pairs = zip(self.lines.lanes, epochs, strict=True)
+        return {lane: of_lane for lane, of_lane in pairs if of_lane < epoch}
+
     def add(self, check: BundleCheck) -> None:
         """Take the next bundle.
 

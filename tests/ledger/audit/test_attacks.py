@@ -24,7 +24,7 @@ from simulated_operator import (
 )
 
 from contracts.registry import Rule, load_standard, rule_from_source
-from ledger.audit import compose, counts
+from ledger.audit import command, compose, counts
 from ledger.audit.command import run
 from ledger.audit.errors import DisprovenError, require_same
 from ledger.audit.file import LogProof, ProvenLeaf, build_audit_file, parse_audit_file
@@ -512,10 +512,10 @@ def test_terminal_without_the_characters_shows_their_escapes(tmp_path, monkeypat
 
 
 def test_file_that_does_not_fit_the_memory_is_undecided(tmp_path, monkeypatch, capsys):
-    def exhaust(_path: Path) -> bytes:
+    def exhaust(*_arguments: object) -> Report:
         raise MemoryError
 
     arguments = write_files(tmp_path, Operator().trust, b"")
-    monkeypatch.setattr(Path, "read_bytes", exhaust)
+    monkeypatch.setattr(command, "verify_audit_file", exhaust)
     assert run(arguments, prog="verify") == 2
     assert "memory" in capsys.readouterr().err
