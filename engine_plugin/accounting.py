@@ -45,6 +45,9 @@ FLUSH_DELAY_S = 0.6
 """From an event to the receipts it makes due: the meter has journalled what came before it."""
 
 STAMP_INTERVAL_S = 2.0
+BUNDLE_LOOK_S = 1.0
+"""How often it is looked for bundles to make while none is waited for."""
+
 _COMPLAINTS_KEPT = 4096
 
 Emit = Callable[..., None]
@@ -85,6 +88,7 @@ class Accounting:
         self._cadence = cadence
         self._epoch: int | None = None
         self._next_stamp_s = 0.0
+        self._next_bundle_s = 0.0
         self._flush_all_at_s: float | None = None
         self._flush_at_s: dict[bytes, float] = {}
         self._complained: dict[tuple[bytes, int], None] = {}
@@ -107,7 +111,9 @@ class Accounting:
             SpoolError: The spool refused; the next tick tries again.
         """
         self.sign_due(now_s)
-        self._bundle_due(now_s)
+        if now_s >= self._next_bundle_s:
+            is_awaited = self._bundle_due(now_s)
+            self._next_bundle_s = now_s if is_awaited else now_s + BUNDLE_LOOK_S
 
     def sign_due(self, now_s: float) -> None:
         """Sign what is due; called too when new credits have become durable.
@@ -149,6 +155,7 @@ class Accounting:
             self._spool.prune(epoch - self._kept_epochs)
             self._emit("epoch", epoch=epoch, previous=self._epoch)
             self._epoch = epoch
+            self._next_bundle_s = now_s
 
     def _sign_due(self, now_s: float) -> None:
         flush_all = self._flush_all_at_s is not None and now_s >= self._flush_all_at_s
@@ -176,6 +183,8 @@ class Accounting:
         self._cadence.note_signed(claim, is_known=self._lanes.is_known(claim.payee_key))
         receipt = signed.value
         self._spooled_epochs.discard(receipt.epoch)
+        if receipt.epoch != self._epoch:
+            self._next_bundle_s = 0.0
         is_sent = not receipt.is_cdn and self._exchange.send_receipt(claim.payee_key, signed)
         self._emit(
             "receipt",
@@ -203,15 +212,20 @@ class Accounting:
             why = self._entitlements.explain_none(claim.scope_id, claim.epoch, tried)
             self._complain(claim, why)
 
-    def _bundle_due(self, now_s: float) -> None:
+    def _bundle_due(self, now_s: float) -> bool:
+        """Bundle what is due; tell whether some epoch that has ended waits for its bundle."""
+        is_awaited = False
         self._spool_cdn_receipts(VIEWER_BUNDLE_AFTER_MS)
         for kind, after_ms in _BUNDLE_AFTER_MS.items():
             for epoch in self._spool.list_unbundled_epochs(kind):
                 since_ms = self._clock.ms_since_end(epoch)
                 if since_ms is None or since_ms < after_ms:
-                    continue
-                if kind is BundleKind.VIEWER or self._is_quiet(epoch, since_ms, now_s):
+                    is_awaited |= epoch != self._epoch
+                elif kind is BundleKind.VIEWER or self._is_quiet(epoch, since_ms, now_s):
                     self._bundle(epoch, kind)
+                else:
+                    is_awaited = True
+        return is_awaited
 
     def _is_quiet(self, epoch: int, since_ms: int, now_s: float) -> bool:
         """Tell whether no more receipts of an ended epoch seem to be on their way."""

@@ -68,8 +68,19 @@ class Cadence:
     """Chooses the claims that should be signed now."""
 
     def __init__(self) -> None:
+        self.jump_of: Callable[[bytes], int] | None = None
+        """By how much a payee's firm bytes grow from look to look, if somebody looks more often
+        than here."""
         self._paces: dict[bytes, _Pace] = {}
         self._since_s: dict[_ClaimKey, float] = {}
+        self._rooms: dict[bytes, int] = {}
+
+    def room_of(self, payee_key: bytes) -> int | None:
+        """Return how many more durable bytes make a receipt due, as of the last look; any thread.
+
+        None: not known, for there were no claims on the payee.
+        """
+        return self._rooms.get(payee_key)
 
     def step_bytes(self, payee_key: bytes, *, is_known: bool) -> int:
         """Return at how many unsigned bytes a payee's next receipt is due; n ≥ 1."""
@@ -116,6 +127,7 @@ class Cadence:
             left = sum(claim.byte_count for claim in group)
             # Bytes come in jumps: of the looks before and after a step the nearer one is taken.
             is_full = left + self._note_growth(payee_key, left) // 2 >= step
+            self._note_room(payee_key, step - left)
             for claim in sorted(group, key=lambda claim: claim.byte_count, reverse=True):
                 is_past = epoch is not None and claim.epoch < epoch
                 is_old = now_s - since_s[_key_of(claim)] >= WAIT_MOST_S
@@ -130,16 +142,24 @@ class Cadence:
         if total_bytes > pace.seen_bytes:
             pace.jumps.append(total_bytes - pace.seen_bytes)
         pace.seen_bytes = total_bytes
-        return max(pace.jumps)
+        return max(pace.jumps) if self.jump_of is None else self.jump_of(payee_key)
+
+    def _note_room(self, payee_key: bytes, room: int) -> None:
+        self._rooms.pop(payee_key, None)
+        self._rooms[payee_key] = room
+        if len(self._rooms) > _PAYEES_KEPT:
+            del self._rooms[next(iter(self._rooms))]
 
     def note_signed(self, claim: Claim, *, is_known: bool) -> None:
         """Take note that a claim was signed."""
         pace = self._pace_of(claim.payee_key)
         if is_known:
-            step = self.step_bytes(claim.payee_key, is_known=True)
-            pace.overshoots.append(claim.byte_count - step)
+            due_bytes = self.step_bytes(claim.payee_key, is_known=True)
+            pace.overshoots.append(claim.byte_count - due_bytes)
         pace.unanswered += 1
         pace.seen_bytes = max(0, pace.seen_bytes - claim.byte_count)
+        step = self.step_bytes(claim.payee_key, is_known=is_known)
+        self._note_room(claim.payee_key, step - pace.seen_bytes)
         self._since_s.pop(_key_of(claim), None)
 
     def note_answer(self, payee_key: bytes, unacknowledged_bytes: int) -> None:

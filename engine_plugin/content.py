@@ -139,6 +139,11 @@ class Content:
         self._require_here()
         self._session.set_priorities(self.number, priorities)
 
+    def limit_queues(self, *, is_limited: bool) -> None:
+        """Have every peer asked for little at a time, or for as much as it is good for."""
+        self._require_here()
+        self._session.limit_queues(self.number, is_limited=is_limited)
+
     def add_web_seed(self, url: str) -> None:
         """Let the content come from a web seed (BEP 19) as well.
 

@@ -97,6 +97,16 @@ class Enforcer:
             cut_offs=self._cut_offs,
         )
 
+    @property
+    def is_at_ease(self) -> bool:
+        """Whether time alone changes nothing: everybody is free, and nobody is remembered ill."""
+        return (
+            not self._cut
+            and not self._exempt
+            and not self._book.gone
+            and all(value is Treatment.FREE for value in self._treatments.values())
+        )
+
     def treatment_of(self, peer: Hashable) -> Treatment | None:
         """Return how a connection was treated at the last tick; None: it was not there."""
         return self._treatments.get(peer)
@@ -166,12 +176,13 @@ class Enforcer:
             self._tiers.limit_slot(slot, 0)
 
     def _limit_slot(self, slot: int, treatment: Treatment) -> None:
-        rate = {
-            Treatment.HELD: HELD_RATE,
-            Treatment.PROBATION: self.policy.probation_rate,
-            Treatment.PLAIN: self.policy.plain_rate,
-            Treatment.FREE: 0,
-        }[treatment]
+        if treatment is Treatment.FREE:
+            rate = 0
+        elif treatment is Treatment.HELD:
+            rate = HELD_RATE
+        else:
+            is_plain = treatment is Treatment.PLAIN
+            rate = self.policy.plain_rate if is_plain else self.policy.probation_rate
         if self._limits.get(slot) != rate:
             self._limits[slot] = rate
             self._tiers.limit_slot(slot, rate)

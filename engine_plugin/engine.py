@@ -42,6 +42,7 @@ from engine_plugin.libtorrent_door import (
     TorrentFile,
 )
 from engine_plugin.limits import AllowedRates
+from engine_plugin.listen_port import await_port
 from engine_plugin.orphan import OrphanWatch
 from engine_plugin.owners_limits import OwnersLimits
 from engine_plugin.peer_news import PeerNews
@@ -59,7 +60,6 @@ from ledger.evidence.terms import Terms
 TICK_S = 0.25
 PROGRESS_S = 1.0
 RECONNECT_S = 3.0
-LISTEN_TIMEOUT_S = 10.0
 STOP_GRACE_S = 1.0
 """How long late write reports are awaited when the engine stops."""
 
@@ -352,9 +352,11 @@ class Engine:
         receipt_port = 0 if config.terms is None else await self._open_ledger(config.terms, seeds)
         self._open_session(peer_id, format_handshake(key, receipt_port))
         self._pump = MeterPump(self._session, self._journal, current_epoch=self._current_epoch)
+        if self.ledger is not None:
+            self.ledger.look_ahead(self._pump.lookahead)
         self._thread = PumpThread(self._pump, take_step=self._take_step, fail=self._fail)
         self._news = PeerNews(journal=self._journal, peer_key=self._peer_key, emit=self._hub.tell)
-        listen = Endpoint(config.listen.ip, await self._await_listen_port())
+        listen = Endpoint(config.listen.ip, await await_port(self._session, config.listen))
         if self.ledger is not None:
             self.ledger.start(
                 session_seed=seeds.session, session_id=session_id, peer_id=peer_id, listen=listen
@@ -431,17 +433,6 @@ class Engine:
         if self.ledger is not None:
             await self.ledger.close()
         self._opened.close()
-
-    async def _await_listen_port(self) -> int:
-        deadline_s, wanted = time.monotonic() + LISTEN_TIMEOUT_S, self._config.listen
-        while time.monotonic() < deadline_s:
-            if port := self._session.listen_port:
-                # libtorrent takes a neighbouring port when the wanted one is in use.
-                if wanted.port in {0, port}:
-                    return port
-                break
-            await asyncio.sleep(0.02)
-        raise SessionError(f"listen: {wanted}: cannot be bound")
 
     def _name_cdn(self, url: str) -> None:
         if self.ledger is not None:

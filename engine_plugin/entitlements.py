@@ -28,15 +28,24 @@ def judge_entitlement(
     *,
     session_key: bytes,
     content_ids: AbstractSet[bytes],
+    is_verified: bool = False,
 ) -> ReceiptVerdict:
-    """Tell whether an entitlement is by these terms, for this key and for this content."""
+    """Tell whether an entitlement is by these terms, for this key and for this content.
+
+    Args:
+        signed: Which.
+        terms: Whose entitlements count.
+        session_key: Whose it must be.
+        content_ids: What it may be for.
+        is_verified: Whether its signature is known to be good.
+    """
     entitlement = signed.value
     if entitlement.network_id != terms.value.network_id:
         return ReceiptVerdict.WRONG_NETWORK
     stated = (entitlement.issuing_key, entitlement.broadcaster_account, entitlement.terms_digest)
     if stated != (terms.value.issuing_key, terms.value.broadcaster_account, terms.digest):
         return ReceiptVerdict.FOREIGN_ISSUER
-    if not ENTITLEMENT.is_signed_by(signed, terms.value.issuing_key):
+    if not (is_verified or ENTITLEMENT.is_signed_by(signed, terms.value.issuing_key)):
         return ReceiptVerdict.BAD_SIGNATURE
     if entitlement.session_key != session_key:
         return ReceiptVerdict.FOREIGN_SESSION

@@ -54,6 +54,8 @@ class Gatekeeper:
         self._names: dict[Hashable, PeerKey] = {}
         """Of connections that are open, have just ended, or are charged to their address."""
         self._last: set[Hashable] = set()
+        self._figures: object = None
+        """What was judged last."""
 
     @property
     def totals(self) -> EnforcementTotals:
@@ -77,10 +79,15 @@ class Gatekeeper:
             )
             for key in self._exchange.proved_keys()
         }
+        figures = snapshots, takings, keys, self._ledger_ms() is None
+        if figures == self._figures and self._enforcer.is_at_ease:
+            return
+        self._figures = figures
         pieces = PIECES_IN_FLIGHT * self._largest_piece_bytes()
-        self._enforcer.policy = replace(
-            self._policy, known_bytes=max(self._policy.known_bytes, pieces)
-        )
+        if max(self._policy.known_bytes, pieces) != self._enforcer.policy.known_bytes:
+            self._enforcer.policy = replace(
+                self._policy, known_bytes=max(self._policy.known_bytes, pieces)
+            )
         self._enforcer.tick(
             takings,
             keys,

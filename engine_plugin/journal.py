@@ -74,6 +74,8 @@ class MeterJournal:
         self._keys: dict[PeerKey, bytes] = {}
         self._cdn_keys: dict[str, bytes] = {}
         self._live: set[int] = set()
+        self._claims: list[Claim] | None = None
+        """As last read; None since some credit, key or epoch changed."""
         self._stays = EarlierStays()
         try:
             self._connection = sqlite3.connect(
@@ -93,11 +95,14 @@ class MeterJournal:
             self._connection.close()
 
     @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self, *, touches_claims: bool = True) -> Iterator[sqlite3.Connection]:
         """Opens a write transaction, or joins the one open in this thread.
 
         Commits when the outermost block ends, rolls all of it back on any exception. Other
         threads wait. Use the yielded connection for own tables; do not commit on it.
+
+        Args:
+            touches_claims: Whether what `list_claims` returns may change in the outermost block.
 
         Raises:
             JournalError: SQLite refused; nothing of the transaction is durable.
@@ -122,6 +127,8 @@ class MeterJournal:
                 raise
             finally:
                 self._depth = 0
+                if touches_claims:
+                    self._claims = None
 
     def start_run(self, *, session_id: bytes, session_key: bytes, started_at_ms: int) -> None:
         """Begins a process run; what follows is booked under it.
@@ -208,7 +215,8 @@ class MeterJournal:
             epoch: The ledger's current epoch, stamped on blocks of proved peers; None while the
                 ledger's clock is unknown (see `stamp_epoch`).
         """
-        with self.transaction() as tx:
+        has_credits = any(update.blocks for update in batch.peers)
+        with self.transaction(touches_claims=has_credits) as tx:
             for update in batch.peers:
                 self._book_peer(tx, update, epoch)
             tx.executemany(
@@ -233,7 +241,7 @@ class MeterJournal:
 
     def record_audit(self, audit: SessionAudit) -> None:
         """Stores libtorrent's own counters of this run beside the meter's."""
-        with self.transaction() as tx:
+        with self.transaction(touches_claims=False) as tx:
             tx.execute(
                 "UPDATE journal_run SET recv_payload_bytes = ?, redundant_bytes = ?,"
                 " recv_failed_bytes = ?, difference_bytes = ?, unexplained_bytes = ? WHERE id = ?",
@@ -313,7 +321,13 @@ class MeterJournal:
 
     def list_claims(self) -> list[Claim]:
         """Returns what is creditable and on no lane yet, oldest epoch first."""
-        rows = self._read(
+        with self._lock:
+            if self._claims is None or self._depth:
+                self._claims = self._read_claims()
+            return list(self._claims)
+
+    def _read_claims(self) -> list[Claim]:
+        rows = self.read(
             "SELECT r.session_key, t.scope_id, p.source, p.public_key, c.epoch, sum(c.bytes)"
             " FROM journal_credit c JOIN journal_peer p ON p.id = c.peer"
             " JOIN journal_run r ON r.id = p.run JOIN journal_torrent t ON t.id = p.torrent"
@@ -383,7 +397,7 @@ class MeterJournal:
 
     def find_lane(self, key: LaneKey) -> Lane | None:
         """Returns a lane's state, or None when it was never saved."""
-        rows = self._read(
+        rows = self.read(
             f"{SELECT_LANE} WHERE entitlement_digest = ? AND payee_key = ? AND epoch = ?"
             " AND nonce = ?",
             (key.entitlement_digest, key.payee_key, key.epoch, key.nonce),
@@ -393,8 +407,8 @@ class MeterJournal:
     def list_lanes(self, *, epoch: int | None = None) -> list[Lane]:
         """Returns the lanes of one epoch, or all, in the order in which they were opened."""
         if epoch is None:
-            return [lane_of(row) for row in self._read(f"{SELECT_LANE} ORDER BY id")]
-        rows = self._read(f"{SELECT_LANE} WHERE epoch = ? ORDER BY id", (epoch,))
+            return [lane_of(row) for row in self.read(f"{SELECT_LANE} ORDER BY id")]
+        rows = self.read(f"{SELECT_LANE} WHERE epoch = ? ORDER BY id", (epoch,))
         return [lane_of(row) for row in rows]
 
     def save_lane(self, lane: Lane) -> None:
@@ -429,7 +443,7 @@ class MeterJournal:
     def received_bytes(self, scope_id: bytes) -> tuple[int, int]:
         """Returns firm bytes of this run from peers and from CDNs, of one content or stream."""
         run = self._current_run()
-        rows = self._read(
+        rows = self.read(
             "SELECT p.source, sum(p.firm_bytes) FROM journal_torrent t"
             " JOIN journal_peer p ON p.torrent = t.id AND p.run = ? WHERE t.scope_id = ?"
             " GROUP BY 1 UNION ALL SELECT source, sum(firm_bytes) FROM journal_retired"
@@ -444,7 +458,7 @@ class MeterJournal:
 
     def sent_before_bytes(self, public_key: bytes) -> int:
         """Returns content bytes handed to a proved key's connections in earlier runs."""
-        rows = self._read(
+        rows = self.read(
             "SELECT (SELECT coalesce(sum(sent_bytes), 0) FROM journal_peer"
             " WHERE public_key = ?1 AND run <> ?2) + (SELECT coalesce(sum(sent_bytes), 0)"
             " FROM journal_retired WHERE public_key = ?1 AND run <> ?2)",
@@ -541,7 +555,12 @@ class MeterJournal:
             raise ValueError("run: got none, want start_run first")
         return self._run
 
-    def _read(self, query: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
+    def read(self, query: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
+        """Returns the rows of a query; sees the transaction that is open in this thread.
+
+        Raises:
+            JournalError: SQLite refused.
+        """
         with self._lock:
             try:
                 return self._connection.execute(query, values).fetchall()

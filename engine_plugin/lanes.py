@@ -111,12 +111,11 @@ class ReceiptLanes:
 
     def use_of(self, entitlement_digest: bytes) -> CapUse:
         """Return what was signed under an entitlement, over all payees and epochs."""
-        with self._journal.transaction() as tx:
-            row = tx.execute(
-                "SELECT coalesce(sum(cumulative_bytes), 0), coalesce(max(media_ms), 0)"
-                " FROM journal_lane WHERE entitlement_digest = ?",
-                (entitlement_digest,),
-            ).fetchone()
+        (row,) = self._journal.read(
+            "SELECT coalesce(sum(cumulative_bytes), 0), coalesce(max(media_ms), 0)"
+            " FROM journal_lane WHERE entitlement_digest = ?",
+            (entitlement_digest,),
+        )
         return CapUse(bytes_total=row[0], media_ms=row[1])
 
     def sign_claim(
@@ -200,7 +199,7 @@ class ReceiptLanes:
             JournalError: SQLite refused; the receipt stays unanswered.
         """
         is_stored = verdict == ReceiptVerdict.ACCEPTED
-        with self._journal.transaction() as tx:
+        with self._journal.transaction(touches_claims=False) as tx:
             row = tx.execute(
                 f"{_SELECT} WHERE lane_digest = ? AND payee_key = ? AND sequence >= ?",
                 (lane_digest, payee_key, sequence),
@@ -241,24 +240,23 @@ class ReceiptLanes:
 
     def list_cdn_epochs(self) -> list[int]:
         """Return the epochs that have CDN receipts."""
-        with self._journal.transaction() as tx:
-            rows = tx.execute("SELECT DISTINCT epoch FROM lane_receipt WHERE is_cdn = 1 ORDER BY 1")
-            return [row[0] for row in rows]
+        rows = self._journal.read(
+            "SELECT DISTINCT epoch FROM lane_receipt WHERE is_cdn = 1 ORDER BY 1"
+        )
+        return [row[0] for row in rows]
 
     def sum_bytes(self) -> ReceiptedBytes:
         """Return what the newest receipts state together."""
-        with self._journal.transaction() as tx:
-            row = tx.execute(
-                "SELECT coalesce(sum(bytes_total) FILTER (WHERE is_cdn = 0), 0),"
-                " coalesce(sum(bytes_total) FILTER (WHERE is_cdn = 1), 0),"
-                " count(*) FILTER (WHERE is_cdn = 0 AND acknowledged_sequence < sequence)"
-                " FROM lane_receipt"
-            ).fetchone()
+        (row,) = self._journal.read(
+            "SELECT coalesce(sum(bytes_total) FILTER (WHERE is_cdn = 0), 0),"
+            " coalesce(sum(bytes_total) FILTER (WHERE is_cdn = 1), 0),"
+            " count(*) FILTER (WHERE is_cdn = 0 AND acknowledged_sequence < sequence)"
+            " FROM lane_receipt"
+        )
         return ReceiptedBytes(p2p_bytes=row[0], cdn_bytes=row[1], unacknowledged_lanes=row[2])
 
     def _read(self, query: str, values: tuple[object, ...]) -> list[StoredReceipt]:
-        with self._journal.transaction() as tx:
-            return [_receipt_of(row) for row in tx.execute(query, values)]
+        return [_receipt_of(row) for row in self._journal.read(query, values)]
 
     def _sign(self, lane: Lane, network_id: bytes, credit_root: bytes) -> Signed[Receipt]:
         receipt = Receipt(

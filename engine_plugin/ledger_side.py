@@ -38,7 +38,8 @@ from engine_plugin.lanes import ReceiptLanes
 from engine_plugin.ledger_clock import LedgerClock
 from engine_plugin.libtorrent_door import PeerSnapshot
 from engine_plugin.libtorrent_door.tiers import TierTable
-from engine_plugin.payee import PayeeDesk
+from engine_plugin.lookahead import Lookahead
+from engine_plugin.payee import KEYS_KEPT, PayeeDesk
 from engine_plugin.relay import Relay
 from engine_plugin.relay_dialling import (
     RELAYED_PROVE_TIMEOUT_S,
@@ -121,6 +122,8 @@ class LedgerSide:
         self._scopes: set[bytes] = set()
         self._unnamed_cdns: dict[str, bytes] = {}
         """URL → key, until the journal has taken it."""
+        self._sent_before: dict[bytes, int] = {}
+        """Content bytes handed to session keys in earlier runs; they do not change any more."""
         self._cadence = Cadence()
         self._departed_s: dict[bytes, float] = {}
         self._binding = state.load_binding(
@@ -257,6 +260,11 @@ class LedgerSide:
             )
         )
 
+    def look_ahead(self, lookahead: Lookahead) -> None:
+        """Tell the pump how much is left to the next receipts, and hear how bytes come."""
+        lookahead.room_of = self._cadence.room_of
+        self._cadence.jump_of = lookahead.jump_of
+
     def _begin_relayed(
         self,
         reader: asyncio.StreamReader,
@@ -359,7 +367,13 @@ class LedgerSide:
 
     def sent_bytes(self, session_key: bytes) -> int:
         """Return content bytes ever handed to a session key's connections."""
-        return self._journal.sent_before_bytes(session_key) + self.exchange.sent_by(session_key)
+        before = self._sent_before.get(session_key)
+        if before is None:
+            before = self._journal.sent_before_bytes(session_key)
+            self._sent_before[session_key] = before
+            if len(self._sent_before) > KEYS_KEPT:
+                del self._sent_before[next(iter(self._sent_before))]
+        return before + self.exchange.sent_by(session_key)
 
     def tick(self, now_s: float) -> None:
         """Do what is due; a part that fails is told of and holds up no other."""

@@ -11,6 +11,7 @@ Not here: rates and cut-offs (`standing`), bundles (`bundler`), the payable rule
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from typing import TypeVar
 
 from engine_plugin.caps import CapUse, judge_use
 from engine_plugin.entitlements import covers_epoch, judge_entitlement
@@ -30,7 +31,12 @@ what a killed payee forgets of its last second."""
 CLOCK_SKEW_S = 60
 """How far the peer's reading of ledger time may differ from ours."""
 
+KEYS_KEPT = 4096
+"""Of so many session keys the receipts are kept in memory; of others the spool is asked again."""
+
 _EPOCHS_AHEAD_MAX = 1
+
+_KeptT = TypeVar("_KeptT")
 
 _REFUSALS = frozenset(
     {
@@ -57,6 +63,16 @@ class Exposure:
     def unacknowledged_bytes(self) -> int:
         """What was sent and stands in no receipt; n ≥ 0."""
         return max(0, self.sent_bytes - self.receipted_bytes)
+
+
+@dataclass(slots=True)
+class _Account:
+    """What one session key has receipted here, as the spool says."""
+
+    lanes: dict[bytes, Receipt]
+    """The newest of every lane."""
+    bytes_total: int
+    """Sum over the lanes."""
 
 
 class PayeeDesk:
@@ -91,7 +107,9 @@ class PayeeDesk:
         self._ledger_ms = ledger_ms
         self._sent_bytes = sent_bytes
         self._issuing_key = issuing_key or IssuingKey(terms.value)
-        self._lanes: dict[bytes, dict[bytes, Receipt]] = {}
+        self._accounts: dict[bytes, _Account] = {}
+        self._entitlements: dict[bytes, Signed[Entitlement]] = {}
+        """Those that receipts came under, by digest; their signatures are good."""
         self._refused: dict[bytes, ReceiptVerdict] = {}
         self._spoilt = {pair[0].value.lane_digest for pair in spool.list_equivocations()}
 
@@ -128,10 +146,10 @@ class PayeeDesk:
             except SpoolError:
                 verdict = ReceiptVerdict.NOT_STORED
             else:
-                self._lanes_of(session_key)[signed.value.lane_digest] = signed.value
+                self._note_kept(signed.value, session_key)
                 self._refused.pop(session_key, None)
         elif verdict in _REFUSALS:
-            self._refused[session_key] = verdict
+            _keep(self._refused, session_key, verdict)
         return signed, verdict
 
     def refusal_of(self, session_key: bytes) -> ReceiptVerdict | None:
@@ -159,7 +177,7 @@ class PayeeDesk:
         Raises:
             SpoolError: The spool could not be read.
         """
-        return sum(lane.bytes_total for lane in self._lanes_of(session_key).values())
+        return self._account_of(session_key).bytes_total
 
     def _judge(self, signed: Signed[Receipt], session_key: bytes) -> ReceiptVerdict:
         receipt = signed.value
@@ -169,12 +187,17 @@ class PayeeDesk:
             return ReceiptVerdict.WRONG_NETWORK
         if receipt.payee_key != self._key or receipt.is_cdn:
             return ReceiptVerdict.FOREIGN_PAYEE
-        entitlement = self._spool.find_entitlement(receipt.entitlement_digest)
+        digest = receipt.entitlement_digest
+        known = self._entitlements.get(digest)
+        entitlement = known or self._spool.find_entitlement(digest)
         if entitlement is None:
             return ReceiptVerdict.UNKNOWN_ENTITLEMENT
-        verdict = self._judge_entitlement(entitlement, session_key, epoch=receipt.epoch)
+        verdict = self._judge_entitlement(
+            entitlement, session_key, epoch=receipt.epoch, is_verified=known is not None
+        )
         if verdict is not ReceiptVerdict.ACCEPTED:
             return verdict
+        _keep(self._entitlements, digest, entitlement)
         verdict = self._judge_lane(signed, session_key)
         if verdict is not ReceiptVerdict.ACCEPTED:
             return verdict
@@ -183,7 +206,7 @@ class PayeeDesk:
     def _judge_caps(
         self, receipt: Receipt, entitlement: Entitlement, session_key: bytes
     ) -> ReceiptVerdict:
-        lanes = dict(self._lanes_of(session_key))
+        lanes = dict(self._account_of(session_key).lanes)
         before = lanes.get(receipt.lane_digest)
         if before is not None and before.bytes_total == receipt.bytes_total:
             # Nothing more is claimed, so a cap that was tightened by time is no matter.
@@ -200,20 +223,38 @@ class PayeeDesk:
         now_s = None if now_ms is None else now_ms // 1000 + CLOCK_SKEW_S
         return judge_use(entitlement, use, now_s)
 
-    def _lanes_of(self, session_key: bytes) -> dict[bytes, Receipt]:
-        """Return the newest receipt of every lane of a session key; read once, then kept."""
-        if session_key not in self._lanes:
-            self._lanes[session_key] = {
+    def _account_of(self, session_key: bytes) -> _Account:
+        """Return what a session key has receipted; read once, then kept for a while."""
+        account = self._accounts.get(session_key)
+        if account is None:
+            lanes = {
                 signed.value.lane_digest: signed.value
                 for signed in self._spool.list_receipts_of(session_key)
             }
-        return self._lanes[session_key]
+            account = _Account(lanes, sum(lane.bytes_total for lane in lanes.values()))
+        _keep(self._accounts, session_key, account)
+        return account
+
+    def _note_kept(self, receipt: Receipt, session_key: bytes) -> None:
+        account = self._account_of(session_key)
+        before = account.lanes.get(receipt.lane_digest)
+        account.lanes[receipt.lane_digest] = receipt
+        account.bytes_total += receipt.bytes_total - (before.bytes_total if before else 0)
 
     def _judge_entitlement(
-        self, signed: Signed[Entitlement], session_key: bytes, *, epoch: int | None = None
+        self,
+        signed: Signed[Entitlement],
+        session_key: bytes,
+        *,
+        epoch: int | None = None,
+        is_verified: bool = False,
     ) -> ReceiptVerdict:
         verdict = judge_entitlement(
-            signed, self._terms, session_key=session_key, content_ids=self._content_ids
+            signed,
+            self._terms,
+            session_key=session_key,
+            content_ids=self._content_ids,
+            is_verified=is_verified,
         )
         if verdict is not ReceiptVerdict.ACCEPTED:
             return verdict
@@ -249,21 +290,32 @@ class PayeeDesk:
                 return ReceiptVerdict.WRONG_EPOCH
         if receipt.lane_digest in self._spoilt:
             return ReceiptVerdict.EQUIVOCATION
-        newest = self._spool.find_receipt(receipt.lane_digest)
+        account = self._account_of(session_key)
+        newest = account.lanes.get(receipt.lane_digest)
         if newest is not None:
-            if newest.receipt.digest == signed.digest:
+            if newest == receipt:
                 return ReceiptVerdict.ACCEPTED
-            if _contradict(newest.receipt.value, receipt):
-                self._spool.put_equivocation(newest.receipt, signed)
+            if _contradict(newest, receipt):
+                kept = self._spool.find_receipt(receipt.lane_digest)
+                if kept is not None:
+                    self._spool.put_equivocation(kept.receipt, signed)
                 self._spoilt.add(receipt.lane_digest)
                 return ReceiptVerdict.EQUIVOCATION
-            if receipt.sequence < newest.receipt.value.sequence:
+            if receipt.sequence < newest.sequence:
                 return ReceiptVerdict.STALE
-        totals = self._spool.receipted_bytes(session_key)
-        totals[receipt.lane_digest] = receipt.bytes_total
-        if sum(totals.values()) > self._sent_bytes(session_key) + SLACK_BYTES:
+        before = 0 if newest is None else newest.bytes_total
+        total = account.bytes_total - before + receipt.bytes_total
+        if total > self._sent_bytes(session_key) + SLACK_BYTES:
             return ReceiptVerdict.MORE_THAN_SENT
         return ReceiptVerdict.ACCEPTED
+
+
+def _keep(kept: dict[bytes, _KeptT], key: bytes, value: _KeptT) -> None:
+    """Keep a value as the newest of a bounded number."""
+    kept.pop(key, None)
+    kept[key] = value
+    if len(kept) > KEYS_KEPT:
+        del kept[next(iter(kept))]
 
 
 def _contradict(first: Receipt, second: Receipt) -> bool:

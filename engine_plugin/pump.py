@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from operator import itemgetter
-from urllib.parse import urlsplit
 
 import structlog
 
@@ -34,8 +33,10 @@ from engine_plugin.libtorrent_door import (
     PeerSnapshot,
     PieceRead,
 )
-from engine_plugin.libtorrent_door.session import ALL_TORRENTS, NO_PEER, Drained
+from engine_plugin.libtorrent_door.session_records import ALL_TORRENTS, NO_PEER, Drained
+from engine_plugin.lookahead import LOOK_MOST_S, Lookahead
 from engine_plugin.meter import Credit, EventKind, TorrentMeter
+from engine_plugin.peer_sources import PeerSources, WebSeeds
 from engine_plugin.torrents import TorrentFile
 
 GRACE_SECONDS = 2.0
@@ -44,14 +45,18 @@ POLL_SECONDS = 1.0
 """How often the table of peers is refreshed."""
 FIRST_POLL_SECONDS = 0.2
 """How soon after a new connection the table is refreshed."""
-COMMIT_SECONDS = 0.25
-"""How often new credits are made durable."""
-COMMIT_BYTES = 1 << 19
-"""How many new firm bytes are made durable sooner: receipts of fast peers wait for it."""
-EARLY_COMMIT_SECONDS = 0.05
-"""Least time between such commits; longer where the disk is slow."""
+COMMIT_SECONDS = 0.5
+"""How often new credits are made durable when no receipt waits for them."""
+EARLY_COMMIT_SECONDS = 0.02
+"""Least time between commits for the sake of receipts; longer where the disk is slow."""
 EARLY_COMMIT_SHARE = 10
 """Of the time, at most a tenth is spent on them."""
+SENDING_LOOK_SECONDS = 0.1
+"""Longest time between two looks while something is sent under terms: receipts are held against
+it."""
+MEETING_LOOK_SECONDS = 0.05
+"""The same for a while after a peer came: its key is not proved yet."""
+MEETING_SECONDS = 3.0
 GAUGE_SECONDS = 1.0
 """How often figures without credits (sent, failed) are made durable."""
 FORGET_SECONDS = 60.0
@@ -75,10 +80,7 @@ class _Metered:
     unsaved: defaultdict[int, list[Credit]] = field(default_factory=lambda: defaultdict(list))
     """Credits of each peer that no batch holds yet."""
     touched: set[int] = field(default_factory=set)
-    web_seeds: list[str] = field(default_factory=list)
-    """Every web seed it was ever given."""
-    active_seeds: list[str] = field(default_factory=list)
-    """Those that it may use now."""
+    web_seeds: WebSeeds = field(default_factory=WebSeeds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +140,16 @@ class MeterPump:
         self._torrents: dict[int, _Metered] = {}
         self._retired_sent: defaultdict[int, int] = defaultdict(int)
         self._retired_metered = self._retired_padding = 0
-        self._sources: dict[int, tuple[Source, str]] = {}
+        self._sources = PeerSources(
+            lambda peer: session.peer_key(peer)[1],
+            lambda number: None if (it := self._torrents.get(number)) is None else it.web_seeds,
+        )
+        self.lookahead = Lookahead()
+        """Told how much is left to the next receipts by whoever signs them."""
+        self._flows = False
+        """Whether the last look found events: there will be more."""
+        self._sends = False
+        self._meets_until = clock()
         self._credited: set[int] = set()
         """Peers with credits since the table was last compared with them."""
         self._next_poll = self._next_commit = self._next_gauges = clock()
@@ -179,8 +190,9 @@ class MeterPump:
             meter=TorrentMeter(
                 torrent.layout, reports_every_write=self.session.reports_every_write
             ),
-            web_seeds=list(torrent.web_seeds),
-            active_seeds=list(torrent.web_seeds) if uses_web_seeds else [],
+            web_seeds=WebSeeds(
+                list(torrent.web_seeds), list(torrent.web_seeds) if uses_web_seeds else []
+            ),
         )
         with self._lock:
             try:
@@ -211,11 +223,7 @@ class MeterPump:
 
     def note_web_seed(self, number: int, url: str, *, is_active: bool) -> None:
         """Takes note of a web seed that a torrent is given later, before it is used, or loses."""
-        metering = self._torrents[number]
-        if url not in metering.web_seeds:
-            metering.web_seeds.append(url)
-        others = [other for other in metering.active_seeds if other != url]
-        metering.active_seeds = [*others, url] if is_active else others
+        self._torrents[number].web_seeds.note(url, is_active=is_active)
 
     def remove(self, number: int, *, deletes_files: bool = False) -> StepResult:
         """Ends a torrent: decides what is pending, makes it durable, removes it from the session.
@@ -266,14 +274,27 @@ class MeterPump:
         """Returns a torrent's firm content bytes by source, durable or not yet."""
         totals = dict.fromkeys(Source, 0)
         for peer, count in list(self._torrents[number].meter.firm.items()):
-            totals[self._source_of(number, peer)[0]] += count
+            totals[self._sources.of(number, peer)[0]] += count
         return totals
 
     def step(self, timeout_ms: int = 100) -> StepResult:
         """Waits for alerts, meters them and makes credits durable when it is time to."""
-        self.session.wait(timeout_ms)
+        if not self._flows:
+            self.session.wait(timeout_ms)
         with self._lock:
-            return self._take(self.session.drain(), commit=False)
+            drained = self.session.drain()
+            self._flows = bool(drained.events)
+            return self._take(drained, commit=False)
+
+    def rest_s(self) -> float:
+        """Returns how long the next step can wait for the sake of accounts; seconds."""
+        now = self._clock()
+        if now < self._meets_until:
+            return MEETING_LOOK_SECONDS
+        if self._unsaved_epoch is None:
+            return LOOK_MOST_S
+        rest = self.lookahead.wait_s(now)
+        return min(rest, SENDING_LOOK_SECONDS) if self._sends else rest
 
     def commit(self) -> StepResult:
         """Drains what there is and makes all credits durable now."""
@@ -321,9 +342,9 @@ class MeterPump:
         padding = sum(
             count
             for peer, count in meter.padding.items()
-            if self._source_of(number, peer)[0] is Source.P2P
+            if self._sources.of(number, peer)[0] is Source.P2P
         )
-        mixed = meter.layout.mixed_padding_bytes if metering.web_seeds else 0
+        mixed = meter.layout.mixed_padding_bytes if metering.web_seeds.every else 0
         return meter.passed_bytes + padding, mixed
 
     def finish(self, *, grace_seconds: float = GRACE_SECONDS) -> StepResult:
@@ -348,11 +369,12 @@ class MeterPump:
         fault = self._feed_safely(drained)
         self._settle_finished()
         now = self._clock()
+        if drained.events:
+            self._sends = drained.events[-1][0] in _SENT_KINDS
         error = self._close_epoch() or fault
         credited = self._collect_credits()
         self._unsaved_bytes += credited
-        if any(notice.kind is NoticeKind.CONNECTED for notice in drained.notices):
-            self._next_poll = min(self._next_poll, now + FIRST_POLL_SECONDS)
+        self._look_at_notices(drained.notices, now)
         if now >= self._next_poll or self._has_unseen_peer():
             self._refresh_peers()
             self._next_poll = now + POLL_SECONDS
@@ -379,6 +401,15 @@ class MeterPump:
             ),
             reads=tuple(drained.reads),
         )
+
+    def _look_at_notices(self, notices: Sequence[Notice], now: float) -> None:
+        kinds = {notice.kind for notice in notices}
+        if NoticeKind.CONNECTED in kinds:
+            self._next_poll = min(self._next_poll, now + FIRST_POLL_SECONDS)
+            self._meets_until = now + MEETING_SECONDS
+        if kinds & {NoticeKind.FINISHED, NoticeKind.DISCONNECTED}:
+            # The last receipts to whoever left wait for it.
+            self._next_commit = min(self._next_commit, max(now, self._next_early))
 
     def _feed_safely(self, drained: Drained) -> str | None:
         """Feeds the meters; what cannot be metered is lost as if the queue had run over.
@@ -430,12 +461,18 @@ class MeterPump:
 
     def _collect_credits(self) -> int:
         credited = 0
+        by_key: defaultdict[bytes, int] = defaultdict(int)
         for metering in self._torrents.values():
             for peer, new in metering.meter.take_credits().items():
                 metering.unsaved[peer] += new
                 metering.touched.add(peer)
-                credited += sum([length for _, _, length in new])
+                count = sum([length for _, _, length in new])
+                credited += count
                 self._credited.add(peer)
+                if key := self.journal.proved_key(PeerKey(*self.session.peer_key(peer))):
+                    by_key[key] += count
+        if by_key:
+            self.lookahead.note(by_key, self._clock())
         return credited
 
     def _close_epoch(self) -> str | None:
@@ -457,14 +494,13 @@ class MeterPump:
 
     def _has_unseen_peer(self) -> bool:
         # A peer may come, deliver and leave between two polls: look at once when bytes appear.
-        unseen = not self._sources.keys() >= self._credited
+        unseen = not self._sources.knows_all(self._credited)
         self._credited.clear()
         return unseen
 
     def _is_due(self, now: float) -> bool:
-        is_much = self._unsaved_bytes >= COMMIT_BYTES and now >= self._next_early
         # Early for the sake of receipts only: without an epoch there is nothing to sign.
-        if is_much and self._current_epoch() is not None:
+        if now >= self._next_early and self._unsaved_epoch is not None and self.lookahead.is_due:
             return True
         if now >= self._next_commit and any(m.unsaved for m in self._torrents.values()):
             return True
@@ -488,6 +524,7 @@ class MeterPump:
         )
         # Durable from here; before this line nothing was forgotten.
         self._unsaved_bytes = 0
+        self.lookahead.note_commit()
         for metering in self._torrents.values():
             metering.unsaved.clear()
             if with_gauges:
@@ -499,7 +536,7 @@ class MeterPump:
 
     def _update_of(self, number: int, peer: int, blocks: Sequence[Credit]) -> PeerUpdate:
         metering = self._torrents[number]
-        source, url = self._source_of(number, peer)
+        source, url = self._sources.of(number, peer)
         return PeerUpdate(
             torrent=self._enter(metering),
             peer=PeerKey(*self.session.peer_key(peer)),
@@ -512,14 +549,7 @@ class MeterPump:
 
     def _refresh_peers(self) -> None:
         self.peers = tuple(self.session.peers())
-        for snapshot in self.peers:
-            if snapshot.peer in self._sources or not snapshot.handshake_done:
-                continue
-            if snapshot.is_web_seed:
-                url = self._url_of(snapshot.torrent, snapshot.endpoint)
-                self._sources[snapshot.peer] = Source.CDN, url
-            else:
-                self._sources[snapshot.peer] = Source.P2P, ""
+        self._sources.note(self.peers)
 
     def _forget_ended(self) -> None:
         """Forgets peers that are of no use: a live stream meets ever new ones."""
@@ -534,37 +564,12 @@ class MeterPump:
         idle = set(self.session.peer_numbers()) - used
         gone = idle & self._idle
         self.session.forget_peers(gone)
-        for peer in gone:
-            self._sources.pop(peer, None)
+        self._sources.forget(gone)
         self._idle = idle - gone
-
-    def _source_of(self, number: int, peer: int) -> tuple[Source, str]:
-        """Returns source and URL of a peer; one that left unseen is told by its address.
-
-        A server's listening address cannot be a BitTorrent connection's far end as well.
-        """
-        if peer not in self._sources:
-            _, endpoint = self.session.peer_key(peer)
-            web_seeds = self._torrents[number].web_seeds
-            literal = [url for url in web_seeds if _endpoint_of(url) == endpoint]
-            self._sources[peer] = (Source.CDN, literal[0]) if literal else (Source.P2P, "")
-        return self._sources[peer]
-
-    def _url_of(self, number: int, endpoint: str) -> str:
-        """Returns which web seed's URL an address belongs to, or "" when it cannot be told."""
-        metering = self._torrents.get(number)
-        web_seeds = metering.web_seeds if metering else []
-        for url in web_seeds:
-            if _endpoint_of(url) == endpoint:
-                return url
-        # A server behind a name: it is known when there is no other.
-        for urls in (web_seeds, metering.active_seeds if metering else []):
-            if len(urls) == 1:
-                return urls[0]
-        return ""
 
 
 _TORRENT_OF, _PEER_OF = itemgetter(1), itemgetter(2)
+_SENT_KINDS = frozenset({int(EventKind.SENT), int(EventKind.SENT_BLOCKS)})
 _PIECE_KINDS = frozenset(
     {int(kind) for kind in (EventKind.PASSED, EventKind.FAILED, EventKind.CHECKING)}
 )
@@ -591,10 +596,3 @@ def _gauges_of(journal_id: int, meter: TorrentMeter) -> TorrentGauges:
         present_bytes=meter.present_bytes,
         is_estimated=meter.is_estimated,
     )
-
-
-def _endpoint_of(url: str) -> str:
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

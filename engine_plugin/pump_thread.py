@@ -9,11 +9,12 @@ from typing import Any
 
 from engine_plugin.pump import MeterPump, StepResult
 
-BATCH_PAUSE_S = 0.05
-"""Between two drains of the alert queue: fewer, larger batches cost less."""
+WAIT_MS = 250
+"""How long a step waits for the first alert after nothing came."""
 
 READING_PAUSE_S = 0.01
-"""The same while somebody plays: a player waits for its pieces."""
+"""Between two steps while somebody plays: a player waits for its pieces. Otherwise the pump says
+how long: fewer, larger batches cost less."""
 
 READING_S = 2.0
 """How long after a piece was read somebody is taken to play."""
@@ -55,11 +56,11 @@ class PumpThread:
         last_read_s = -READING_S
         while not self._stops.is_set():
             try:
-                result = self._pump.step()
+                result = self._pump.step(WAIT_MS)
             except Exception as error:  # noqa: BLE001 - without the thread no piece is read again
                 # Fails open: what this step would have counted is reported as lost, not guessed.
                 self._call(self._fail, "meter", f"{type(error).__name__}: {error}")
-                time.sleep(RETRY_S)
+                self._stops.wait(RETRY_S)
                 continue
             now_s = time.monotonic()
             if result.reads:
@@ -67,7 +68,7 @@ class PumpThread:
             if result.tells_something:
                 self._call(self._take_step, result)
             is_read = now_s - last_read_s < READING_S
-            time.sleep(READING_PAUSE_S if is_read else BATCH_PAUSE_S)
+            self._stops.wait(READING_PAUSE_S if is_read else self._pump.rest_s())
 
     def _call(self, function: Callable[..., None], *arguments: Any) -> None:
         with suppress(RuntimeError):  # the loop has closed: nobody is left to tell

@@ -36,9 +36,11 @@ class CdnWatch:
         """Let the CDNs that a torrent names help out with its content."""
         urls = content.torrent.web_seeds
         if urls:
-            self._drivers[content.number] = HybridDriver(
-                content, urls, policy=self._policy, next_due_s=desk.next_due_s
+            driver = HybridDriver(
+                content, urls, policy=self._policy, next_due_s=desk.next_due_s, desk=desk
             )
+            self._drivers[content.number] = driver
+            desk.on_start = lambda: driver.tick(time.monotonic())
 
     def describe(self, content: Content) -> list[dict[str, str | int | float]]:
         """Return the state of each CDN of a content; none without such a content."""

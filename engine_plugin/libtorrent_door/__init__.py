@@ -7,16 +7,16 @@ for the PyPI wheel libtorrent 2.1.1.
 
 from engine_plugin.libtorrent_door.foreign import ForeignSession
 from engine_plugin.libtorrent_door.magnet import fetch_torrent, is_magnet
-from engine_plugin.libtorrent_door.session import (
+from engine_plugin.libtorrent_door.session import EngineSession
+from engine_plugin.libtorrent_door.session_options import SessionOptions
+from engine_plugin.libtorrent_door.session_records import (
     Drained,
-    EngineSession,
     Notice,
     NoticeKind,
     PeerSnapshot,
     PieceRead,
     SessionCounters,
 )
-from engine_plugin.libtorrent_door.session_options import SessionOptions
 from engine_plugin.libtorrent_door.torrent_file import (
     TorrentFile,
     TorrentForm,

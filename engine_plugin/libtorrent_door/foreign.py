@@ -16,12 +16,13 @@ from typing import Any, cast
 import libtorrent as lt
 
 from engine_plugin.errors import SessionError
-from engine_plugin.libtorrent_door.session import Drained, EngineSession
+from engine_plugin.libtorrent_door.session import EngineSession
 from engine_plugin.libtorrent_door.session_options import (
     ALERT_MASK,
     SessionOptions,
     make_settings,
 )
+from engine_plugin.libtorrent_door.session_records import Drained
 from engine_plugin.libtorrent_door.torrent_file import TorrentFile, read_torrent
 
 _KEPT_SETTINGS = (

@@ -7,8 +7,6 @@ counters. It counts nothing itself (that is the meter) and starts no thread of i
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +16,27 @@ from engine_plugin.errors import SessionError
 from engine_plugin.libtorrent_door.peer_numbers import PeerNumbers
 from engine_plugin.libtorrent_door.port_mapping import SidePortMapping
 from engine_plugin.libtorrent_door.session_options import (
+    QUEUE_BLOCKS,
+    SHORT_QUEUE_BLOCKS,
     SessionOptions,
     buffer_for,
     format_endpoint,
     make_settings,
 )
+from engine_plugin.libtorrent_door.session_records import (
+    ALL_TORRENTS,
+    NO_PEER,
+    UNKNOWN_TORRENT,
+    Drained,
+    Notice,
+    NoticeKind,
+    PeerSnapshot,
+    PieceRead,
+    SessionCounters,
+)
 from engine_plugin.libtorrent_door.tiers import TierTable
 from engine_plugin.meter import BLOCK_BYTES, EventKind
 
-ALL_TORRENTS = -1
-UNKNOWN_TORRENT = -2
-"""Of a torrent that was removed before its last alerts were drained."""
-NO_PEER = -1
 _CHECKING_STATES = {
     int(lt.torrent_status.states.checking_files),
     int(lt.torrent_status.states.checking_resume_data),
@@ -37,98 +44,8 @@ _CHECKING_STATES = {
 _STATS_WAIT_MS = 2000
 
 
-class NoticeKind(StrEnum):
-    """What a notice is about."""
-
-    LISTENING = "listening"
-    LISTEN_FAILED = "listen_failed"
-    CONNECTED = "connected"
-    DISCONNECTED = "disconnected"
-    BANNED = "banned"
-    CHECKED = "checked"
-    FINISHED = "finished"
-    WEB_SEED_FAILED = "web_seed_failed"
-    FILE_FAILED = "file_failed"
-    TORRENT_FAILED = "torrent_failed"
-    HASH_FAILED = "hash_failed"
-    ALERTS_DROPPED = "alerts_dropped"
-    PORT_MAPPED = "port_mapped"
-    PORT_MAPPING_FAILED = "port_mapping_failed"
-
-
 _SENT = int(EventKind.SENT)
 _CONNECTION_KINDS = {NoticeKind.CONNECTED, NoticeKind.DISCONNECTED}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Notice:
-    """Something that happened apart from blocks and pieces."""
-
-    kind: NoticeKind
-    torrent: int = ALL_TORRENTS
-    """Number of the torrent; -1: none in particular, -2: one that was removed."""
-    peer: int = NO_PEER
-    """Number of the peer, or -1."""
-    text: str = ""
-    """For people: the error, URL or address."""
-    url: str = ""
-    """Of a web seed that failed."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PieceRead:
-    """The answer to `EngineSession.read_piece`."""
-
-    torrent: int
-    piece: int
-    data: bytes = field(repr=False)
-    """The piece, padding included; b"" on failure."""
-    error: str = ""
-    """Why it could not be read."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Drained:
-    """What the alert queue held, in queue order."""
-
-    events: list[tuple[int, int, int, int, int]] = field(default_factory=list)
-    """`meter.Event` tuples of all torrents."""
-    notices: list[Notice] = field(default_factory=list)
-    reads: list[PieceRead] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PeerSnapshot:
-    """One connection of one torrent at the moment of asking."""
-
-    torrent: int
-    peer: int
-    """Number of the (peer-id, endpoint) pair."""
-    peer_id: bytes
-    """20 bytes; random for a web seed."""
-    endpoint: str
-    """"IP:port" or "[IP]:port"."""
-    local_endpoint: str
-    """Our end; "" if unknown."""
-    client: str
-    """The peer's client text (BEP 10), or a web seed's Server header; undecodable replaced."""
-    is_web_seed: bool
-    is_outgoing: bool
-    """Whether we dialled."""
-    handshake_done: bool
-    downloaded_bytes: int
-    """Payload from this peer, duplicates included; for people only."""
-    uploaded_bytes: int
-    """Payload to this peer; for people only."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionCounters:
-    """libtorrent's own counters of this session, wire payload bytes."""
-
-    recv_payload_bytes: int
-    redundant_bytes: int
-    failed_bytes: int
 
 
 class EngineSession:
@@ -171,6 +88,8 @@ class EngineSession:
         """Number of the peer at the other end of a torrent's connection, until that ends."""
         self._whole_pieces: dict[int, int] = {}
         """How many of a torrent's pieces, from the first on, have blocks of 16 KiB content only."""
+        self._short_queues: set[int] = set()
+        """Torrents that want little asked for at a time."""
         self._only_torrent: int | None = None
         """The one torrent that was ever added; None when there are more, or none."""
         self._counters: SessionCounters | None = None
@@ -285,6 +204,7 @@ class EngineSession:
         """
         handle = self._handles.pop(torrent)
         self._whole_pieces.pop(torrent, None)
+        self.limit_queues(torrent, is_limited=False)
         self._forget_torrent(torrent, handle)
         option = lt.session.delete_files if deletes_files else 0
         self._session.remove_torrent(handle, option)
@@ -307,6 +227,14 @@ class EngineSession:
     def set_priorities(self, torrent: int, priorities: Mapping[int, int]) -> None:
         """Sets priorities of pieces: 0 = not wanted, 4 = as usual, 7 = first."""
         self._handles[torrent].prioritize_pieces(list(priorities.items()))
+
+    def limit_queues(self, torrent: int, *, is_limited: bool) -> None:
+        """Asks each peer for little at a time while any torrent wants it so."""
+        before = bool(self._short_queues)
+        (self._short_queues.add if is_limited else self._short_queues.discard)(torrent)
+        if bool(self._short_queues) != before:
+            most = SHORT_QUEUE_BLOCKS if is_limited else QUEUE_BLOCKS
+            self._session.apply_settings({"max_out_request_queue": most})
 
     def read_piece(self, torrent: int, piece: int) -> None:
         """Asks for the bytes of a piece that passed; the queue then holds a `PieceRead`."""
@@ -581,7 +509,8 @@ class EngineSession:
             peer=number,
             peer_id=peer_id,
             endpoint=format_endpoint(*info.ip),
-            local_endpoint=format_endpoint(*info.local_endpoint()),
+            # Of a socket that is closing there is no port any more.
+            local_endpoint=format_endpoint(*own) if (own := info.local_endpoint())[1] else "",
             client=info.client.decode("utf-8", "replace"),
             is_web_seed=info.connection_type == lt.peer_info.web_seed,
             is_outgoing=bool(info.flags & lt.peer_info.local_connection),

@@ -5,6 +5,7 @@ Each setting that matters to exact metering says why.
 
 import ipaddress
 from dataclasses import dataclass
+from functools import lru_cache
 
 import libtorrent as lt
 
@@ -26,6 +27,10 @@ ALERT_MASK = (
 
 CONNECTIONS_MAX = 1000
 """Peers of all torrents together; libtorrent lowers it to what file descriptors allow."""
+QUEUE_BLOCKS = 500
+"""Most that one peer is asked for at a time; libtorrent's own default."""
+SHORT_QUEUE_BLOCKS = 8
+"""The same while a player waits: what a slow peer was asked for is late, whoever else could."""
 _SEND_BUFFER_BYTES = 500 * 1024
 """libtorrent's own default."""
 _SEND_BUFFER_LEAST_BYTES = 48 * 1024
@@ -64,7 +69,7 @@ class SessionOptions:
     """Peers served at the same time; n ≥ 1."""
     tells_requests: bool = False
     """Whether to tell ASKED events: of use only where write reports are lost."""
-    web_seed_request_bytes: int = 4 * 1024 * 1024
+    web_seed_request_bytes: int = 1024 * 1024
     """Longest range asked of a web seed; n ≥ 16,384."""
 
     def __post_init__(self) -> None:
@@ -81,6 +86,7 @@ def format_endpoint(address: str, port: int) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
+@lru_cache(maxsize=4096)
 def split_endpoint(text: str) -> tuple[str, int]:
     """Reads what `format_endpoint` prints; port 0 to 65535.
 
@@ -116,6 +122,9 @@ def make_settings(options: SessionOptions) -> dict[str, object]:
         "min_reconnect_time": 5,
         # A killed peer says nothing over uTP; keep-alives go out at half this time.
         "peer_timeout": 20,
+        # A torrent's first pieces would be picked at random, whatever a player needs.
+        "initial_picker_threshold": 0,
+        "max_out_request_queue": QUEUE_BLOCKS,
         "listen_interfaces": options.listen,
         "enable_outgoing_utp": options.dials_utp,
         "out_enc_policy": int(

@@ -16,6 +16,8 @@ import structlog
 
 REST_FIRST_S: Final = 5.0
 REST_MOST_S: Final = 300.0
+_DANGER_S: Final = 1.0
+"""Nearer than this, the next missing pieces are the CDN's again."""
 
 _log = structlog.get_logger(__name__)
 
@@ -33,18 +35,22 @@ class HybridPolicy:
     safe_s: float = 10.0
     """It is no longer wanted when nothing is missing for this time ahead."""
     patience_s: float = 0.7
-    """How long peers alone are waited for at a start or after a seek."""
+    """How long peers alone are waited for, unless a player waits and they have proved nothing."""
+    trust_s: float = 20.0
+    """Peers that kept a player supplied alone for so long get their patience at a seek too."""
     stall_s: float = 3.0
     """A CDN that delivers nothing for so long, while it is wanted, has failed."""
 
     def __post_init__(self) -> None:
-        for name in ("patience_s", "risk_s", "stall_s"):
+        for name in ("patience_s", "risk_s", "stall_s", "trust_s"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name}: got {getattr(self, name)}, want n >= 0")
         if not self.safe_s > self.risk_s:
             raise ValueError(f"safe_s: got {self.safe_s}, want more than risk_s {self.risk_s}")
 
-    def is_cdn_wanted(self, *, slack_s: float | None, waited_s: float, is_on: bool) -> bool:
+    def is_cdn_wanted(
+        self, *, slack_s: float | None, waited_s: float, is_on: bool, is_urgent: bool = False
+    ) -> bool:
         """Decide whether the CDN should deliver now.
 
         Args:
@@ -52,6 +58,8 @@ class HybridPolicy:
                 nothing that a player asked for is missing.
             waited_s: Seconds for which something has been missing without a break.
             is_on: Whether the CDN delivers at present.
+            is_urgent: Whether a player waits for its first picture, and no peers are known that
+                have kept it supplied.
         """
         if slack_s is None:
             return False
@@ -59,7 +67,7 @@ class HybridPolicy:
             return False
         if is_on:
             return True
-        return slack_s < self.risk_s and waited_s >= self.patience_s
+        return slack_s < self.risk_s and (is_urgent or waited_s >= self.patience_s)
 
 
 @dataclass(slots=True)
@@ -141,6 +149,19 @@ class HybridContent(Protocol):
         """Return the URLs of web seeds that failed since the last call."""
 
 
+class StartDesk(Protocol):
+    """What the driver asks of a content's desk; `piece_desk.PieceDesk` is one."""
+
+    def is_starting(self) -> bool:
+        """Say whether a player waits for its first picture, at a start or after a seek."""
+
+    def stage(self, *, is_on: bool) -> None:
+        """Order the next pieces so that a CDN gets them, or let deadlines order them again."""
+
+    def peers_keep_up(self) -> bool:
+        """Say whether peers delivered the better part of the last start."""
+
+
 class HybridDriver:
     """Turns a content's web seeds on and off; `tick` it a few times a second."""
 
@@ -151,6 +172,7 @@ class HybridDriver:
         *,
         policy: HybridPolicy,
         next_due_s: Callable[[], float | None],
+        desk: StartDesk | None = None,
     ) -> None:
         """Bind a driver; no CDN is used yet.
 
@@ -160,6 +182,7 @@ class HybridDriver:
             policy: When to use them.
             next_due_s: Monotonic seconds at which the next missing piece is needed, None if
                 nothing that a player asked for is missing.
+            desk: Told when the first pieces are the CDN's; None: they never are.
         """
         self.roster = CdnRoster(urls)
         self.active: str | None = None
@@ -167,7 +190,12 @@ class HybridDriver:
         self._content = content
         self._policy = policy
         self._next_due_s = next_due_s
+        self._desk = desk
         self._missing_since_s: float | None = None
+        self._was_starting = False
+        self._is_staged = False
+        self._alone_s = 0.0
+        self._ticked_s: float | None = None
         self._seen_bytes = 0
         self._progress_s = 0.0
 
@@ -183,16 +211,51 @@ class HybridDriver:
             self._missing_since_s = None
         elif self._missing_since_s is None:
             self._missing_since_s = now_s
+        is_starting = self._desk is not None and self._desk.is_starting()
+        if self._is_cdn_done_with(is_starting=is_starting):
+            self._missing_since_s = now_s
+            wanted = None
+        else:
+            wanted = self._choose(due_s, now_s, is_starting=is_starting)
+        self._was_starting = is_starting
+        if wanted != self.active:
+            self._switch(wanted, now_s)
+        self._count_alone(due_s, now_s)
+        if self._desk is not None:
+            slack_s = float("inf") if due_s is None else due_s - now_s
+            self._is_staged = self.active is not None and (
+                is_starting or slack_s < (self._policy.risk_s if self._is_staged else _DANGER_S)
+            )
+            self._desk.stage(is_on=self._is_staged)
+
+    def _choose(self, due_s: float | None, now_s: float, *, is_starting: bool) -> str | None:
         waited_s = 0.0 if self._missing_since_s is None else now_s - self._missing_since_s
         is_wanted = self._policy.is_cdn_wanted(
             slack_s=None if due_s is None else due_s - now_s,
             waited_s=waited_s,
             is_on=self.active is not None,
+            is_urgent=is_starting and self._alone_s < self._policy.trust_s,
         )
         is_late = due_s is not None and due_s < now_s
-        wanted = self.roster.choose(now_s, is_late=is_late) if is_wanted else None
-        if wanted != self.active:
-            self._switch(wanted, now_s)
+        return self.roster.choose(now_s, is_late=is_late) if is_wanted else None
+
+    def _is_cdn_done_with(self, *, is_starting: bool) -> bool:
+        """Say whether a start is through that peers could have done alone."""
+        return (
+            self._was_starting
+            and not is_starting
+            and self.active is not None
+            and self._desk is not None
+            and self._desk.peers_keep_up()
+        )
+
+    def _count_alone(self, due_s: float | None, now_s: float) -> None:
+        """Take note of how long peers have kept a player supplied without the CDN."""
+        if self.active is not None:
+            self._alone_s = 0.0
+        elif due_s is not None and self._ticked_s is not None:
+            self._alone_s += now_s - self._ticked_s
+        self._ticked_s = now_s
 
     def describe(self, now_s: float) -> list[dict[str, str | int | float]]:
         """Return each CDN's state ("active", "resting" or "ready") and record, for people."""
@@ -226,6 +289,7 @@ class HybridDriver:
         _log.info("cdn_switched", url=wanted, before=self.active)
         self.stop()
         if wanted is not None:
+            self._is_staged = True
             self._seen_bytes, self._progress_s = self._content.web_seed_bytes(), now_s
             self._content.add_web_seed(wanted)
             self.active = wanted

@@ -6,18 +6,22 @@ libtorrent's deadlines are forgotten together and those of the others are set ag
 
 A piece is read out of libtorrent once for all who wait for it, and kept while there is room.
 
+At a start with a CDN the order is another (`staging`): a peer that holds the first pieces in its
+queue would be waited for, however slow it is.
+
 Not here: which pieces a head needs (`reader`), and what to do when a piece is late.
 """
 
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final, Protocol
 
 from engine_plugin.content import SourceBytes
 from engine_plugin.errors import EngineError
+from engine_plugin.playback.staging import Stage
 from engine_plugin.torrents import TorrentFile
 
 CACHE_BYTES: Final = 32 << 20
@@ -25,6 +29,11 @@ CACHE_BYTES: Final = 32 << 20
 
 WINDOW_PIECES_MAX: Final = 128
 """Longest window; libtorrent looks at every deadline at every tick."""
+
+START_S: Final = 2.0
+"""A start is through when nothing is missing for this time ahead,"""
+START_MOST_S: Final = 4.0
+"""or after this time in any case."""
 
 _INFLOW_S: Final = 0.25
 _INFLOW_STALE_S: Final = 5.0
@@ -54,6 +63,12 @@ class PieceSource(Protocol):
     def forget_deadlines(self) -> None:
         """Take back every `want_piece`."""
 
+    def limit_queues(self, *, is_limited: bool) -> None:
+        """Have every peer asked for little at a time, or for as much as it is good for."""
+
+    def set_priorities(self, priorities: Mapping[int, int]) -> None:
+        """Set pieces' priorities: 0 = not wanted, 4 = as usual, 7 = first."""
+
     def bytes_by_source(self) -> SourceBytes:
         """Return what came in so far."""
 
@@ -61,7 +76,12 @@ class PieceSource(Protocol):
 class PlayHead:
     """One reading position; an identity that its windows are kept under."""
 
-    __slots__ = ()
+    __slots__ = ("begun_s", "is_started")
+
+    def __init__(self) -> None:
+        """Begin without a window."""
+        self.begun_s = 0.0
+        self.is_started = False
 
 
 class PieceDesk:
@@ -92,6 +112,10 @@ class PieceDesk:
         self._inflow = 0
         self._counted_bytes = 0
         self._counted_s = float("-inf")
+        self._stage = Stage(source)
+        self._before_start: SourceBytes = SourceBytes()
+        self.on_start: Callable[[], None] = lambda: None
+        """Called when a play head has begun and misses something."""
 
     @property
     def head_count(self) -> int:
@@ -107,6 +131,7 @@ class PieceDesk:
             spacing_ms: How much later each next one is needed; n ≥ 0.
         """
         now_s = self._clock()
+        is_new = head not in self._heads
         old = self._heads.get(head, {})
         # A piece keeps the deadline it entered the window with: moving on makes nothing later.
         window: dict[int, float] = {}
@@ -117,7 +142,12 @@ class PieceDesk:
             elif not self.source.has_piece(piece):
                 window[piece] = due_s
         self._heads[head] = window
-        self._want(window, now_s)
+        if is_new:
+            head.begun_s = now_s
+            if window:
+                self._before_start = self.source.bytes_by_source()
+                self.on_start()
+        self._order(window, now_s)
 
     def leave(self, head: PlayHead) -> None:
         """Forget a head's window; the other heads' wishes stand."""
@@ -126,22 +156,41 @@ class PieceDesk:
             return
         self._due_s.clear()
         with suppress(EngineError):  # the content was removed: there is nothing to forget
+            self._stage.clear()
             self.source.forget_deadlines()
+            self._want_all()
+
+    def is_starting(self) -> bool:
+        """Say whether a play head still waits for its first picture."""
         now_s = self._clock()
-        for other in self._heads.values():
-            missing = {
-                piece: due_s for piece, due_s in other.items() if not self.source.has_piece(piece)
-            }
-            self._want(missing, now_s)
+        for head, window in self._heads.items():
+            if not head.is_started:
+                due_s = min(self._missing(window).values(), default=now_s + START_S)
+                head.is_started = due_s - now_s >= START_S or now_s - head.begun_s >= START_MOST_S
+        return any(not head.is_started for head in self._heads)
+
+    def peers_keep_up(self) -> bool:
+        """Say whether peers delivered the better part of what came since the last start."""
+        now, before = self.source.bytes_by_source(), self._before_start
+        return now.p2p_bytes - before.p2p_bytes > now.cdn_bytes - before.cdn_bytes
+
+    def stage(self, *, is_on: bool) -> None:
+        """Order the next pieces for a CDN that begins, or let deadlines order them again.
+
+        Raises:
+            ContentError: The content was removed.
+        """
+        if is_on == self._stage.is_on:
+            return
+        if not is_on:
+            self._stage.clear()
+            self._want_all()
+        elif self._stage.begin(self._next_pieces(), had_deadlines=bool(self._due_s)):
+            self._due_s.clear()
 
     def next_due_s(self) -> float | None:
         """Return when the next missing piece is needed, by the desk's clock; None: none is."""
-        due_s = [
-            when_s
-            for window in self._heads.values()
-            for piece, when_s in window.items()
-            if not self.source.has_piece(piece)
-        ]
+        due_s = [when_s for w in self._heads.values() for when_s in self._missing(w).values()]
         return min(due_s, default=None)
 
     def inflow_bytes_per_s(self) -> int:
@@ -197,6 +246,28 @@ class PieceDesk:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._kept.clear()
         self._kept_bytes = 0
+
+    def _missing(self, window: Mapping[int, float]) -> dict[int, float]:
+        return {piece: due_s for piece, due_s in window.items() if not self.source.has_piece(piece)}
+
+    def _next_pieces(self) -> list[int]:
+        """Return what is missing of all windows, the earliest due first."""
+        due_s: dict[int, float] = {}
+        for window in self._heads.values():
+            for piece, when_s in self._missing(window).items():
+                due_s[piece] = min(when_s, due_s.get(piece, when_s))
+        return sorted(due_s, key=lambda piece: (due_s[piece], piece))
+
+    def _order(self, window: dict[int, float], now_s: float) -> None:
+        if self._stage.is_on:
+            self._stage.update(self._next_pieces())
+        else:
+            self._want(window, now_s)
+
+    def _want_all(self) -> None:
+        now_s = self._clock()
+        for window in self._heads.values():
+            self._want(self._missing(window), now_s)
 
     def _want(self, window: dict[int, float], now_s: float) -> None:
         for piece, due_s in window.items():

@@ -160,3 +160,22 @@ def test_cdn_is_signed_for_by_the_step_although_it_never_answers() -> None:
     cdn = claim_of(MIB, source=Source.CDN)
     assert not due(cadence, cdn, is_known=False)
     assert due(cadence, replace(cdn, byte_count=STEP_MOST_BYTES), is_known=False)
+
+
+def test_the_room_to_the_next_receipt_is_told() -> None:
+    cadence = Cadence()
+    assert cadence.room_of(CLAIM.payee_key) is None
+    cadence.note_answer(CLAIM.payee_key, 0)
+    due(cadence, claim_of(MIB))
+    assert cadence.room_of(CLAIM.payee_key) == STEP_MOST_BYTES - MIB
+    cadence.note_signed(claim_of(MIB), is_known=True)
+    room = cadence.room_of(CLAIM.payee_key)
+    assert room == cadence.step_bytes(CLAIM.payee_key, is_known=True)
+
+
+def test_jumps_are_theirs_who_look_more_often() -> None:
+    cadence = Cadence()
+    cadence.note_answer(CLAIM.payee_key, 0)
+    cadence.jump_of = lambda _: MIB // 4
+    assert not due(cadence, claim_of(STEP_MOST_BYTES - MIB // 8 - 1))
+    assert due(cadence, claim_of(STEP_MOST_BYTES - MIB // 8))

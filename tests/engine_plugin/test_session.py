@@ -21,8 +21,8 @@ from engine_plugin.journal import MeterJournal
 from engine_plugin.journal_reading import read_peers, read_totals
 from engine_plugin.journal_records import PeerKey, Source, unpack_blocks
 from engine_plugin.libtorrent_door import EngineSession, NoticeKind, SessionOptions
-from engine_plugin.libtorrent_door.session import ALL_TORRENTS, UNKNOWN_TORRENT
 from engine_plugin.libtorrent_door.session_options import split_endpoint
+from engine_plugin.libtorrent_door.session_records import ALL_TORRENTS, UNKNOWN_TORRENT
 from engine_plugin.libtorrent_door.tiers import Tier
 from engine_plugin.pump import MeterPump
 from engine_plugin.torrents import TorrentFile, make_torrent
