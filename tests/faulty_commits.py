@@ -98,9 +98,10 @@ class Turns:
         self._waiting: dict[str, threading.Event] = {}
         self._changed = threading.Condition()
         self._running = 0
+        self._failures: list[Exception] = []
 
     def run(self, actors: list[Callable[[], None]]) -> None:
-        """Run all actors to their ends."""
+        """Run all actors to their ends; raise the first one's error, if any."""
         # Turns go by name: a thread's number differs from run to run.
         threads = [
             threading.Thread(target=self._act, args=(actor,), name=f"actor {place:03}")
@@ -113,6 +114,8 @@ class Turns:
             pass
         for thread in threads:
             thread.join()
+        if self._failures:
+            raise self._failures[0]
 
     def wait(self) -> None:
         """Wait for this thread's turn; called before each transaction."""
@@ -126,6 +129,9 @@ class Turns:
         try:
             self.wait()
             actor()
+        except Exception as error:
+            # Raised again by `run`, in the thread that waits.
+            self._failures.append(error)
         finally:
             with self._changed:
                 self._running -= 1
