@@ -4,12 +4,15 @@ What the operator runs after the anchor; pure, so that a rebuild from the same i
 bytes. The verifier does not use it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import overload
 
 from ledger.audit.counts import CountEvidence, format_count_evidence
 from ledger.audit.file import AuditContents, BundleCodes, LogProof, ProvenLeaf
+from ledger.books.bundle_check import BundleCheck
 from ledger.books.epoch import EpochInputs, Result, Seal
+from ledger.books.gathering import gather_checks
 from ledger.books.journal import format_journal
 from ledger.books.state import format_state
 from ledger.books.statements import format_statements
@@ -64,6 +67,31 @@ class Notes:
     """Signed note after the epoch's leaves."""
 
 
+class RawBundles(Sequence[bytes]):
+    """The bytes of a seal's bundles, each got when it is looked at."""
+
+    def __init__(self, checks: Sequence[BundleCheck]) -> None:
+        """Take the bundles without looking at one."""
+        self._checks = checks
+
+    def __len__(self) -> int:
+        return len(self._checks)
+
+    @overload
+    def __getitem__(self, index: int) -> bytes: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[bytes, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> bytes | tuple[bytes, ...]:
+        if isinstance(index, slice):
+            return tuple(check.raw for check in self._checks[index])
+        return self._checks[index].raw
+
+    def __iter__(self) -> Iterator[bytes]:
+        return (check.raw for check in self._checks)
+
+
 def compose_contents(
     *,
     inputs: EpochInputs,
@@ -103,10 +131,12 @@ def compose_contents(
         previous_result=None if previous is None else log.prove(previous),
         leaves=tuple(log.leaves[log.first_leaf_index :]),
         checkpoint=notes.checkpoint,
-        bundles=tuple(check.raw for check in inputs.checks),
+        bundles=RawBundles(inputs.checks),
         codes=tuple(
             BundleCodes(bundle_code=int(check.code), receipt_codes=tuple(map(int, codes)))
-            for check, codes in zip(inputs.checks, seal.judgement.codes, strict=True)
+            for check, codes in zip(
+                gather_checks(inputs.checks).heads, seal.judgement.codes, strict=True
+            )
         ),
         counts=tuple(
             format_count_evidence(piece)

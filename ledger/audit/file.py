@@ -6,7 +6,7 @@ checks form and digests; what the sections say is `ledger.audit.verify`'s.
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import IntEnum
 from hashlib import sha256
@@ -182,14 +182,46 @@ def build_audit_file(contents: AuditContents, log_seed: bytes) -> bytes:
     Raises:
         MalformedRecordError: A value does not fit its field.
     """
-    sections = [_format_section(section, contents) for section in Section]
-    table = b"".join(
-        _ENTRY.pack(_TableEntry(section, len(data), sha256(data).digest()))
-        for section, data in zip(Section, sections, strict=True)
-    )
+    return b"".join(generate_audit_file(contents, log_seed))
+
+
+def generate_audit_file(contents: AuditContents, log_seed: bytes) -> Iterator[bytes]:
+    """Yield the bytes of an audit file in pieces of at most a few bundles' size.
+
+    The bundles are looked at twice: their digest stands before them.
+
+    Raises:
+        MalformedRecordError: A value does not fit its field.
+    """
+    small: dict[Section, bytes] = {
+        section: _format_section(section, contents)
+        for section in Section
+        if section != Section.BUNDLES
+    }
+    entries: list[_TableEntry] = []
+    for section in Section:
+        size, digest = 0, sha256()
+        for piece in _pieces(section, small, contents):
+            size += len(piece)
+            digest.update(piece)
+        entries.append(_TableEntry(section, size, digest.digest()))
+    table = b"".join(_ENTRY.pack(entry) for entry in entries)
     header = format_tag(RecordCode.AUDIT_FILE, contents.network_id) + _HEAD.pack(contents)
     signed_bytes = header + len(Section).to_bytes(2, "little") + table
-    return b"".join([sign(log_seed, signed_bytes), signed_bytes, *sections])
+    yield sign(log_seed, signed_bytes) + signed_bytes
+    for section in Section:
+        yield from _pieces(section, small, contents)
+
+
+def _pieces(
+    section: Section, small: Mapping[Section, bytes], contents: AuditContents
+) -> Iterator[bytes]:
+    if section != Section.BUNDLES:
+        yield small[section]
+        return
+    yield len(contents.bundles).to_bytes(4, "little")
+    for raw in contents.bundles:
+        yield format_counted(raw)
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,8 +328,6 @@ def _format_section(section: Section, contents: AuditContents) -> bytes:
         return bytes(getattr(contents, _PLAIN[section]))
     if section in _LISTS:
         return _format_list(getattr(contents, _LISTS[section]))
-    if section == Section.BUNDLES:
-        return _format_list(contents.bundles)
     if section == Section.CODES:
         return _format_codes(contents.codes)
     if section == Section.ACTIVATION:

@@ -5,16 +5,17 @@ its digest. Not here: the file's format (`ledger.audit.file`) and its proof (`le
 """
 
 import hashlib
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from ledger.audit.compose import LogView, Notes, compose_contents
 from ledger.audit.counts import CountEvidence, prove_counts
-from ledger.audit.file import build_audit_file
+from ledger.audit.file import AuditContents, generate_audit_file
 from ledger.audit.trust import Trust
 from ledger.books.epoch import compute_epoch
 from ledger.books.judgement import format_lane_entry
-from ledger.sealing.files import sync_folders, write_file
+from ledger.sealing.files import sync_folders, write_pieces
 from ledger.sealing.inputs import late_lanes
 from ledger.sealing.transitions import Replay, replay_seal, require_epoch
 from ledger.store.engine import Session, SessionFactory
@@ -54,22 +55,27 @@ def write_audit_file(
         EpochOrderError: The epoch is not settled.
         OSError: The file cannot be written; nothing is noted.
     """
-    with sessions.begin() as session:
-        data = make_audit_file(session, shard, number, parts)
     path = parts.audit_dir / f"epoch-{number}.audit"
-    write_file(path, data)
+    digest = hashlib.sha256()
+    with sessions.begin() as session:
+        contents = _contents_of(session, shard, number, parts)
+        pieces = generate_audit_file(contents, parts.log_seed)
+        write_pieces(path, _hashed(pieces, digest.update))
     sync_folders([parts.audit_dir])
     with sessions.begin() as session:
-        store_audit_digest(session, shard, number, hashlib.sha256(data).digest())
+        store_audit_digest(session, shard, number, digest.digest())
     return path
 
 
-def make_audit_file(session: Session, shard: Shard, number: int, parts: AuditFileParts) -> bytes:
-    """Return the bytes of a settled epoch's audit file.
+def _hashed(pieces: Iterable[bytes], update: Callable[[bytes], None]) -> Iterator[bytes]:
+    for piece in pieces:
+        update(piece)
+        yield piece
 
-    Raises:
-        EpochOrderError: The epoch is not settled.
-    """
+
+def _contents_of(
+    session: Session, shard: Shard, number: int, parts: AuditFileParts
+) -> AuditContents:
     epoch = require_epoch(session, shard, number)
     anchor = anchor_fact(session, shard.account, number)
     checkpoint = find_checkpoint(session, shard, number)
@@ -84,7 +90,7 @@ def make_audit_file(session: Session, shard: Shard, number: int, parts: AuditFil
         activation_index=_activation_index(session, shard, number, leaves),
         previous_result_index=_result_index(session, shard, number - 1),
     )
-    contents = compose_contents(
+    return compose_contents(
         inputs=replay.inputs,
         seal=replay.seal,
         result=compute_epoch(replay.inputs, replay.seal),
@@ -100,7 +106,6 @@ def make_audit_file(session: Session, shard: Shard, number: int, parts: AuditFil
         counts=_count_evidence(session, shard, replay, log),
         anchor=anchor,
     )
-    return build_audit_file(contents, parts.log_seed)
 
 
 def _activation_index(session: Session, shard: Shard, number: int, leaves: list[bytes]) -> int:

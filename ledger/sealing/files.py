@@ -11,17 +11,25 @@ def write_file(path: Path, content: bytes) -> None:
     Raises:
         OSError: It is not written; what was there is there.
     """
+    write_pieces(path, [content])
+
+
+def write_pieces(path: Path, pieces: Iterable[bytes]) -> None:
+    """Write a file piece by piece, like `write_file`.
+
+    Raises:
+        OSError: It is not written; what was there is there.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with draft.open("wb") as file:
-            file.write(content)
+            file.writelines(pieces)
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)
-    except OSError:
+    finally:
         draft.unlink(missing_ok=True)
-        raise
 
 
 def sync_folders(folders: Iterable[Path]) -> None:
