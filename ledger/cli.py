@@ -49,6 +49,9 @@ COMMANDS: Final[Mapping[str, CommandLine]] = {
     "devnet": CommandLine(summary="Run a Stellar network in one process", extra="server"),
     "engine": CommandLine(summary="Seed or view content with metered, paid bytes", extra="engine"),
     "log": CommandLine(summary="Mirror, verify and watch a public log, find omissions", extra=""),
+    "reconcile": CommandLine(
+        summary="Compare signed bytes with CDN logs and invoices", extra="server"
+    ),
     "report": CommandLine(
         summary="Make bills, statements and books from audit files", extra="server"
     ),

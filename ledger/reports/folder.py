@@ -15,7 +15,7 @@ from ledger.reports.bill import Bill, make_bill
 from ledger.reports.bill_csv import format_bill_csv
 from ledger.reports.figures import EpochFigures
 from ledger.reports.inputs import CdnLogRow
-from ledger.reports.line_proof import format_line_proofs
+from ledger.reports.line_proof import format_line_files, format_line_proofs
 from ledger.reports.pages import render_bill, render_statement
 from ledger.reports.statement import Statement, format_statement_csv, make_statements
 
@@ -46,6 +46,8 @@ def make_reports(
         files[f"{statement.name}.html"] = render_statement(statement)
         files[f"{statement.name}.csv"] = format_statement_csv(statement)
         files[f"{statement.name}.proof.json"] = format_line_proofs(figures, statement.subject)
+        for epoch, proof in format_line_files(figures, statement.subject).items():
+            files[f"{statement.name}.epoch-{epoch}.tlog-proof"] = proof
     return bill, statements, files
 
 

@@ -33,6 +33,7 @@ from ledger.evidence.tlog_proof import (
     format_tlog_proof,
     parse_tlog_proof,
 )
+from ledger.publiclog.line_file import format_line_file
 from ledger.reports.figures import EpochFigures, ResultPlace
 
 LINE_PROOF_FORMAT = "swarmledger-line-proof/1"
@@ -69,6 +70,24 @@ def format_line_proofs(figures: Sequence[EpochFigures], subject: bytes) -> str:
         "lines": [_line_document(epoch, subject) for epoch in figures if _has_line(epoch, subject)],
     }
     return json.dumps(document, indent=1) + "\n"
+
+
+def format_line_files(figures: Sequence[EpochFigures], subject: bytes) -> dict[int, str]:
+    """Return one `.tlog-proof` a line (`ledger.publiclog.line_file`), by epoch."""
+    files: dict[int, str] = {}
+    for epoch in figures:
+        if _has_line(epoch, subject):
+            place = epoch.result_place
+            content = format_line_file(
+                next(line for line in epoch.sum_tree.lines if line.subject == subject),
+                epoch.sum_tree.prove_line(subject),
+                result_leaf=place.leaf,
+                leaf_index=place.leaf_index,
+                hashes=tuple(_prove_leaf(place)),
+                note=parse_note(place.checkpoint_note),
+            )
+            files[epoch.epoch] = content.decode()
+    return files
 
 
 def _has_line(epoch: EpochFigures, subject: bytes) -> bool:

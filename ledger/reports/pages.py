@@ -14,12 +14,15 @@ from typing import Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ledger.audit.address import format_account
+from ledger.cdnlogs.cdni import format_day
 from ledger.evidence.note import encode_base64
 from ledger.evidence.units import format_quantity
 from ledger.reports import wording
 from ledger.reports.bill import Bill
 from ledger.reports.chart import make_chart
+from ledger.reports.source_bars import make_source_chart
 from ledger.reports.statement import Statement
+from ledger.reports.three_way import ThreeWayReport
 
 ROWS_SHOWN_MAX: Final = 200
 """Rows of a table that grows with time; beyond it the page says where the rest is."""
@@ -58,6 +61,21 @@ def render_statement(statement: Statement) -> str:
             commands=statement_commands(statement),
             rows_shown_max=ROWS_SHOWN_MAX,
         )
+        + "\n"
+    )
+
+
+def render_three_way(report: ThreeWayReport) -> str:
+    """Return the page of a three-way reconciliation."""
+    amounts = [
+        (summary.cdn, (summary.total.signed_bytes, summary.total.log_bytes, summary.billed_bytes))
+        for summary in report.cdns
+    ]
+    charts = {name: make_source_chart(amounts, width) for name, width in _CHART_WIDTHS.items()}
+    return (
+        _environment()
+        .get_template("three_way.html.j2")
+        .render(report=report, charts=charts, rows_shown_max=ROWS_SHOWN_MAX)
         + "\n"
     )
 
@@ -109,6 +127,8 @@ def _environment() -> Environment:
         "short": wording.short_text,
         "unit": wording.name_quantity,
         "base64": encode_base64,
+        "day": format_day,
+        "gb_or_none": lambda size: "none" if size is None else format_quantity(size, "GB"),
         "signed_count": lambda number: f"{number:+,}".replace("-", "−"),
     }
     environment.globals |= {
