@@ -9,8 +9,10 @@ from functools import cache
 
 from ledger.audit.trust import Trust, parse_trust
 from ledger.config import Settings, load_settings, need
+from ledger.evidence.recent import RecentSet
 from ledger.sealing.audit_files import AuditFileParts
 from ledger.sealing.driver import SealingParts
+from ledger.sealing.judging import make_memory
 from ledger.stellar.domain import Policy, SettlementDomain, load_seeds
 from ledger.stellar.gateway import Gateway
 from ledger.stellar.horizon import HorizonGateway
@@ -32,6 +34,9 @@ class WorkerParts:
 
     gateways: Sequence[Gateway]
     """The one that is submitted to first."""
+
+    known_entitlements: RecentSet[bytes]
+    """Entitlements whose signatures this process found good."""
 
     def domain_of(self, shard: Shard) -> SettlementDomain:
         """Return a broadcaster's settlement domain with its seeds.
@@ -102,6 +107,7 @@ def make_parts(settings: Settings) -> WorkerParts:
         ),
         trust=trust,
         gateways=[HorizonGateway(url, passphrase) for url in settings.gateway_urls],
+        known_entitlements=make_memory(),
     )
 
 

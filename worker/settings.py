@@ -12,7 +12,7 @@ from ledger.config import EMBEDDED_BROKER, ConfigError, Settings, need
 from ledger.store.engine import libpq_conninfo
 
 BUNDLES_QUEUE: Final = "bundles"
-"""One message a bundle to judge: many, each some milliseconds."""
+"""One message a batch of bundles to judge: many, each up to a second."""
 
 EPOCHS_QUEUE: Final = "epochs"
 """Sweeps, epochs and settlement: few; a queue of their own, so that no backlog delays a seal."""
@@ -64,7 +64,7 @@ def make_celery_settings(settings: Settings) -> dict[str, Any]:
         "worker_send_task_events": False,
         "worker_hijack_root_logger": False,
         "task_default_queue": EPOCHS_QUEUE,
-        "task_routes": {"swarmledger.check_bundle": {"queue": BUNDLES_QUEUE}},
+        "task_routes": {"swarmledger.check_bundles": {"queue": BUNDLES_QUEUE}},
         "enable_utc": True,
         "beat_schedule": {
             "tick": {

@@ -1,4 +1,4 @@
-"""Tasks: parse the id, call the ledger, and let it commit. No task decides anything.
+"""Tasks: parse the ids, call the ledger, and let it commit. No task decides anything.
 
 `tick` runs on the schedule and publishes the others; each may be lost, repeated or run twice at
 once without harm, because the rows say what is to be done.
@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import structlog
 
 from ledger.sealing.driver import advance as advance_epochs
-from ledger.sealing.judging import JudgingOutcome, judge_bundle, sweep_bundles
+from ledger.sealing.judging import JudgingOutcome, judge_bundles, sweep_batches
 from ledger.stellar.settlement import settle as settle_domain
 from ledger.store.engine import try_advisory_lock
 from worker.app import app
@@ -19,31 +19,33 @@ from worker.settings import expiry_s
 _log = structlog.get_logger(__name__)
 
 
-@app.task(name="swarmledger.check_bundle")
-def check_bundle(bundle_id: int) -> None:
-    """Judge one bundle."""
-    outcome = judge_bundle(
+@app.task(name="swarmledger.check_bundles")
+def check_bundles(bundle_ids: list[int]) -> None:
+    """Judge a batch of bundles."""
+    outcomes = judge_bundles(
         parts().sessions,
-        bundle_id,
+        bundle_ids,
         attempts_max=parts().settings.attempts_max,
         log_seed=parts().sealing.log_seed,
+        known=parts().known_entitlements,
     )
-    if outcome == JudgingOutcome.POISON:
-        _log.error("bundle_set_aside", bundle_id=bundle_id)
+    for bundle_id, outcome in outcomes.items():
+        if outcome == JudgingOutcome.POISON:
+            _log.error("bundle_set_aside", bundle_id=bundle_id)
 
 
 @app.task(name="swarmledger.tick")
 def tick() -> None:
     """Publish what is due: bundles without a verdict, the broadcaster's epochs and settlement."""
     settings = parts().settings
-    bundle_ids = sweep_bundles(
+    batches = sweep_batches(
         parts().sessions,
         now=datetime.now(UTC),
         lease=timedelta(seconds=settings.lease_s),
         limit=settings.sweep_bundles_max,
     )
-    for bundle_id in bundle_ids:
-        check_bundle.delay(bundle_id)
+    for bundle_ids in batches:
+        check_bundles.delay(bundle_ids)
     for account in parts().list_accounts():
         settle.apply_async((account.hex(),), expires=expiry_s(settings))
         advance.apply_async((account.hex(),), expires=expiry_s(settings))

@@ -9,6 +9,7 @@ code. Not here: in which order they are tried (`driver`), what they compute (`le
 from dataclasses import dataclass
 
 from ledger.books.epoch import EpochInputs, Result, Seal, compute_epoch, seal_epoch
+from ledger.books.refusals import RefusalReader
 from ledger.evidence.checkpoint import Checkpoint, sign_checkpoint
 from ledger.evidence.keys import public_key_of
 from ledger.evidence.merkle import RootBuilder
@@ -37,7 +38,8 @@ from ledger.store.settlement_store import (
     plan_anchor,
     plan_batches,
 )
-from ledger.store.shard_store import Shard, terms_in_force
+from ledger.store.shard_store import Shard, issued_through, terms_in_force
+from ledger.store.totals_store import store_content_totals
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +86,14 @@ def seal(sessions: SessionFactory, shard: Shard, number: int, log_seed: bytes) -
         )
         sealed = seal_epoch(inputs)
         # Codes first: the database refuses any change of a sealed epoch's bundles.
-        store_final_codes(session, shard, number, inputs.checks, sealed.judgement.codes)
+        reader = RefusalReader(
+            terms=inputs.terms,
+            sealing_epoch=number,
+            issued_through=issued_through(session, shard, inputs.terms.value, number),
+            void_from=opening.state.void_from,
+            equivocations=sealed.judgement.equivocations,
+        )
+        store_final_codes(session, shard, number, inputs.checks, sealed.judgement.codes, reader)
         store_seal(
             session,
             shard,
@@ -93,6 +102,7 @@ def seal(sessions: SessionFactory, shard: Shard, number: int, log_seed: bytes) -
             last_ledger_sequence=last_ledger.sequence,
             last_ledger_close_s=last_ledger.close_time_s,
         )
+        store_content_totals(session, shard, number, sealed.judgement.lanes)
     # The inputs are final and in the log from here on.
     return True
 

@@ -5,20 +5,24 @@ stored once; the seal only makes its receipt codes final. Not here: deciding any
 (`ledger.books.judgement`), and what is refused before it is stored (`ledger.api.collector`).
 """
 
-import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+import struct
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from ledger.books.judgement import BundleCheck, BundleCode, ReceiptCode
+from ledger.books.bundle_check import BundleCheck
+from ledger.books.codes import BundleCode, ReceiptCode
+from ledger.books.refusals import RefusalReader
 from ledger.evidence.bundle import Bundle, parse_bundle
 from ledger.evidence.encoding import ZERO_KEY, Signed
+from ledger.store.errors import ExpiredError
+from ledger.store.receipt_store import merge_receipts, raw_connection
 from ledger.store.shard_store import Shard
-from ledger.store.tables import BundleRow, ConflictRow, EpochRow, ReceiptRow, RefusalRow
+from ledger.store.tables import BundleRawRow, BundleRow, ConflictRow, EpochRow, RefusalRow
 
 CONFLICTS_MAX = 4
 """Most other versions of a bundle that are kept as evidence."""
@@ -27,10 +31,14 @@ LOCK_TRIES = 5
 REFUSALS_MAX = 1_000
 """Most refusals in one answer."""
 
-RECEIPTS_PER_STATEMENT = 1_000
+ROWS_PER_STATEMENT = 1_000
+_RAWS_PER_STATEMENT = 32
 
 _GOOD_CODES = frozenset({ReceiptCode.COUNTED, ReceiptCode.SUPERSEDED, ReceiptCode.DUPLICATE})
 """Codes of receipts nobody has to hear about: they count, or another one counts for them."""
+
+
+_CODES = {int(code): code for code in ReceiptCode}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +69,10 @@ class Refusal:
     lane_digest: bytes | None
     sequence: int | None
     bytes_total: int | None
+    field: str | None
+    """What disagrees, what it holds and what was wanted; None for refusals from before."""
+    got: str | None
+    want: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +82,16 @@ class StoredCheck:
     check: BundleCheck
     vouch: bytes
     """The mark of the worker that found it; empty if there is none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingBundle:
+    """A bundle without a verdict."""
+
+    id: int
+    size_bytes: int
+    attempts: int
+    """How often a worker began to judge it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,12 +108,12 @@ class ClaimedBundle:
 
 def format_codes(codes: Sequence[int]) -> bytes:
     """Return receipt codes as they are stored: u16 little-endian each."""
-    return b"".join(int(code).to_bytes(2, "little") for code in codes)
+    return struct.pack(f"<{len(codes)}H", *codes)
 
 
 def parse_codes(data: bytes) -> tuple[int, ...]:
     """Return receipt codes from their stored form."""
-    return tuple(int.from_bytes(data[at : at + 2], "little") for at in range(0, len(data), 2))
+    return struct.unpack(f"<{len(data) // 2}H", data)
 
 
 def lock_sealing_epoch(session: Session, shard: Shard, epoch: int) -> int | None:
@@ -139,14 +161,19 @@ def insert_bundle(
             kind=bundle.kind,
             number=bundle.number,
             digest=signed.digest,
-            raw=signed.raw,
+            size_bytes=len(signed.raw),
             promise=promise,
             sealing_epoch=sealing_epoch,
         )
         .on_conflict_do_nothing()
         .returning(BundleRow.id)
     ).scalar()
-    return inserted is not None
+    if inserted is None:
+        return False
+    session.execute(
+        insert(BundleRawRow).values(sealing_epoch=sealing_epoch, bundle_id=inserted, raw=signed.raw)
+    )
+    return True
 
 
 def find_by_key(session: Session, shard: Shard, bundle: Bundle) -> StoredBundle | None:
@@ -214,17 +241,19 @@ def keep_conflict(session: Session, digest: bytes, signed: Signed[Bundle]) -> No
     )
 
 
-def list_unjudged(session: Session, *, now: datetime, lease: timedelta, limit: int) -> list[int]:
-    """Return ids of bundles for which a task is to be published, and note that it is.
+def list_unjudged(
+    session: Session, *, now: datetime, lease: timedelta, limit: int
+) -> list[WaitingBundle]:
+    """Return bundles for which a task is to be published, and note that it is.
 
     Args:
         session: In a transaction; publish after its commit.
         now: The database server's or the worker's clock; only differences count.
         lease: After this time without a verdict a published task counts as lost.
-        limit: Most ids, ≥ 1.
+        limit: Most bundles, ≥ 1.
     """
-    waiting = (
-        select(BundleRow.id)
+    rows = session.execute(
+        select(BundleRow.id, BundleRow.size_bytes, BundleRow.attempts)
         .where(
             BundleRow.state == "received",
             or_(BundleRow.enqueued_at.is_(None), BundleRow.enqueued_at < now - lease),
@@ -232,94 +261,132 @@ def list_unjudged(session: Session, *, now: datetime, lease: timedelta, limit: i
         .order_by(BundleRow.enqueued_at.nulls_first(), BundleRow.id)
         .limit(limit)
         .with_for_update(skip_locked=True)
-    )
-    ids = list(session.scalars(waiting))
+    ).all()
+    ids = [row.id for row in rows]
     if ids:
         session.execute(update(BundleRow).where(BundleRow.id.in_(ids)).values(enqueued_at=now))
-    return ids
+    return [
+        WaitingBundle(id=row.id, size_bytes=row.size_bytes, attempts=row.attempts) for row in rows
+    ]
 
 
 def claim_bundle(session: Session, bundle_id: int) -> ClaimedBundle | None:
-    """Count an attempt at a bundle and return it; None if it has its verdict or is being judged.
+    """Claim one bundle, like `claim_bundles`."""
+    return next(iter(claim_bundles(session, [bundle_id])), None)
 
-    Commit before judging, so that an attempt that kills its worker is counted too.
+
+def claim_bundles(session: Session, bundle_ids: Sequence[int]) -> list[ClaimedBundle]:
+    """Count an attempt at each bundle and return them, by ascending id.
+
+    Those that have their verdict, or that another worker is claiming just now, are left out. Commit
+    before judging, so that an attempt that kills its worker is counted too.
     """
-    row = session.scalar(
-        select(BundleRow)
-        .where(BundleRow.id == bundle_id, BundleRow.state == "received")
+    waiting = (
+        select(BundleRow.id)
+        .where(BundleRow.id.in_(bundle_ids), BundleRow.state == "received")
+        .order_by(BundleRow.id)
         .with_for_update(skip_locked=True)
+        .cte("waiting")
     )
-    if row is None:
-        return None
-    row.attempts += 1
-    return ClaimedBundle(
-        id=row.id,
-        broadcaster_id=row.broadcaster_id,
-        raw=row.raw,
-        sealing_epoch=row.sealing_epoch,
-        attempts=row.attempts,
+    rows = session.execute(
+        update(BundleRow)
+        .where(BundleRow.id == waiting.c.id)
+        .values(attempts=BundleRow.attempts + 1)
+        .returning(
+            BundleRow.id, BundleRow.broadcaster_id, BundleRow.sealing_epoch, BundleRow.attempts
+        )
+        .execution_options(synchronize_session=False)
+    ).all()
+    raws = _load_raws(session, {(row.sealing_epoch, row.id) for row in rows})
+    return [
+        ClaimedBundle(
+            id=row.id,
+            broadcaster_id=row.broadcaster_id,
+            raw=raws[row.id],
+            sealing_epoch=row.sealing_epoch,
+            attempts=row.attempts,
+        )
+        for row in sorted(rows, key=lambda row: row.id)
+    ]
+
+
+def _load_raws(session: Session, keys: Collection[tuple[int, int]]) -> dict[int, bytes]:
+    """Return bundles' bytes by id, of (sealing epoch, id) each; as binary, not as text."""
+    raws: dict[int, bytes] = {}
+    query = (
+        "SELECT bundle_id, raw FROM bundle_raws WHERE sealing_epoch = %s AND bundle_id = ANY(%s)"
     )
+    with raw_connection(session).cursor(binary=True) as cursor:
+        for epoch in sorted({epoch for epoch, _ in keys}):
+            ids = sorted(bundle_id for of_epoch, bundle_id in keys if of_epoch == epoch)
+            # Some at a time: what the driver holds beside the bytes is as large as they are.
+            for at in range(0, len(ids), _RAWS_PER_STATEMENT):
+                cursor.execute(query, (epoch, ids[at : at + _RAWS_PER_STATEMENT]))
+                raws.update(cursor.fetchall())
+    return raws
 
 
 def store_verdict(session: Session, bundle_id: int, check: BundleCheck, vouch: bytes) -> bool:
-    """Store the verdict on a bundle and its distinct receipts that passed; once.
-
-    Args:
-        session: In a transaction.
-        bundle_id: The row.
-        check: The verdict.
-        vouch: The worker's mark on it; 32 bytes.
+    """Store the verdict on one bundle, like `store_verdicts`.
 
     Returns:
         False if the bundle had a verdict already; nothing changed then.
     """
-    is_poison = check.code == BundleCode.POISON
-    judged = session.execute(
-        update(BundleRow)
-        .where(BundleRow.id == bundle_id, BundleRow.state == "received")
-        .values(
-            state="poison" if is_poison else "judged",
-            code=int(check.code),
-            receipt_codes=format_codes(check.receipt_codes),
-            payee_account=check.payee_account,
-            vouch=vouch,
+    return bool(store_verdicts(session, [(bundle_id, check, vouch)]))
+
+
+def store_verdicts(
+    session: Session, verdicts: Sequence[tuple[int, BundleCheck, bytes]]
+) -> set[int]:
+    """Store verdicts on bundles, and what counts so far of the receipts that passed; once.
+
+    Args:
+        session: In a transaction.
+        verdicts: Of each bundle its row's id, the verdict, and the worker's mark on it, 32 bytes.
+
+    Returns:
+        Ids of the bundles that got their verdict now. The others had one, or another worker is
+        storing it; nothing changed for them.
+    """
+    # Locked by ascending id, and never waited for: two workers that were both sent the same
+    # bundles would deadlock.
+    places = {
+        row.id: (row.id, row.broadcaster_id, row.sealing_epoch)
+        for row in session.execute(
+            select(BundleRow.id, BundleRow.broadcaster_id, BundleRow.sealing_epoch)
+            .where(
+                BundleRow.id.in_([bundle_id for bundle_id, _, _ in verdicts]),
+                BundleRow.state == "received",
+            )
+            .order_by(BundleRow.id)
+            .with_for_update(skip_locked=True)
         )
-        .returning(BundleRow.broadcaster_id)
-    ).scalar()
-    if judged is None:
-        return False
-    if check.bundle is not None and check.code == BundleCode.ACCEPTED:
-        _insert_receipts(session, bundle_id, judged, check.bundle.value, check.receipt_codes)
-    return True
-
-
-def _insert_receipts(
-    session: Session,
-    bundle_id: int,
-    broadcaster_id: int,
-    bundle: Bundle,
-    codes: Sequence[ReceiptCode],
-) -> None:
-    rows = [
-        {
-            "broadcaster_id": broadcaster_id,
-            "epoch": receipt.value.epoch,
-            "lane_digest": receipt.value.lane_digest,
-            "sequence": receipt.value.sequence,
-            "body_digest": hashlib.sha256(receipt.body).digest(),
-            "bundle_id": bundle_id,
-            "place": place,
-            "is_cdn": receipt.value.is_cdn,
-            "bytes_total": receipt.value.bytes_total,
-        }
-        for place, (receipt, code) in enumerate(zip(bundle.receipts, codes, strict=True))
-        if code == ReceiptCode.COUNTED
-    ]
-    # By key: two workers that insert the same receipts in different order would deadlock.
-    rows.sort(key=lambda row: (row["lane_digest"], row["sequence"], row["body_digest"]))
-    for at in range(0, len(rows), RECEIPTS_PER_STATEMENT):
-        statement = insert(ReceiptRow).values(rows[at : at + RECEIPTS_PER_STATEMENT])
-        session.execute(statement.on_conflict_do_nothing())
+    }
+    due = [one for one in verdicts if one[0] in places]
+    if due:
+        session.execute(
+            update(BundleRow),
+            [
+                {
+                    "id": bundle_id,
+                    "state": "poison" if check.code == BundleCode.POISON else "judged",
+                    "code": int(check.code),
+                    "receipt_codes": format_codes(check.receipt_codes),
+                    "payee_account": check.payee_account,
+                    "vouch": vouch,
+                }
+                for bundle_id, check, vouch in due
+            ],
+        )
+    merge_receipts(
+        session,
+        (
+            (*places[bundle_id], check.bundle.value, check.receipt_codes)
+            for bundle_id, check, _ in due
+            if check.bundle is not None and check.code == BundleCode.ACCEPTED
+        ),
+    )
+    return set(places)
 
 
 def count_unjudged(session: Session, shard: Shard, sealing_epoch: int) -> int:
@@ -343,10 +410,13 @@ def load_checks(session: Session, shard: Shard, sealing_epoch: int) -> list[Stor
 
     The receipt codes are those of the check, before and after the seal alike, so a sealed epoch
     can be judged again and comes out the same.
+
+    Raises:
+        ExpiredError: The epoch's bundles were dropped; its audit file has them.
     """
     rows = session.execute(
         select(
-            BundleRow.raw,
+            BundleRow.id,
             BundleRow.code,
             BundleRow.receipt_codes,
             BundleRow.payee_account,
@@ -354,14 +424,18 @@ def load_checks(session: Session, shard: Shard, sealing_epoch: int) -> list[Stor
         )
         .where(BundleRow.broadcaster_id == shard.id, BundleRow.sealing_epoch == sealing_epoch)
         .order_by(BundleRow.id)
-    )
+    ).all()
+    raws = _load_raws(session, [(sealing_epoch, row.id) for row in rows])
+    missing = [row.id for row in rows if row.id not in raws]
+    if missing:
+        raise ExpiredError(f"bundles of epoch {sealing_epoch}: got {len(missing)} without bytes")
     return [
         StoredCheck(
             check=BundleCheck(
-                raw=row.raw,
-                bundle=parse_bundle(row.raw),
+                raw=raws[row.id],
+                bundle=parse_bundle(raws[row.id]),
                 code=BundleCode(row.code),
-                receipt_codes=tuple(ReceiptCode(code) for code in parse_codes(row.receipt_codes)),
+                receipt_codes=tuple(map(_CODES.__getitem__, parse_codes(row.receipt_codes))),
                 payee_account=row.payee_account or ZERO_KEY,
             ),
             vouch=row.vouch or b"",
@@ -376,8 +450,9 @@ def store_final_codes(
     sealing_epoch: int,
     checks: Sequence[BundleCheck],
     codes: Sequence[Sequence[ReceiptCode]],
+    reader: RefusalReader,
 ) -> None:
-    """Write a seal's final receipt codes, and a row for everything refused."""
+    """Write a seal's final receipt codes, and a row for everything refused with its reason."""
     ids = {
         row.digest: row.id
         for row in session.execute(
@@ -393,31 +468,40 @@ def store_final_codes(
             raise AssertionError("a bundle in a seal is framed")
         bundle_id = ids[check.bundle.digest]
         changed.append({"id": bundle_id, "final_codes": format_codes(final)})
-        refusals.extend(_refusals_of(bundle_id, check.bundle.value, check.code, final))
+        refusals.extend(_refusals_of(bundle_id, check, final, reader))
     if changed:
         session.execute(update(BundleRow), changed)
-    for at in range(0, len(refusals), RECEIPTS_PER_STATEMENT):
-        session.execute(insert(RefusalRow).values(refusals[at : at + RECEIPTS_PER_STATEMENT]))
+    for at in range(0, len(refusals), ROWS_PER_STATEMENT):
+        session.execute(insert(RefusalRow).values(refusals[at : at + ROWS_PER_STATEMENT]))
 
 
 def _refusals_of(
-    bundle_id: int, bundle: Bundle, code: BundleCode, codes: Sequence[ReceiptCode]
-) -> list[dict[str, object]]:
-    if code != BundleCode.ACCEPTED:
-        whole = {"lane_digest": None, "sequence": None, "bytes_total": None}
-        return [{"bundle_id": bundle_id, "place": None, "code": int(code), **whole}]
-    return [
-        {
+    bundle_id: int, check: BundleCheck, codes: Sequence[ReceiptCode], reader: RefusalReader
+) -> Iterator[dict[str, object]]:
+    if check.bundle is None or check.code != BundleCode.ACCEPTED:
+        yield {
             "bundle_id": bundle_id,
-            "place": place,
-            "code": int(receipt_code),
-            "lane_digest": receipt.value.lane_digest,
-            "sequence": receipt.value.sequence,
-            "bytes_total": receipt.value.bytes_total,
+            "place": None,
+            "code": int(check.code),
+            "lane_digest": None,
+            "sequence": None,
+            "bytes_total": None,
+            **asdict(reader.explain_bundle(check)),
         }
-        for place, (receipt, receipt_code) in enumerate(zip(bundle.receipts, codes, strict=True))
-        if receipt_code not in _GOOD_CODES
-    ]
+        return
+    receipts = check.bundle.value.receipts
+    for place, code in enumerate(codes):
+        if code not in _GOOD_CODES:
+            receipt = receipts[place].value
+            yield {
+                "bundle_id": bundle_id,
+                "place": place,
+                "code": int(code),
+                "lane_digest": receipt.lane_digest,
+                "sequence": receipt.sequence,
+                "bytes_total": receipt.bytes_total,
+                **asdict(reader.explain_receipt(check, place, code)),
+            }
 
 
 def list_refusals(session: Session, submitter_key: bytes, *, after: int = 0) -> list[Refusal]:
@@ -430,6 +514,9 @@ def list_refusals(session: Session, submitter_key: bytes, *, after: int = 0) -> 
             RefusalRow.lane_digest,
             RefusalRow.sequence,
             RefusalRow.bytes_total,
+            RefusalRow.field,
+            RefusalRow.got,
+            RefusalRow.want,
             BundleRow.digest,
             BundleRow.epoch,
             BundleRow.sealing_epoch,
@@ -450,6 +537,9 @@ def list_refusals(session: Session, submitter_key: bytes, *, after: int = 0) -> 
             lane_digest=row.lane_digest,
             sequence=row.sequence,
             bytes_total=row.bytes_total,
+            field=row.field,
+            got=row.got,
+            want=row.want,
         )
         for row in rows
     ]

@@ -62,7 +62,7 @@ def sum_pending_bytes(session: Session, shard: Shard, after_epoch: int) -> int:
             ReceiptRow.epoch > after_epoch,
             ReceiptRow.is_cdn.is_(False),
         )
-        .group_by(ReceiptRow.epoch, ReceiptRow.lane_digest)
+        .group_by(ReceiptRow.epoch, ReceiptRow.lane)
         .subquery()
     )
     return int(session.scalar(select(func.coalesce(func.sum(lanes.c.bytes), 0))) or 0)

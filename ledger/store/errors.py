@@ -4,6 +4,7 @@
     ├── UnknownBroadcasterError    no such broadcaster is registered
     ├── UnknownRulesError          no installed contract is active in an epoch
     ├── EpochOrderError            an epoch is not in the state that a transition starts from
+    ├── ExpiredError               what was asked for was dropped after its time
     └── UnprovenError              stored rows are not what a signature stands for
 
 What the database itself refuses (a trigger, a lost connection) stays SQLAlchemy's error.
@@ -37,6 +38,10 @@ class EpochOrderError(StoreError):
     def __init__(self, epoch: int, *, got: str, want: str) -> None:
         super().__init__(f"epoch {epoch}: got state {got}, want {want}")
         self.epoch = epoch
+
+
+class ExpiredError(StoreError):
+    """What was asked for was dropped after its time; the audit file has it."""
 
 
 class UnprovenError(StoreError):

@@ -2,18 +2,22 @@
 
 One class a table, as migration 0001 made it; `swarmledger db check` compares the two. Store
 functions translate rows to domain types and back. Triggers (in the migration) make everything but
-`broadcasters`, `epochs`, `bundles` and `relay_frames` append-only, let an epoch only go forward,
-and refuse any change of a bundle once its epoch is sealed. Tables of the settlement stand in
-`settlement_store`.
+`broadcasters`, `epochs`, `bundles`, `receipts` and `relay_frames` append-only, let an epoch only go
+forward, and refuse any change of a bundle once its epoch is sealed. What an epoch leaves behind is
+partitioned by sealing epoch and expires as a whole (`expiry_store`). Tables of the settlement stand
+in `settlement_store`.
 """
 
 from datetime import datetime
+from typing import Final
+from uuid import UUID
 
 from sqlalchemy import (
     CheckConstraint,
     ForeignKey,
     ForeignKeyConstraint,
     Index,
+    Integer,
     Text,
     UniqueConstraint,
     func,
@@ -29,6 +33,10 @@ def _of_epoch(column: str) -> ForeignKeyConstraint:
     return ForeignKeyConstraint(
         ["broadcaster_id", column], ["epochs.broadcaster_id", "epochs.number"]
     )
+
+
+_BY_EPOCH: Final = {"postgresql_partition_by": "LIST (sealing_epoch)"}
+"""One partition a sealing epoch, made with the epoch's first bundle (migration 0007)."""
 
 
 class BroadcasterRow(Base):
@@ -139,7 +147,7 @@ class EpochRow(Base):
 
 
 class BundleRow(Base):
-    """A bundle as it came, the promise it got, and what became of it."""
+    """A bundle's frame, the promise it got, and what became of it; `BundleRawRow` has its bytes."""
 
     __tablename__ = "bundles"
     __table_args__ = (
@@ -152,6 +160,7 @@ class BundleRow(Base):
         check_length("vouch"),
         check_natural("epoch"),
         check_natural("number"),
+        check_natural("size_bytes"),
         CheckConstraint("kind IN (1, 2)", name="kind_known"),
         CheckConstraint("sealing_epoch >= epoch", name="sealed_not_before"),
         CheckConstraint(
@@ -179,7 +188,8 @@ class BundleRow(Base):
     kind: Mapped[int]
     number: Mapped[int]
     digest: Mapped[bytes] = mapped_column(unique=True)
-    raw: Mapped[bytes]
+    size_bytes: Mapped[int]
+    """Bytes of the bundle as it came."""
     promise: Mapped[bytes]
     sealing_epoch: Mapped[int]
     received_at: Mapped[datetime] = mapped_column(server_default=func.now())
@@ -213,28 +223,39 @@ class ConflictRow(Base):
     received_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
+class BundleRawRow(Base):
+    """A bundle as it came; expires once its epoch's audit file, which holds it too, is written."""
+
+    __tablename__ = "bundle_raws"
+    __table_args__ = (_BY_EPOCH,)
+
+    sealing_epoch: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    bundle_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    raw: Mapped[bytes]
+
+
 class ReceiptRow(Base):
-    """A distinct receipt that passed its bundle's check; the bundle holds its bytes and code."""
+    """The receipt of a lane that counts so far in a seal; the bundle holds its bytes and code.
+
+    Of those that passed their bundles' checks the one with the highest sequence, of two with the
+    same sequence that with fewer bytes. The seal judges all of them, out of the bundles.
+    """
 
     __tablename__ = "receipts"
-    __table_args__ = (
-        check_length("lane_digest"),
-        check_length("body_digest"),
-        check_natural("sequence"),
-        check_natural("bytes_total"),
-    )
+    __table_args__ = (check_natural("sequence"), check_natural("bytes_total"), _BY_EPOCH)
 
-    broadcaster_id: Mapped[int] = mapped_column(ForeignKey("broadcasters.id"), primary_key=True)
-    epoch: Mapped[int] = mapped_column(primary_key=True)
-    lane_digest: Mapped[bytes] = mapped_column(primary_key=True)
-    sequence: Mapped[int] = mapped_column(primary_key=True)
-    body_digest: Mapped[bytes] = mapped_column(primary_key=True)
-    bundle_id: Mapped[int] = mapped_column(ForeignKey("bundles.id"))
-    """The bundle it was first judged in."""
-    place: Mapped[int]
+    broadcaster_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    sealing_epoch: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    lane: Mapped[UUID] = mapped_column(primary_key=True)
+    """First 16 bytes of the lane digest."""
+    epoch: Mapped[int]
+    sequence: Mapped[int]
+    bytes_total: Mapped[int]
+    bundle_id: Mapped[int]
+    """The bundle it stands in."""
+    place: Mapped[int] = mapped_column(Integer)
     """Its place in that bundle, from 0."""
     is_cdn: Mapped[bool]
-    bytes_total: Mapped[int]
 
 
 class RefusalRow(Base):
@@ -256,6 +277,10 @@ class RefusalRow(Base):
     lane_digest: Mapped[bytes | None]
     sequence: Mapped[int | None]
     bytes_total: Mapped[int | None]
+    field: Mapped[str | None] = mapped_column(Text)
+    """What disagrees; null for refusals from before it was kept."""
+    got: Mapped[str | None] = mapped_column(Text)
+    want: Mapped[str | None] = mapped_column(Text)
 
 
 class EquivocationRow(Base):
@@ -276,16 +301,15 @@ class LaneRow(Base):
 
     __tablename__ = "lanes"
     __table_args__ = (
-        _of_epoch("sealing_epoch"),
         check_length("lane_digest"),
         check_natural("sequence"),
         check_natural("bytes_total"),
-        Index("ix_lanes_sealing_epoch", "broadcaster_id", "sealing_epoch"),
+        _BY_EPOCH,
     )
 
-    broadcaster_id: Mapped[int] = mapped_column(primary_key=True)
+    broadcaster_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    sealing_epoch: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     lane_digest: Mapped[bytes] = mapped_column(primary_key=True)
-    sealing_epoch: Mapped[int] = mapped_column(primary_key=True)
     epoch: Mapped[int]
     """Epoch of the lane; below the sealing epoch for a correction."""
     sequence: Mapped[int]

@@ -144,7 +144,7 @@ def test_a_missing_database_url_is_named(monkeypatch, capsys):
 
 
 APPEND_ONLY = [
-    "terms", "activations", "receipts", "lanes", "leaves", "states", "results", "checkpoints",
+    "terms", "activations", "bundle_raws", "lanes", "leaves", "states", "results", "checkpoints",
 ]  # fmt: skip
 
 
@@ -154,7 +154,7 @@ CHANGES = ["UPDATE {0} SET {1} = {1}", "DELETE FROM {0}", "TRUNCATE {0}"]
 def test_append_only_tables_refuse_every_change(scene):
     seal_epoch_zero(scene)
     for table in APPEND_ONLY:
-        column = "raw" if table in {"terms", "activations"} else "broadcaster_id"
+        column = "raw" if table in {"terms", "activations", "bundle_raws"} else "broadcaster_id"
         with scene.sessions.begin() as session:
             count = text(f"SELECT count(*) FROM {table}")  # noqa: S608 - our own table names
             assert session.scalar(count) > 0, table

@@ -1,0 +1,92 @@
+"""Receipts into the database: a binary COPY into a staging table, one sorted statement from there.
+
+What a batch of bundles holds is merged at once, by key, so that two workers with the same lanes in
+different order cannot wait for each other. Of a lane stays the receipt with the highest sequence,
+of two with the same sequence the one with fewer bytes: the order of arrival does not matter. Not
+here: verdicts (`bundle_store`), judging a lane's receipts as a set (`ledger.books.lane_judgement`).
+"""
+
+import struct
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+from psycopg import Connection
+from psycopg.rows import TupleRow
+from sqlalchemy.orm import Session
+
+from ledger.books.codes import ReceiptCode
+from ledger.evidence.bundle import Bundle
+from ledger.evidence.receipt import FLAG_CDN, RECEIPT
+from ledger.evidence.record_rows import part_struct
+
+_STAGE: Final = """
+CREATE TEMP TABLE staged_receipts (
+  broadcaster_id bigint, sealing_epoch bigint, lane uuid, epoch bigint, sequence bigint,
+  bytes_total bigint, bundle_id bigint, place integer, is_cdn boolean
+) ON COMMIT DELETE ROWS
+"""
+
+_MERGE: Final = """
+INSERT INTO receipts AS kept
+SELECT DISTINCT ON (broadcaster_id, sealing_epoch, lane) * FROM staged_receipts
+ORDER BY broadcaster_id, sealing_epoch, lane, sequence DESC, bytes_total, bundle_id, place
+ON CONFLICT (broadcaster_id, sealing_epoch, lane) DO UPDATE SET
+  sequence = excluded.sequence, bytes_total = excluded.bytes_total,
+  bundle_id = excluded.bundle_id, place = excluded.place, is_cdn = excluded.is_cdn
+WHERE kept.sequence < excluded.sequence
+  OR (kept.sequence = excluded.sequence AND kept.bytes_total > excluded.bytes_total)
+"""
+
+_COPY_HEAD: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+_COPY_END: Final = b"\xff\xff"
+_COPY_ROW: Final = struct.Struct(">hiqiqi16siqiqiqiqiii?")
+_PART: Final = part_struct(RECEIPT, "flags", "epoch", "sequence", "bytes_total")
+
+
+def raw_connection(session: Session) -> Connection[TupleRow]:
+    """Return the driver's connection of a session, in the same transaction."""
+    connection: Any = session.connection().connection.driver_connection
+    if not isinstance(connection, Connection):
+        raise TypeError(f"connection: got {type(connection).__name__}, want psycopg's")
+    return connection
+
+
+def merge_receipts(
+    session: Session,
+    bundles: Iterable[tuple[int, int, int, Bundle, tuple[ReceiptCode, ...]]],
+) -> None:
+    """Merge the receipts that passed their bundles' checks into what counts so far.
+
+    Args:
+        session: In a transaction, the bundles' rows locked.
+        bundles: Of each its row's id, broadcaster and sealing epoch, what it holds, and the codes
+            of its receipts.
+    """
+    rows = b"".join(row for one in bundles for row in _copy_rows(*one))
+    if not rows:
+        return
+    with raw_connection(session).cursor() as cursor:
+        cursor.execute("SELECT to_regclass('pg_temp.staged_receipts') IS NULL")
+        if cursor.fetchone() == (True,):
+            cursor.execute(_STAGE)
+        with cursor.copy("COPY staged_receipts FROM STDIN (FORMAT BINARY)") as copy:
+            copy.write(_COPY_HEAD + rows + _COPY_END)
+        cursor.execute(_MERGE)
+
+
+def _copy_rows(
+    bundle_id: int,
+    broadcaster_id: int,
+    sealing_epoch: int,
+    bundle: Bundle,
+    codes: tuple[ReceiptCode, ...],
+) -> Iterator[bytes]:
+    """Yield each counted receipt as a row of a binary COPY: every value after its length."""
+    counted, pack = ReceiptCode.COUNTED, _COPY_ROW.pack
+    places = zip(codes, bundle.receipts.lane_digests(), bundle.receipts.rows(_PART), strict=True)
+    for place, (code, lane_digest, (flags, epoch, sequence, bytes_total)) in enumerate(places):
+        if code is counted:
+            yield pack(
+                9, 8, broadcaster_id, 8, sealing_epoch, 16, lane_digest[:16], 8, epoch,
+                8, sequence, 8, bytes_total, 8, bundle_id, 4, place, 1, flags & FLAG_CDN,
+            )  # fmt: skip
