@@ -35,10 +35,13 @@ from ledger.api.epoch_routes import add_epochs
 from ledger.api.gate import Gate
 from ledger.api.ledger_time import LedgerTimeSource
 from ledger.api.limits import IntakeLimits
+from ledger.api.log_routes import add_log
 from ledger.api.metrics import CONTENT_TYPE, ApiMetrics
 from ledger.api.pacing import Buckets
 from ledger.api.pressure import Pressure
+from ledger.api.provisional import Totals
 from ledger.api.relay import Relay, RelayLimits, add_relay
+from ledger.api.totals_routes import add_totals
 from ledger.api.upload_routes import add_uploads
 from ledger.api.uploads import Uploads
 from ledger.api.watch import Watch
@@ -79,16 +82,17 @@ def make_app(parts: ApiParts) -> FastAPI:
         pressure=pressure,
         metrics=metrics,
     )
+    admission = Admission(
+        pressure=pressure,
+        rates=Buckets(per_s=limits.sender_per_s, burst=limits.sender_burst),
+        metrics=metrics,
+        sender_secret=secret,
+    )
     collector = Collector(
         sessions=parts.sessions,
         ledger_time=parts.ledger_time,
         log_seed=parts.log_seed,
-        admission=Admission(
-            pressure=pressure,
-            rates=Buckets(per_s=limits.sender_per_s, burst=limits.sender_burst),
-            metrics=metrics,
-            sender_secret=secret,
-        ),
+        admission=admission,
     )
 
     @asynccontextmanager
@@ -113,8 +117,16 @@ def make_app(parts: ApiParts) -> FastAPI:
     add_uploads(app, uploads, secret)
     relay = Relay(sessions=parts.sessions, read_time=collector.read_time, limits=parts.relay_limits)
     add_relay(app, relay)
-    add_epochs(app, parts.sessions, parts.log_dir)
+    add_epochs(app, parts.sessions)
+    add_log(app, parts.sessions, parts.log_dir)
     add_coverage(app, parts.sessions)
+    totals = Totals(
+        sessions=parts.sessions,
+        read_time=collector.read_time,
+        limits=limits,
+        admission=admission,
+    )
+    add_totals(app, totals, parts.sessions, limits.body_timeout_s)
     _add_health(app, parts, pressure, metrics)
     document_app(app)
     app.state.watch = watch

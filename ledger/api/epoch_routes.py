@@ -1,21 +1,17 @@
-"""Epochs and the public log over HTTP: states, roots, static files."""
+"""Epochs over HTTP: states, roots, sizes, anchors; their documents are `log_routes`'."""
 
-from pathlib import Path
 from typing import Annotated, Any, Final
 
 from fastapi import FastAPI, Query
 from fastapi import Path as PathParameter
-from fastapi.responses import Response
 
 from ledger.api.answers import RefusedError
 from ledger.api.documents import (
-    OCTETS,
     UNAVAILABLE,
     EpochDocument,
     EpochsDocument,
     document_refusals,
 )
-from ledger.api.log_files import read_log_file
 from ledger.api.shards import Broadcaster, shard_of
 from ledger.audit.address import format_account
 from ledger.store.engine import Session, SessionFactory
@@ -34,19 +30,9 @@ EPOCHS_MAX: Final = 1_000
 NUMBER_MAX: Final = (1 << 32) - 1
 Number = Annotated[int, PathParameter(ge=0, le=NUMBER_MAX)]
 
-_FILE: Final[dict[int | str, dict[str, Any]]] = {
-    200: {
-        "description": "The file, as c2sp.org/tlog-tiles defines it.",
-        "content": {
-            OCTETS: {"schema": {"type": "string", "format": "binary"}},
-            "text/plain": {"schema": {"type": "string"}},
-        },
-    }
-}
 
-
-def add_epochs(app: FastAPI, sessions: SessionFactory, log_dir: Path) -> None:
-    """Add the routes of epochs and of the public log to an application."""
+def add_epochs(app: FastAPI, sessions: SessionFactory) -> None:
+    """Add the routes of epochs to an application."""
 
     @app.get(
         "/v1/epochs",
@@ -82,15 +68,6 @@ def add_epochs(app: FastAPI, sessions: SessionFactory, log_dir: Path) -> None:
                     404, "unknown_epoch", field="epoch", got=number, want="an epoch that has begun"
                 )
             return _describe_epoch(session, shard, found)
-
-    @app.get(
-        "/log/{broadcaster}/{path:path}",
-        response_class=Response,
-        responses={**_FILE, **document_refusals(404), **UNAVAILABLE},
-    )
-    def log(broadcaster: str, path: str) -> Response:
-        """A file of the public log: `checkpoint`, `log.vkey`, `tile/…`."""
-        return read_log_file(log_dir, broadcaster, path)
 
 
 def _describe_epoch(session: Session, shard: Shard, epoch: Epoch) -> dict[str, Any]:

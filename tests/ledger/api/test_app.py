@@ -229,7 +229,7 @@ def test_epochs_and_log_files_are_served(scene, client):
     assert checkpoint.headers["cache-control"] == "no-cache"
     assert checkpoint.text.startswith(f"{scene.terms.log_origin}\n{epoch['result_size']}\n")
     tile = client.get(f"{base}/tile/0/000.p/{epoch['result_size']}")
-    assert "immutable" in tile.headers["cache-control"]
+    assert tile.headers["cache-control"] == "public, max-age=300"
     assert len(tile.content) == 32 * epoch["result_size"]
 
 

@@ -1,0 +1,205 @@
+"""The public log over HTTP: caching, proofs, documents, and lines for their parties alone."""
+
+import os
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import httpx
+import pytest
+from served_app import serve_app
+from shard_scene import ShardScene, make_shard_scene
+from simulated_operator import (
+    NETWORK,
+    ORIGIN,
+    address,
+    key,
+    make_entitlement,
+    make_payee_bundle,
+    make_receipt,
+    seed,
+)
+
+from ledger.api.app import make_app
+from ledger.api.line_answers import format_line_request
+from ledger.audit.errors import DisprovenError, UndecidableError
+from ledger.evidence.keys import sign
+from ledger.evidence.merkle import check_consistency, root_hash
+from ledger.evidence.tlog_proof import check_tlog_proof, parse_tlog_proof
+from ledger.publiclog.command import main as log_command
+from ledger.publiclog.line_file import check_line_file
+from ledger.publiclog.log_keys import keys_of_trust
+from ledger.publiclog.mirror import mirror_log
+from ledger.publiclog.source import WebSource
+from ledger.publiclog.verification import verify_folder
+from ledger.sealing.publishing import publish
+
+pytestmark = pytest.mark.postgres
+
+BASE = f"/log/{address('broadcaster')}"
+EPOCHS = 4
+
+
+@pytest.fixture
+def scene(database_url: str, tmp_path: Path) -> Iterator[ShardScene]:
+    """Four epochs, with bundles of a seeder in the second and third."""
+    with make_shard_scene(database_url, tmp_path) as made:
+        for epoch in range(EPOCHS):
+            made.reach_epoch(epoch)
+            if epoch in {1, 2}:
+                upload(made, epoch)
+            made.judge_all()
+            made.end_epoch(epoch)
+            made.advance()
+        yield made
+
+
+def upload(scene: ShardScene, epoch: int) -> None:
+    ann = make_entitlement(scene.operator, "ann")
+    receipt = make_receipt(ann, "ann", "seeder", epoch, 999_983)
+    scene.upload(make_payee_bundle("seeder", epoch, [ann], [receipt]))
+
+
+@pytest.fixture
+def client(scene: ShardScene) -> Iterator[httpx.Client]:
+    with serve_app(make_app(scene.api_parts())) as made:
+        yield made
+
+
+def url_of(client: httpx.Client, path: str = BASE) -> str:
+    return str(client.base_url).rstrip("/") + path
+
+
+def test_caching_follows_what_can_change(scene, client) -> None:
+    size = len(scene.leaves())
+    full = scene.log_dir / address("broadcaster") / "tile/0/000"
+    full.write_bytes(bytes(8192))
+    rules = {
+        f"{BASE}/checkpoint": ("no-cache", "text/plain; charset=utf-8"),
+        f"{BASE}/log.vkey": ("no-cache", "text/plain; charset=utf-8"),
+        f"{BASE}/tile/0/000": ("public, max-age=31536000, immutable", "application/octet-stream"),
+        f"{BASE}/tile/0/000.p/{size}": ("public, max-age=300", "application/octet-stream"),
+        f"{BASE}/tile/entries/000.p/{size}": ("public, max-age=300", "application/octet-stream"),
+        "/checkpoint": ("no-cache", "text/plain; charset=utf-8"),
+    }
+    for path, (cache, media_type) in rules.items():
+        answer = client.get(path)
+        assert (answer.status_code, answer.headers["cache-control"]) == (200, cache)
+        assert answer.headers["content-type"] == media_type
+        tag = answer.headers["etag"]
+        for named in (tag, f"W/{tag}", f'"other", {tag}', "*"):
+            again = client.get(path, headers={"If-None-Match": named})
+            assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
+        assert client.get(path, headers={"If-None-Match": '"other"'}).status_code == 200
+        head = client.head(path)
+        assert (head.status_code, head.content, head.headers["etag"]) == (200, b"", tag)
+        assert head.headers["content-length"] == str(len(answer.content))
+
+
+def test_a_tag_is_of_the_content_whenever_it_was_written(scene, client) -> None:
+    before = client.get("/checkpoint").headers["etag"]
+    publish(scene.sessions, scene.shard, scene.log_dir, anew=True)
+    os.utime(scene.log_dir / address("broadcaster") / "checkpoint", (1, 1))
+    assert client.get("/checkpoint").headers["etag"] == before
+
+
+def test_every_leaf_has_a_proof_that_others_can_read(scene, client) -> None:
+    leaves, keys = scene.leaves(), scene.operator.trust.log_verifier_keys()
+    for index, leaf in enumerate(leaves):
+        proof = parse_tlog_proof(client.get(f"/v1/proofs/{index}.tlog-proof").content)
+        verified = check_tlog_proof(proof, leaf, origin=ORIGIN, known_keys=keys)
+        assert verified.checkpoint.tree_size == len(leaves)
+    beyond = client.get(f"/v1/proofs/{len(leaves)}.tlog-proof")
+    assert (beyond.status_code, beyond.json()["code"]) == (404, "unknown_leaf")
+
+
+def test_every_growth_has_a_proof(scene, client) -> None:
+    leaves = scene.leaves()
+    for old in range(len(leaves) + 1):
+        answer = client.get(
+            "/v1/proofs/consistency", params={"old_size": old, "new_size": len(leaves)}
+        )
+        hashes = [bytes.fromhex(value) for value in answer.json()["hashes"]]
+        check_consistency(old, root_hash(leaves[:old]), len(leaves), root_hash(leaves), hashes)
+    wrong = client.get("/v1/proofs/consistency", params={"old_size": 3, "new_size": 2})
+    assert (wrong.status_code, wrong.json()["code"]) == (404, "unknown_size")
+
+
+def test_documents_are_the_same_bytes_from_operator_mirror_and_rebuild(
+    scene, client, tmp_path, capsysbinary
+) -> None:
+    (tmp_path / "trust.json").write_text(_trust_text(scene))
+    mirror = tmp_path / "mirror"
+    with closing(WebSource(url_of(client))) as source:
+        mirror_log(source, mirror, keys_of_trust(scene.operator.trust))
+    assert verify_folder(mirror, keys_of_trust(scene.operator.trust)).last_epoch == EPOCHS - 1
+    number = EPOCHS - 1
+    served = client.get(f"/v1/epochs/{number}/document")
+    assert "immutable" in served.headers["cache-control"]
+    arguments = ["epoch", str(mirror), str(number), "--trust", str(tmp_path / "trust.json")]
+    assert log_command(arguments) == 0
+    # Beside lines of the server's own log, which a test has in the same process.
+    assert capsysbinary.readouterr().out.splitlines(keepends=True)[-1] == served.content
+    scene.anchor(number, scene.terms.epoch_end_s(number) + 7)
+    scene.advance()
+    assert client.get(f"/v1/epochs/{number}/document").content == served.content
+    assert client.get(f"/v1/epochs/{number + 1}/document").status_code == 404
+    assert client.get("/v1/epochs/1/document").json()["bundles"]["count"] == 1
+
+
+def _trust_text(scene: ShardScene) -> str:
+    from ledger.audit.trust import format_trust
+
+    return format_trust(scene.operator.trust)
+
+
+def ask_line(client, *, by: str, account: str = "seeder account", epoch: int = 1, of=None):
+    message = format_line_request(NETWORK, key("broadcaster"), key(of or account), epoch)
+    headers = {
+        "Swarmledger-Key": key(by).hex(),
+        "Swarmledger-Signature": sign(seed(by), message).hex(),
+    }
+    return client.get(f"/v1/lines/{address(account)}/{epoch}.tlog-proof", headers=headers)
+
+
+@pytest.mark.parametrize("by", ["seeder account", "seeder"])
+def test_a_party_gets_its_line_and_proves_it(scene, client, by) -> None:
+    for epoch in (1, 2):
+        answer = ask_line(client, by=by, epoch=epoch)
+        assert answer.status_code == 200
+        assert "private" in answer.headers["cache-control"]
+        proven = check_line_file(answer.content, scene.operator.trust)
+        assert (proven.epoch, proven.line.subject) == (epoch, key("seeder account"))
+        assert proven.line.credited_bytes == 999_983
+        assert len(answer.content) < 4_096
+
+
+def test_a_changed_line_is_disproven(scene, client) -> None:
+    from dataclasses import replace
+
+    from ledger.evidence.tlog_proof import format_tlog_proof
+
+    content = ask_line(client, by="seeder").content
+    proof = parse_tlog_proof(content)
+    for place in range(0, len(proof.extra), 7):
+        extra = bytearray(proof.extra)
+        extra[place] ^= 1
+        changed = format_tlog_proof(replace(proof, extra=bytes(extra)))
+        with pytest.raises((DisprovenError, UndecidableError)):
+            check_line_file(changed, scene.operator.trust)
+    with pytest.raises(DisprovenError):
+        check_line_file(
+            content.replace(f"index {proof.leaf_index}\n".encode(), b"index 0\n"),
+            scene.operator.trust,
+        )
+
+
+def test_nobody_else_gets_it(scene, client) -> None:
+    assert ask_line(client, by="viewer").json()["code"] == "not_the_party"
+    assert ask_line(client, by="seeder", of="another").status_code == 403
+    url = f"/v1/lines/{address('seeder account')}/1.tlog-proof"
+    assert client.get(url).status_code == 400
+    assert client.get(url.replace("/1.", "/2.")).status_code == 400
+    stranger = ask_line(client, by="stranger", account="stranger")
+    assert (stranger.status_code, stranger.json()["code"]) == (404, "no_line")
+    assert ask_line(client, by="seeder", epoch=9).status_code == 404
