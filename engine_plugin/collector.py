@@ -4,6 +4,7 @@
     POST {collector}/v1/bundles                      → 220-byte promise, or {"code", "detail"}
     POST {collector}/v1/uploads, PATCH …/<id>        → the same promise, for a bundle in chunks
     GET  {collector}/v1/bundles/<digest hex>         → {"state", "code", "codes"}
+    POST {collector}/v1/provisional                  → nothing; what there are receipts for so far
     POST {collector}/v1/relay, …/relay/fetch         → our address, and frames from other engines
     GET  {collector}/v1/issuing-binding              → 252-byte binding of the issuing key
     GET  {collector}/v1/coverage                     → {"held_stroops", "liable_stroops", …}
@@ -184,6 +185,20 @@ class Collector:
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CollectorUnavailableError(f"bundle status: {error!r}") from None
+
+    async def send_report(self, raw: bytes) -> None:
+        """Send a provisional report; nothing depends on it.
+
+        Raises:
+            CollectorUnavailableError: There was no answer, or reports have to wait.
+            CollectorRefusedError: It was refused.
+        """
+        await self._ask(
+            "POST",
+            f"{self._base}/v1/provisional",
+            content=raw,
+            headers={"content-type": "application/octet-stream"},
+        )
 
     async def post_relay(self, raw: bytes) -> bytes:
         """Post a frame for another engine; it is durable on return.

@@ -46,6 +46,7 @@ from engine_plugin.relay_dialling import (
     RelayDialling,
     find_origin,
 )
+from engine_plugin.reporter import Reporter
 from engine_plugin.side_channel import EVERYWHERE, ChannelIdentity
 from engine_plugin.spool_salvage import describe_salvage, open_spool
 from engine_plugin.state_dir import StateDir
@@ -198,6 +199,15 @@ class LedgerSide:
         """Takes players' reports; receipts say the media time that it signed."""
         self.lanes.media_ms = self.viewing.media_ms
         self.uploader = Uploader(spool=self.spool, collector=self._collector, emit=self._emit)
+        self._reporter = Reporter(
+            terms=terms,
+            spool=self.spool,
+            lanes=self.lanes,
+            clock=self.clock,
+            door=self._collector,
+            session_seed=session_seed,
+            session_key=self._key,
+        )
         self._upkeep = Upkeep(
             clock=self.clock,
             collector=self._collector,
@@ -282,7 +292,7 @@ class LedgerSide:
         Args:
             gate: Opened and closed by what the escrow covers.
         """
-        return {
+        loops: dict[str, Callable[[], Awaitable[None]]] = {
             "upload": self.uploader.run,
             "clock": self._upkeep.keep_clock,
             "relay": self.relay.run,
@@ -290,6 +300,9 @@ class LedgerSide:
             "issuing_key": self._upkeep.keep_issuing_key,
             "coverage": lambda: self._upkeep.keep_coverage(gate),
         }
+        if self._config.owner is None or self._config.owner.tells_totals:
+            loops["totals"] = self._reporter.run
+        return loops
 
     def enforce(
         self,

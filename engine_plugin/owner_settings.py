@@ -28,6 +28,7 @@ PREFIX = "SWARMLEDGER_ENGINE_"
 
 _FILE_SIZE_MAX = 64 * 1024
 _RATES = ("upload_bytes_per_s", "download_bytes_per_s")
+_SWITCHES = ("accepts_ip_visible", "discovers", "tells_totals")
 _COUNTS = ("monthly_upload_bytes", "disk_quota_bytes")
 
 
@@ -59,6 +60,8 @@ class OwnerSettings:
     """Seed file of the account to earn to; "" = the state folder's own."""
     payout_account: str = ""
     """Address the owner wants the money at in the end; "" = the account that earns it."""
+    tells_totals: bool = True
+    """Whether the collector is told receipts while their epoch runs, not only after it."""
 
     @property
     def windows(self) -> Schedule:
@@ -86,6 +89,7 @@ _NOTES = {
     "schedule": 'When to serve, as "Mon-Fri 22:00-07:00; Sat,Sun 00:00-24:00"; empty: always.',
     "time_zone": 'Of schedule and months, as "Europe/Berlin"; empty: the machine\'s.',
     "account_key": "Seed file (0600) of the account to earn to; empty: the recovery phrase's.",
+    "tells_totals": "Tell the collector receipts while their epoch runs, for live totals.",
     "payout_account": "Where earnings shall go in the end, G…; empty: they stay there.",
 }
 
@@ -209,7 +213,7 @@ def _check(name: str, value: Any, at: str) -> Any:
         if type(value) is not int or not 0 <= value <= BYTES_MAX:
             raise SettingsError(f"{field}: got {value!r}, want a whole number of bytes, n >= 0")
         return value
-    wanted = bool if name in {"accepts_ip_visible", "discovers"} else str
+    wanted = bool if name in _SWITCHES else str
     if type(value) is not wanted:
         want = "true or false" if wanted is bool else "a text in quotes"
         raise SettingsError(f"{field}: got {value!r}, want {want}")
@@ -219,7 +223,7 @@ def _check(name: str, value: Any, at: str) -> Any:
 
 
 def _from_text(name: str, text: str) -> Any:
-    if name not in {"accepts_ip_visible", "discovers"}:
+    if name not in _SWITCHES:
         return text
     known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
     if text.lower() not in known:

@@ -262,6 +262,15 @@ class Spool:
         )
         return [RECEIPT.parse(row[0]) for row in rows]
 
+    def list_newest(self, epoch: int, kind: BundleKind, limit: int) -> list[Signed[Receipt]]:
+        """Return the newest receipts of an epoch's lanes, bundled or not, by falling bytes."""
+        rows = self._read(
+            "SELECT raw FROM receipt WHERE epoch = ? AND kind = ?"
+            " ORDER BY bytes_total DESC, lane_digest LIMIT ?",
+            (epoch, kind, limit),
+        )
+        return [RECEIPT.parse(row[0]) for row in rows]
+
     def next_number(self, epoch: int, kind: BundleKind) -> int:
         """Return the number that the epoch's next bundle gets."""
         rows = self._read(

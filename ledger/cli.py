@@ -58,6 +58,7 @@ COMMANDS: Final[Mapping[str, CommandLine]] = {
     "stellar": CommandLine(
         summary="Set up accounts on a test network, deposit, look at balances", extra="server"
     ),
+    "top": CommandLine(summary="Show totals while an event runs", extra="server"),
     "worker": CommandLine(summary="Verify, seal, compute and settle on a schedule", extra="server"),
 }
 

@@ -165,7 +165,7 @@ class Settings(BaseSettings):
     api_log_addresses: bool = False
     """Whether log lines say senders' addresses in clear."""
 
-    totals_token_file: Path | None = None
+    api_totals_token_file: Path | None = None
     """Bearer token that may read totals per content; without one nobody does over HTTP."""
 
     @property

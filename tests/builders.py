@@ -42,6 +42,7 @@ from ledger.evidence.leaf import (
 )
 from ledger.evidence.merkle import EMPTY_ROOT, root_hash
 from ledger.evidence.promise import PROMISE, Promise
+from ledger.evidence.provisional import PROVISIONAL, Provisional
 from ledger.evidence.receipt import FLAG_CDN, RECEIPT, Receipt, format_credit
 from ledger.evidence.relay import RELAY_FETCH, RelayFetch, RelayFrame, sign_relay
 from ledger.evidence.segment import SEGMENT, Segment, format_info, hash_pieces, segment_name
@@ -503,3 +504,12 @@ def relay_fetch(**changes: Any) -> Signed[RelayFetch]:
         "acknowledged": 41,
     }
     return RELAY_FETCH.sign(RelayFetch(**values | changes), seed_of("seeder"))
+
+
+def provisional(**changes: Any) -> Signed[Provisional]:
+    values: dict[str, Any] = {
+        "network_id": NETWORK_ID,
+        "taken_ms": (GENESIS_S + EPOCH * EPOCH_LENGTH_S) * 1000 + 250,
+        "body_digest": sha256(b"the body of a report").digest(),
+    }
+    return PROVISIONAL.sign(Provisional(**values | changes), seed_of("seeder"))

@@ -60,6 +60,7 @@ from ledger.evidence.leaf import (
     SealLeaf,
 )
 from ledger.evidence.promise import PROMISE, Promise
+from ledger.evidence.provisional import PROVISIONAL, Provisional
 from ledger.evidence.receipt import RECEIPT, Receipt
 from ledger.evidence.relay import RELAY_FETCH, RELAY_HEAD, RelayFetch, RelayFrame
 from ledger.evidence.segment import SEGMENT, Segment
@@ -87,6 +88,7 @@ CODE_NOTES: dict[str, dict[str, str]] = {
         "PEERS": "*Live stream*",
         "RELAY": "*Relay*",
         "RELAY_FETCH": "*Relay*",
+        "PROVISIONAL": "*Provisional report*",
         "LEAF_BUNDLE": "*Leaves*",
         "LEAF_SEAL": "*Leaves*",
         "LEAF_RESULT": "*Leaves*",
@@ -297,6 +299,7 @@ TABLES: dict[str, Table] = {
         ),
     ),
     "promise": of_record(PROMISE, Promise, "the log key"),
+    "provisional": of_record(PROVISIONAL, Provisional, "the body's `submitter_key`"),
     "clock": of_record(CLOCK, Clock, "the log key"),
     "stream": Table(
         STREAM_LAYOUTS[0],

@@ -29,6 +29,7 @@ from ledger.evidence.leaf import (
     parse_payout_leaf,
 )
 from ledger.evidence.promise import PROMISE
+from ledger.evidence.provisional import PROVISIONAL
 from ledger.evidence.receipt import RECEIPT
 from ledger.evidence.relay import RELAY_FETCH, format_relay_body, parse_relay
 from ledger.evidence.segment import SEGMENT
@@ -123,6 +124,7 @@ def _evidence() -> list[Sample]:
         _long("bundle-viewer", bundles[0], views, *bundles[1:], "viewer"),
         _fixed("promise", PROMISE, builders.promise(), "log"),
         _fixed("clock", CLOCK, builders.clock(), "log"),
+        _fixed("provisional", PROVISIONAL, builders.provisional(), "seeder"),
     ]
 
 

@@ -70,8 +70,8 @@ def limits_of(settings: Settings) -> IntakeLimits:
         OSError: The token's file cannot be read.
     """
     token = ""
-    if settings.totals_token_file is not None:
-        token = settings.totals_token_file.read_text(encoding="utf-8").strip()
+    if settings.api_totals_token_file is not None:
+        token = settings.api_totals_token_file.read_text(encoding="utf-8").strip()
     dirs = tuple(Path(part.strip()) for part in settings.api_disk_dirs.split(",") if part.strip())
     return IntakeLimits(
         requests=settings.api_requests_max,

@@ -78,6 +78,13 @@ class Pressure:
         with self._lock:
             return self._seen
 
+    @property
+    def is_tight(self) -> bool:
+        """Whether more than half of what may wait does: fair shares and luxuries end here."""
+        bundles, size = self._sum()
+        limits = self._limits
+        return bundles * 2 >= limits.backlog_bundles or size * 2 >= limits.backlog_bytes
+
     def reasons(self) -> dict[str, bool]:
         """Return every reason to take nothing in, and whether it holds now."""
         bundles, size = self._sum()
@@ -120,8 +127,7 @@ class Pressure:
             or own_size * 100 >= limits.backlog_bytes * share
         ):
             raise _refuse_backlog("broadcaster_backlog_full")
-        is_tight = bundles * 2 >= limits.backlog_bundles or size * 2 >= limits.backlog_bytes
-        if is_tight:
+        if self.is_tight:
             waiting = count_waiting_of(session, submitter_key, at_most=limits.fair_bundles)
             if waiting >= limits.fair_bundles:
                 raise RefusedError(

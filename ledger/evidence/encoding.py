@@ -58,6 +58,7 @@ class RecordCode(IntEnum):
     RELAY = 17
     PEERS = 18
     RELAY_FETCH = 19
+    PROVISIONAL = 20
     LEAF_BUNDLE = 32
     LEAF_SEAL = 33
     LEAF_RESULT = 34

@@ -5,14 +5,13 @@ epoch, bill or proof is made from them. The second are written in a seal's own t
 judged lanes. Not here: which reports are believed (`ledger.api.provisional`).
 """
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import delete, func, insert, select, text
 from sqlalchemy.orm import Session
 
-from ledger.books.judgement import JudgedLane
+from ledger.books.lanes import Lanes
 from ledger.evidence.bundle import BundleKind
 from ledger.store.intake_tables import ContentTotalRow, ProvisionalTotalRow
 from ledger.store.shard_store import Shard
@@ -93,7 +92,7 @@ def store_report(session: Session, shard: Shard, report: Report) -> bool:
     return True
 
 
-def count_reporters(session: Session, shard: Shard, epoch: int) -> int:
+def count_reports(session: Session, shard: Shard, epoch: int) -> int:
     """Return how many rows of reports an epoch has."""
     statement = select(func.count()).where(
         ProvisionalTotalRow.broadcaster_id == shard.id, ProvisionalTotalRow.epoch == epoch
@@ -156,14 +155,20 @@ def drop_sealed_reports(session: Session) -> int:
     return len(dropped.all())
 
 
-def store_content_totals(
-    session: Session, shard: Shard, sealing_epoch: int, lanes: Iterable[JudgedLane]
-) -> None:
+def store_content_totals(session: Session, shard: Shard, sealing_epoch: int, lanes: Lanes) -> None:
     """Write what a seal counts per content and source; in the seal's own transaction."""
-    sums: dict[tuple[int, bytes, bool], list[int]] = defaultdict(lambda: [0, 0])
-    for lane in lanes:
-        total = sums[lane.epoch, lane.content_id, lane.is_cdn]
-        total[0] += lane.count.bytes_total - lane.bytes_before
+    sums: dict[tuple[int, bytes, bool], list[int]] = {}
+    numbers = lanes.numbers
+    for entitlement, payee, epoch, bytes_total, bytes_before in zip(
+        lanes.entitlements,
+        lanes.payees,
+        numbers.epochs,
+        numbers.bytes_totals,
+        numbers.bytes_before,
+        strict=True,
+    ):
+        total = sums.setdefault((epoch, entitlement.content_id, payee.is_cdn), [0, 0])
+        total[0] += bytes_total - bytes_before
         total[1] += 1
     rows = [
         {

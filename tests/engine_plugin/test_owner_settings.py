@@ -32,6 +32,7 @@ settings_values = st.builds(
     OwnerSettings,
     accepts_ip_visible=st.booleans(),
     discovers=st.booleans(),
+    tells_totals=st.booleans(),
     upload_bytes_per_s=st.integers(0, 2**63 - 1),
     download_bytes_per_s=st.integers(0, 2**63 - 1),
     monthly_upload_bytes=st.integers(0, 2**63 - 1),

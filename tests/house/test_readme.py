@@ -66,10 +66,16 @@ def test_readme_states_the_verifiers_exit_codes() -> None:
     assert f"Exit codes: {stated}" in text_of("README.md")
 
 
-def test_readme_lists_every_configuration_key_with_its_default() -> None:
-    rows = table_under("| Key | Default |", text_of("README.md"))
-    stated = {row[0].strip("`"): row[1].strip("`") for row in rows}
-    assert stated == {
+def keys_told_in(page: str) -> dict[str, str]:
+    rows = table_under("| Key | Default |", text_of(page))
+    return {row[0].strip("`"): row[1].strip("`") for row in rows}
+
+
+def test_every_configuration_key_is_listed_with_its_default() -> None:
+    in_readme, of_the_api = keys_told_in("README.md"), keys_told_in("docs/operator.md")
+    assert all(name.startswith("API_") for name in of_the_api)
+    assert not in_readme.keys() & of_the_api.keys()
+    assert in_readme | of_the_api == {
         name.upper(): "" if field.default is None else str(field.default)
         for name, field in Settings.model_fields.items()
     }

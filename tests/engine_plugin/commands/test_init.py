@@ -79,6 +79,7 @@ def test_script_gets_keys_settings_and_a_phrase_file(tmp_path: Path) -> None:
     assert answer["settings"] == {
         "accepts_ip_visible": True,
         "discovers": False,
+        "tells_totals": True,
         "upload_bytes_per_s": 2_500_000,
         "download_bytes_per_s": 0,
         "monthly_upload_bytes": 500 * 10**9,
