@@ -269,9 +269,10 @@ def _explain_session(
         shifted = shifts.get(day, 0)
         cell.shifted_bytes += shifted
         rest = seen.logged - seen.signed - shifted
+        # Of an answer that was left the viewer may have signed nothing, a part, or all.
+        aborted = max(0, min(rest, seen.aborted))
+        cell.aborted_bytes += aborted
         if rest >= 0:
-            aborted = min(rest, seen.aborted)
-            cell.aborted_bytes += aborted
             cell.unexplained_bytes += rest - aborted
             continue
         quarantined = min(-rest, seen.conflict)
@@ -286,7 +287,8 @@ def _explain_session(
 def _shifts_over_midnight(days: Mapping[int, _DayOfSession]) -> Iterator[tuple[int, int]]:
     """Yield (day, bytes) where one day's surplus is its neighbour's deficit; they sum to zero."""
     ordered = sorted(days)
-    rest = {day: days[day].logged - days[day].signed for day in ordered}
+    # Answers that were left are no surplus of whole ones: they hide no shift, and make none.
+    rest = {day: days[day].logged - days[day].aborted - days[day].signed for day in ordered}
     shifts: dict[int, int] = defaultdict(int)
     for day in ordered:
         after = rest.get(day + 1, 0)
