@@ -4,13 +4,14 @@ Later steps use what earlier ones proved. Reading a value before the step that p
 of the verifier itself.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from contracts.registry import Rule
 from ledger.audit.file import AuditContents, AuditFile
 from ledger.audit.trust import Trust
+from ledger.books.bundle_check import BundleCheck, check_bundle
 from ledger.books.epoch import EpochInputs, Result, Seal
 from ledger.books.gathering import GatheredChecks
 from ledger.books.judgement import LaneCount
@@ -19,9 +20,26 @@ from ledger.books.transactions import AppliedTransaction, NetworkFact
 from ledger.evidence.checkpoint import Checkpoint
 from ledger.evidence.encoding import Signed
 from ledger.evidence.leaf import Activation, ResultLeaf, SealLeaf
+from ledger.evidence.recent import RecentSet
 from ledger.evidence.terms import Terms
 
 ValueT = TypeVar("ValueT")
+
+
+BundleChecker = Callable[[Sequence[bytes], Signed[Terms], int, int], Iterator[BundleCheck]]
+"""Yields the check of each bundle in order, given terms, epoch and the issuing key's last epoch."""
+
+_ENTITLEMENTS_REMEMBERED = 1 << 18
+"""Signatures of entitlements that are known to be good; a viewer's stands in many bundles."""
+
+
+def check_bundles_in_turn(
+    bundles: Sequence[bytes], terms: Signed[Terms], epoch: int, issued_through: int
+) -> Iterator[BundleCheck]:
+    """Yield the check of each bundle, one after the other."""
+    known: RecentSet[bytes] = RecentSet(_ENTITLEMENTS_REMEMBERED)
+    for raw in bundles:
+        yield check_bundle(raw, terms, epoch, issued_through=issued_through, known=known)
 
 
 @dataclass(slots=True)
@@ -30,6 +48,7 @@ class Case:
 
     file: AuditFile
     trust: Trust
+    check_bundles: BundleChecker = check_bundles_in_turn
     terms: Signed[Terms] | None = None
     checkpoint: Checkpoint | None = None
     previous_checkpoint: Checkpoint | None = None

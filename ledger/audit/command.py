@@ -12,7 +12,9 @@ from io import SEEK_END, TextIOWrapper
 from pathlib import Path
 from typing import BinaryIO
 
+from ledger.audit.case import check_bundles_in_turn
 from ledger.audit.errors import UndecidableError
+from ledger.audit.parallel import ParallelChecker
 from ledger.audit.trust import TRUST_SIZE_MAX, Trust, parse_trust
 from ledger.audit.verify import (
     EXIT_CODES,
@@ -23,6 +25,7 @@ from ledger.audit.verify import (
 )
 from ledger.evidence.errors import EvidenceError
 
+_JOBS_MAX = 256
 _DESCRIPTION = """\
 Recompute one or more epochs from their audit files: signatures, entitlements, caps, lanes, log,
 contract, journal, statements, payouts; of several files also that each goes on where the one of
@@ -60,7 +63,7 @@ def run(arguments: Sequence[str], *, prog: str) -> int:
     options = _parser(prog).parse_args(arguments)
     try:
         trust = _read_trust(options.trust)
-        reports = [_verify(path, trust) for path in options.files]
+        reports = [_verify(path, trust, options.jobs) for path in options.files]
     except UndecidableError as error:
         if options.json:
             print(json.dumps({"verdict": Verdict.UNDECIDED, "reason": str(error)}))
@@ -94,8 +97,17 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         metavar="TRUST",
         help="your trust.json: network, log keys, DAO keys, broadcaster, how time is cut",
     )
+    parser.add_argument(
+        "--jobs", type=_count, default=1, metavar="N", help="processes that check signatures"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= _JOBS_MAX:
+        raise argparse.ArgumentTypeError(f"got {text!r}, want 1 to {_JOBS_MAX}")
+    return int(text)
 
 
 def _read_trust(path: Path | None) -> Trust | None:
@@ -139,10 +151,11 @@ class FileSource:
         return data
 
 
-def _verify(path: Path, trust: Trust | None) -> Report:
+def _verify(path: Path, trust: Trust | None, jobs: int) -> Report:
     try:
         with path.open("rb") as file:
-            return verify_audit_file(FileSource(file), trust)
+            check_bundles = ParallelChecker(path, jobs) if jobs > 1 else check_bundles_in_turn
+            return verify_audit_file(FileSource(file), trust, check_bundles)
     except OSError as error:
         raise UndecidableError(f"audit file {path}: {error.strerror}") from None
     except MemoryError:

@@ -66,6 +66,10 @@ class SourceItems(Sequence[bytes]):
     def __iter__(self) -> Iterator[bytes]:
         return (self[at] for at in range(len(self)))
 
+    def places(self) -> Iterator[tuple[int, int]]:
+        """Yield offset and size of each item in its source."""
+        return zip(self._offsets, self._sizes, strict=True)
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, SourceItems | tuple):
             return NotImplemented

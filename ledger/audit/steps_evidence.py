@@ -20,7 +20,6 @@ from ledger.books.judgement import (
     BundleCheck,
     BundleCode,
     ReceiptCode,
-    check_bundle,
     set_aside,
 )
 from ledger.books.state import genesis_state, parse_state, state_root
@@ -31,11 +30,7 @@ from ledger.evidence.checkpoint import verify_checkpoint
 from ledger.evidence.encoding import RecordCode
 from ledger.evidence.leaf import ACTIVATION, RESULT_LEAF, SEAL_LEAF, code_of_leaf
 from ledger.evidence.merkle import RootBuilder, check_inclusion, leaf_hash, root_hash
-from ledger.evidence.recent import RecentSet
 from ledger.evidence.terms import Terms, parse_terms, require_valid_terms
-
-_ENTITLEMENTS_REMEMBERED = 1 << 18
-"""Signatures of entitlements that are known to be good; a viewer's stands in many bundles."""
 
 
 def prove_trust(case: Case) -> str:
@@ -270,20 +265,18 @@ def prove_bundles(case: Case) -> str:
         )
 
     gathered = GatheredChecks(load)
-    known: RecentSet[bytes] = RecentSet(_ENTITLEMENTS_REMEMBERED)
     passed_and_set_aside = 0
     with_heartbeats: list[int] = []
-    for raw, stated in zip(contents.bundles, contents.codes, strict=True):
-        check = check_bundle(
-            raw, terms, contents.epoch, issued_through=binding.last_epoch, known=known
-        )
+    found = case.check_bundles(contents.bundles, terms, contents.epoch, binding.last_epoch)
+    for verdict, stated in zip(found, contents.codes, strict=True):
         # The collector takes no others; and a digest does not cover the submitter's signature.
-        is_framed = check.code not in {BundleCode.MALFORMED, BundleCode.BAD_SIGNATURE}
-        require(is_framed, "bundle", got=check.code.name, want="one that its submitter signed")
+        is_framed = verdict.code not in {BundleCode.MALFORMED, BundleCode.BAD_SIGNATURE}
+        require(is_framed, "bundle", got=verdict.code.name, want="one that its submitter signed")
         # What stopped the operator's workers cannot be recomputed; it is counted and shown.
-        if stated.bundle_code == BundleCode.POISON:
-            passed_and_set_aside += check.receipt_codes.count(ReceiptCode.COUNTED)
-            check = set_aside(check)
+        is_poison = stated.bundle_code == BundleCode.POISON
+        if is_poison:
+            passed_and_set_aside += verdict.receipt_codes.count(ReceiptCode.COUNTED)
+        check = set_aside(verdict) if is_poison else verdict
         if proven(check.bundle).value.heartbeats:
             with_heartbeats.append(len(gathered))
         gathered.add(check)

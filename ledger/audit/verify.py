@@ -17,7 +17,7 @@ from contracts.interface import SettlementError
 from contracts.language import LanguageError
 from contracts.registry import RegistryError
 from ledger.audit import steps_books, steps_evidence
-from ledger.audit.case import Case
+from ledger.audit.case import BundleChecker, Case, check_bundles_in_turn
 from ledger.audit.errors import AuditError, UndecidableError
 from ledger.audit.file import read_audit_file
 from ledger.audit.source import ByteSource, MemorySource
@@ -117,20 +117,29 @@ _FINDINGS = (
 )
 
 
-def verify_audit_file(data: bytes | ByteSource, trust: Trust | None) -> Report:
+def verify_audit_file(
+    data: bytes | ByteSource,
+    trust: Trust | None,
+    check_bundles: BundleChecker = check_bundles_in_turn,
+) -> Report:
     """Verify one epoch's audit file.
 
     Args:
         data: The file's bytes, or where they are read from.
         trust: The reader's root of trust; without it the verdict is "cannot tell".
+        check_bundles: How bundles are checked; one after the other unless told otherwise.
 
     Returns:
         A report; hostile bytes never raise.
     """
-    return examine_audit_file(data, trust)[0]
+    return examine_audit_file(data, trust, check_bundles)[0]
 
 
-def examine_audit_file(data: bytes | ByteSource, trust: Trust | None) -> tuple[Report, Case | None]:
+def examine_audit_file(
+    data: bytes | ByteSource,
+    trust: Trust | None,
+    check_bundles: BundleChecker = check_bundles_in_turn,
+) -> tuple[Report, Case | None]:
     """Verify one epoch's audit file and hand out what was recomputed.
 
     Reports are made from the recomputed figures, so a bill cannot say what the verifier would not.
@@ -140,7 +149,7 @@ def examine_audit_file(data: bytes | ByteSource, trust: Trust | None) -> tuple[R
     """
     case: list[Case] = []
     source = MemorySource(data) if isinstance(data, bytes) else data
-    steps = tuple(_walk(source, trust, case))
+    steps = tuple(_walk(source, trust, check_bundles, case))
     verdicts = {step.verdict for step in steps}
     verdict = Verdict.PROVEN
     for worse in (Verdict.UNDECIDED, Verdict.DISPROVEN):
@@ -206,7 +215,9 @@ def _with_succession(report: Report, heads: dict[int, set[Checkpoint | None]]) -
     return replace(report, verdict=verdict, steps=(*report.steps, step))
 
 
-def _walk(source: ByteSource, trust: Trust | None, opened: list[Case]) -> Iterator[Step]:
+def _walk(
+    source: ByteSource, trust: Trust | None, check_bundles: BundleChecker, opened: list[Case]
+) -> Iterator[Step]:
     try:
         file = read_audit_file(source)
     except EvidenceError as error:
@@ -218,7 +229,7 @@ def _walk(source: ByteSource, trust: Trust | None, opened: list[Case]) -> Iterat
         detail = "no trust file was given, so nothing says whose signatures count"
         yield Step(number=2, name="trust", verdict=Verdict.UNDECIDED, detail=detail)
         return
-    case = Case(file, trust)
+    case = Case(file, trust, check_bundles)
     opened.append(case)
     for number, (name, prove) in enumerate(STEPS, start=2):
         try:

@@ -10,7 +10,7 @@ as the network would record them.
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -26,9 +26,9 @@ from ledger.books.transactions import NetworkFact
 from ledger.evidence.binding import BINDING, Binding, Role
 from ledger.evidence.bundle import BUNDLE_HEAD, BundleKind, parse_bundle
 from ledger.evidence.checkpoint import Checkpoint, body_hash
-from ledger.evidence.encoding import RecordCode, Signed, format_tag
+from ledger.evidence.encoding import TAG_SIZE, RecordCode, Signed, format_tag
 from ledger.evidence.entitlement import ENTITLEMENT, Entitlement
-from ledger.evidence.keys import network_id_of, public_key_of, sign
+from ledger.evidence.keys import KEY_SIZE, SIGNATURE_SIZE, network_id_of, public_key_of, sign
 from ledger.evidence.leaf import ACTIVATION, EVIDENCE_DAO_KEY, Activation
 from ledger.evidence.receipt import RECEIPT, lane_digest_of
 from ledger.evidence.terms import Terms, sign_terms
@@ -41,6 +41,7 @@ _EPOCH_LENGTH_S = 300
 _GENESIS_S = 1_000_000
 _CLOSE_S = _GENESIS_S + _EPOCH_LENGTH_S - 1
 _DEPOSIT_STROOPS = 10**15
+_KEY_END = SIGNATURE_SIZE + TAG_SIZE + KEY_SIZE
 _RECEIPT_FIELDS = struct.Struct("<32s32sIIQQQ32s")
 _ACCOUNTS = ("channel 0", "channel 1", "escrow", "payout", "anchor")
 
@@ -67,7 +68,7 @@ class SyntheticEpoch:
     log_seed: bytes
     salt_key: bytes
 
-    def inputs(self, checks: tuple[BundleCheck, ...]) -> EpochInputs:
+    def inputs(self, checks: Sequence[BundleCheck]) -> EpochInputs:
         """Return the epoch's inputs with these checked bundles, in bundle order."""
         return EpochInputs(
             terms=self.terms,
@@ -158,11 +159,33 @@ def write_bundles(path: Path, bundles: Iterator[bytes]) -> None:
     draft.replace(path)
 
 
-def read_bundles(path: Path) -> Iterator[bytes]:
-    """Yield the bundles of a file that `write_bundles` wrote."""
-    with path.open("rb") as file:
-        while length := file.read(4):
-            yield file.read(int.from_bytes(length, "little"))
+class BundleFile:
+    """The bundles of a file that `write_bundles` wrote, in the seal's order, read on demand."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file and find the bundles in it."""
+        self._file = path.open("rb")
+        places: list[tuple[bytes, int, int]] = []
+        while length := self._file.read(4):
+            size, at = int.from_bytes(length, "little"), self._file.tell()
+            frame = self._file.read(_KEY_END)
+            # All bundles are of one broadcaster, epoch, kind and number: their senders order them.
+            places.append((frame[_KEY_END - KEY_SIZE :], at, size))
+            self._file.seek(at + size)
+        self._places = sorted(places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def load(self, index: int) -> BundleCheck:
+        """Return a bundle with the verdict that a worker gave on it."""
+        _, at, size = self._places[index]
+        self._file.seek(at)
+        return judged(self._file.read(size))
 
 
 def judged(raw: bytes) -> BundleCheck:
