@@ -128,7 +128,7 @@ def import_logs(
                 job = Job(
                     field_map=field_map,
                     hosts=hosts,
-                    time_format=TimeFormat(time) if time else None,
+                    time_format=_read_time_format(time),
                     sampled_one_in=sampled,
                 )
                 imported = _import_one(sessions, path, account, cdn.lower(), job, known)
@@ -201,10 +201,10 @@ def _import_one(
 def _describe_import(path: Path, imported: ImportedFile) -> str:
     if imported.is_known:
         return f"{path.name}: imported before, nothing changed"
-    first = f"; first: line {imported.faults[0].line}: {imported.faults[0].reason}"
+    first = "".join(f"; first: line {x.line}: {x.reason}" for x in imported.faults[:1])
     return (
         f"{path.name}: {imported.lines:,} lines, {imported.excluded.total():,} excluded, "
-        f"{imported.malformed:,} malformed{first if imported.faults else ''}"
+        f"{imported.malformed:,} malformed{first}"
     )
 
 
@@ -361,7 +361,7 @@ def convert(
         job = Job(
             field_map=_read_map(format_name),
             hosts=frozenset(name.lower() for name in host or []),
-            time_format=TimeFormat(time) if time else None,
+            time_format=_read_time_format(time),
             sampled_one_in=sampled,
         )
         outcomes = read_log(iter(lambda: opened.read(CHUNK_BYTES), b""), job)
@@ -412,6 +412,13 @@ def _read_map(name: str) -> FieldMap:
         path = Path(name)
         return parse_field_map(_read_text(path), name=path.stem)
     raise FieldMapError(f"format: got {name!r}, want {', '.join(SHIPPED)} or a file *.toml")
+
+
+def _read_time_format(name: str) -> TimeFormat | None:
+    names = [time_format.value for time_format in TimeFormat]
+    if name and name not in names:
+        raise MalformedTimeError(f"time: got {name!r}, want one of {', '.join(names)}")
+    return TimeFormat(name) if name else None
 
 
 def _read_trust(path: Path | None) -> Trust:
