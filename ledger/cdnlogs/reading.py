@@ -30,6 +30,12 @@ BYTES_MAX: Final = 2**63 - 1
 _DIGITS = re.compile(r"\d{1,19}", re.ASCII)
 _REQUEST = re.compile(r"([A-Za-z-]{1,32}) (\S+)(?: HTTP/[\d.]+)?")
 _SID = re.compile(r'(?:^|[,&;?= ])sid="([^"]{1,64})"')
+# The same with its marks escaped once or twice and a plain value: nearly every one there is.
+_ESCAPED_SID = re.compile(
+    r"(?:^|[,&;?= ]|%(?:25)?(?:2C|3D|20))sid(?:=|%(?:25)?3D)"
+    r'(?:"|%(?:25)?22)([0-9A-Za-z._-]{1,64})(?:"|%(?:25)?22)',
+    re.IGNORECASE,
+)
 _UUID = re.compile(r"[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}")
 _REASON_LENGTH_MAX: Final = 160
 _COLUMNS_MAX: Final = 256
@@ -299,7 +305,11 @@ def _find_session(session: str | None, cmcd: str | None, query: str) -> bytes:
     for text in (cmcd, query if "CMCD" in query else None):
         if text:
             # Logs write a query as it came, or escape it once more.
-            match = _SID.search(unquote(text)) or _SID.search(unquote(unquote(text)))
+            match = (
+                _ESCAPED_SID.search(text)
+                or _SID.search(unquote(text))
+                or _SID.search(unquote(unquote(text)))
+            )
             if match:
                 return session_id_of(match[1])
     return b""

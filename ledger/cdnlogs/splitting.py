@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Final
 
+_ESCAPE = re.compile(r"\\(?:x([0-9A-Fa-f]{2})|(.))", re.DOTALL)
 _TOKEN = re.compile(r'"((?:[^"\\]|\\.)*)"|\[([^\]]*)\]|([^\s"\[]\S*)')
 
 
@@ -43,6 +44,11 @@ def split_line(text: str, layout: Layout, columns: Sequence[str]) -> list[str]:
     if len(values) != len(columns):
         raise SplitError(f"columns: got {len(values)}, want {len(columns)}")
     return values
+
+
+def unescape(value: str) -> str:
+    r"""Return a quoted value as it was before a web server wrote it: \x22 and \" are quotes."""
+    return _ESCAPE.sub(lambda found: chr(int(found[1], 16)) if found[1] else found[2], value)
 
 
 def read_object(text: str) -> dict[str, object]:
@@ -99,4 +105,10 @@ def make_picker(layout: Layout, columns: Sequence[str], wanted: Sequence[str]) -
         values = split_line(text, layout, columns)
         return [None if place is None else values[place] for place in places]
 
-    return pick_places
+    def pick_escaped(text: str) -> list[str | None]:
+        picked = pick_places(text)
+        if "\\" in text:
+            return [None if value is None else unescape(value) for value in picked]
+        return picked
+
+    return pick_escaped if layout == Layout.QUOTED else pick_places

@@ -102,6 +102,7 @@ def detect_time_format(text: str) -> TimeFormat:
     raise MalformedTimeError(f"time: got {text[:40]!r}, want a time from 2000 to 2099")
 
 
+@lru_cache(maxsize=4096)
 def parse_time(text: str, time_format: TimeFormat) -> int:
     """Return a time in milliseconds since the Unix epoch; smaller fractions are cut off.
 

@@ -307,3 +307,25 @@ def test_a_declared_map_reads_a_format_of_ones_own() -> None:
 def test_a_map_with_a_mistake_is_refused(old: str, new: str, word: str) -> None:
     with pytest.raises(FieldMapError, match=word):
         parse_field_map(MAP.replace(old, new, 1), name="mine")
+
+
+@pytest.mark.parametrize(
+    ("query", "sid"),
+    [
+        ("CMCD=sid%3D%22ab-1%22", "ab-1"),
+        ("CMCD=br%3D1%2Csid%3D%22ab-1%22", "ab-1"),
+        ("CMCD=br%253D1%252Csid%253D%2522ab-1%2522", "ab-1"),
+        ('CMCD=br=1,sid="ab-1"', "ab-1"),
+        ("CMCD=sid%3D%22a%20b%22", "a b"),
+        ("CMCD=cid%3D%22mysid%22%2Csid%3D%22x%22", "x"),
+        ("CMCD=nosid%3D%22x%22", None),
+        ("CMCD=sid%3D%22" + "x" * 65 + "%22", None),
+        ("sid=%22x%22", None),
+        ("", None),
+    ],
+)
+def test_session_ids_are_read_however_often_they_are_escaped(query: str, sid: str | None) -> None:
+    line = nginx_line(changed(FIRST, sid="")).replace("/1.ts ", f"/1.ts?{query} ", 1)
+    # As nginx writes a quote within a quoted value.
+    [row] = rows_of("nginx", line.replace('"ab-1"', "\\x22ab-1\\x22").encode())
+    assert row.session_id == (b"" if sid is None else session_id_of(sid))
