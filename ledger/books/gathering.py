@@ -98,13 +98,19 @@ class GatheredPayee(NamedTuple):
 class GatheredChecks(Sequence[BundleCheck]):
     """The bundles of one seal, in its order."""
 
-    def __init__(self, load: Callable[[int], BundleCheck]) -> None:
+    def __init__(
+        self,
+        load: Callable[[int], BundleCheck],
+        load_all: Callable[[], Iterator[BundleCheck]] | None = None,
+    ) -> None:
         """Begin without any bundle.
 
         Args:
             load: Returns again the bundle with this place in the seal.
+            load_all: Yields all again in order, where that is quicker than one after the other.
         """
         self._load = load
+        self._load_all = load_all
         self._entitlement_places: dict[bytes, int] = {}
         self._payee_places: dict[GatheredPayee, int] = {}
         self.heads: list[BundleHead] = []
@@ -140,6 +146,8 @@ class GatheredChecks(Sequence[BundleCheck]):
         return self._load(range(len(self))[index])
 
     def __iter__(self) -> Iterator[BundleCheck]:
+        if self._load_all is not None:
+            return self._load_all()
         return (self._load(at) for at in range(len(self)))
 
     def are_ordered(self) -> bool:

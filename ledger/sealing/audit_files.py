@@ -14,7 +14,8 @@ from ledger.audit.counts import CountEvidence, prove_counts
 from ledger.audit.file import AuditContents, generate_audit_file
 from ledger.audit.trust import Trust
 from ledger.books.epoch import compute_epoch
-from ledger.books.judgement import format_lane_entry
+from ledger.books.gathering import gather_checks
+from ledger.books.lanes import format_lane_entries
 from ledger.sealing.files import sync_folders, write_pieces
 from ledger.sealing.inputs import late_lanes
 from ledger.sealing.transitions import Replay, replay_seal, require_epoch
@@ -23,11 +24,11 @@ from ledger.store.epoch_store import (
     EpochState,
     find_checkpoint,
     first_epoch,
-    load_lanes,
     load_leaves,
     store_audit_digest,
 )
 from ledger.store.errors import EpochOrderError
+from ledger.store.lane_store import load_lanes
 from ledger.store.settlement_store import anchor_fact
 from ledger.store.shard_store import Shard, activation_in_force, issuing_binding
 
@@ -124,13 +125,10 @@ def _count_evidence(
     session: Session, shard: Shard, replay: Replay, log: LogView
 ) -> list[CountEvidence]:
     inputs = replay.inputs
-    late = late_lanes(inputs.checks, inputs.opening, inputs.epoch)
+    late = late_lanes(gather_checks(inputs.checks), inputs.opening, inputs.epoch)
     evidence: list[CountEvidence] = []
     for epoch in sorted(set(late.values())):
-        entries = [
-            format_lane_entry(lane.lane_digest, lane.count)
-            for lane in load_lanes(session, shard, epoch)
-        ]
+        entries = format_lane_entries(load_lanes(session, shard, epoch))
         index = _result_index(session, shard, epoch)
         if index is None:
             raise EpochOrderError(epoch, got="before the log", want="an epoch of the log")

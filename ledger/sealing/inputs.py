@@ -7,25 +7,24 @@ of their results, terms by the broadcaster's signatures, verdicts by the workers
 deciding whether an epoch may be sealed (`transitions`).
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from ledger.audit.stellar_xdr import read_transaction
-from ledger.books.epoch import EpochInputs, bundle_order
-from ledger.books.judgement import (
-    BundleCheck,
-    BundleCode,
-    LaneCount,
-    ReceiptCode,
-    format_lane_entry,
-)
+from ledger.books.bundle_check import BundleCheck
+from ledger.books.epoch import EpochInputs
+from ledger.books.gathering import BundleHead, GatheredChecks
+from ledger.books.lanes import LaneCount, format_lane_entries
 from ledger.books.state import State, genesis_state, state_root
+from ledger.evidence.encoding import Signed
 from ledger.evidence.merkle import RootBuilder, root_hash
+from ledger.evidence.terms import Terms
 from ledger.sealing.vouching import require_vouched
-from ledger.store.bundle_store import load_checks
+from ledger.store.bundle_store import StoredChecks
 from ledger.store.engine import Session
-from ledger.store.epoch_store import Epoch, first_epoch, load_closing_state, load_lanes
+from ledger.store.epoch_store import Epoch, first_epoch, load_closing_state
 from ledger.store.errors import UnprovenError
+from ledger.store.lane_store import load_lanes
 from ledger.store.settlement_store import LedgerPoint, load_facts
 from ledger.store.shard_store import (
     Shard,
@@ -108,15 +107,13 @@ def load_inputs(
         after_sequence=opening.head.last_ledger_sequence,
         through_sequence=last_ledger.sequence,
     )
-    stored = load_checks(session, shard, epoch.number)
-    vouched = require_vouched(
+    checks = _gather(
+        StoredChecks(session, shard, epoch.number),
         log_seed,
-        stored,
         terms,
         epoch.number,
         issued_through=issued_through(session, shard, terms.value, epoch.number),
     )
-    checks = tuple(sorted(vouched, key=bundle_order))
     late = late_lanes(checks, opening, epoch.number)
     return EpochInputs(
         terms=terms,
@@ -133,17 +130,47 @@ def load_inputs(
     )
 
 
-def late_lanes(checks: Iterable[BundleCheck], opening: State, epoch: int) -> dict[bytes, int]:
+def _gather(
+    stored: StoredChecks,
+    log_seed: bytes,
+    terms: Signed[Terms],
+    sealing_epoch: int,
+    *,
+    issued_through: int,
+) -> GatheredChecks:
+    """Take the bundles in one after another; what is looked at again comes from the database."""
+
+    def again(check: BundleCheck, head: BundleHead) -> BundleCheck:
+        """The bundle with the verdict that was vouched for."""
+        if check.bundle is None or check.bundle.digest != head.digest:
+            raise UnprovenError(f"bundle {head.digest.hex()}: its bytes changed during the seal")
+        return replace(
+            check,
+            code=head.code,
+            receipt_codes=tuple(head.receipt_codes),
+            payee_account=head.payee_account,
+        )
+
+    def load(index: int) -> BundleCheck:
+        return again(stored[index].check, gathered.heads[index])
+
+    def load_all() -> Iterator[BundleCheck]:
+        for one, head in zip(stored, gathered.heads, strict=True):
+            yield again(one.check, head)
+
+    gathered = GatheredChecks(load, load_all)
+    for check in require_vouched(
+        log_seed, stored, terms, sealing_epoch, issued_through=issued_through
+    ):
+        gathered.add(check)
+    return gathered
+
+
+def late_lanes(checks: GatheredChecks, opening: State, epoch: int) -> dict[bytes, int]:
     """Return the lanes of earlier epochs that the state does not know yet, with their epochs."""
-    return {
-        receipt.value.lane_digest: receipt.value.epoch
-        for check in checks
-        if check.bundle is not None and check.code == BundleCode.ACCEPTED
-        for receipt, code in zip(check.bundle.value.receipts, check.receipt_codes, strict=True)
-        if code == ReceiptCode.COUNTED
-        and receipt.value.epoch < epoch
-        and receipt.value.lane_digest not in opening.corrected_lanes
-    }
+    known = opening.corrected_lanes
+    before = checks.lanes_before(epoch)
+    return {lane: of_epoch for lane, of_epoch in before.items() if lane not in known}
 
 
 def _counts_before(
@@ -160,15 +187,15 @@ def _counts_before(
         if begin is None or epoch < begin:
             continue
         lanes = load_lanes(session, shard, epoch)
-        got = root_hash([format_lane_entry(lane.lane_digest, lane.count) for lane in lanes])
+        got = root_hash(format_lane_entries(lanes))
         want = load_signed_epoch(session, shard, epoch).result().lane_root
         if got != want:
             raise UnprovenError(
                 f"lanes of epoch {epoch}: got root {got.hex()}, "
                 f"want {want.hex()} as its result in the log says"
             )
-        for lane in lanes:
+        for digest, sequence, bytes_total in lanes:
             # A lane's digest fixes its epoch, so this is the lane's own seal.
-            if late.get(lane.lane_digest) == epoch:
-                counts[lane.lane_digest] = lane.count
+            if late.get(digest) == epoch:
+                counts[digest] = LaneCount(sequence=sequence, bytes_total=bytes_total)
     return counts

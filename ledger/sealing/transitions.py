@@ -9,6 +9,7 @@ code. Not here: in which order they are tried (`driver`), what they compute (`le
 from dataclasses import dataclass
 
 from ledger.books.epoch import EpochInputs, Result, Seal, compute_epoch, seal_epoch
+from ledger.books.gathering import gather_checks
 from ledger.books.refusals import RefusalReader
 from ledger.evidence.checkpoint import Checkpoint, sign_checkpoint
 from ledger.evidence.keys import public_key_of
@@ -93,7 +94,8 @@ def seal(sessions: SessionFactory, shard: Shard, number: int, log_seed: bytes) -
             void_from=opening.state.void_from,
             equivocations=sealed.judgement.equivocations,
         )
-        store_final_codes(session, shard, number, inputs.checks, sealed.judgement.codes, reader)
+        checks = gather_checks(inputs.checks)
+        store_final_codes(session, shard, number, checks, sealed.judgement.codes, reader)
         store_seal(
             session,
             shard,

@@ -7,7 +7,7 @@ again. Not here: judging itself (`ledger.books.judgement`).
 """
 
 import hmac
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from hashlib import sha256
 
 from ledger.books.judgement import BundleCheck, BundleCode, check_bundle
@@ -41,14 +41,13 @@ def require_vouched(
     sealing_epoch: int,
     *,
     issued_through: int,
-) -> tuple[BundleCheck, ...]:
-    """Return the stored verdicts of a seal, each vouched for or found again just now.
+) -> Iterator[BundleCheck]:
+    """Yield the stored verdicts of a seal, each vouched for or found again just now.
 
     Raises:
         UnprovenError: A verdict is not what judging the bundle gives: the database was changed by
             hand. Bundles that were set aside count for nothing and pass.
     """
-    checks: list[BundleCheck] = []
     for one in stored:
         check = one.check
         mark = vouch_for(log_seed, check, sealing_epoch)
@@ -61,5 +60,4 @@ def require_vouched(
                     f"{int(check.code)} and {len(check.receipt_codes)} receipts' codes that no "
                     f"worker vouches for, want code {int(found.code)} and its own"
                 )
-        checks.append(check)
-    return tuple(checks)
+        yield check

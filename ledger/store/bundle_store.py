@@ -9,13 +9,15 @@ import struct
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+from typing import Any, overload
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import Row, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from ledger.books.bundle_check import BundleCheck
 from ledger.books.codes import BundleCode, ReceiptCode
+from ledger.books.gathering import GatheredChecks
 from ledger.books.refusals import RefusalReader
 from ledger.evidence.bundle import Bundle, parse_bundle
 from ledger.evidence.encoding import ZERO_KEY, Signed
@@ -405,50 +407,87 @@ def count_unjudged(session: Session, shard: Shard, sealing_epoch: int) -> int:
     )
 
 
-def load_checks(session: Session, shard: Shard, sealing_epoch: int) -> list[StoredCheck]:
-    """Return all bundles of a seal with their stored verdicts, in no defined order.
+class StoredChecks(Sequence[StoredCheck]):
+    """The bundles of a seal with their stored verdicts, in the seal's order, read some at a time.
 
     The receipt codes are those of the check, before and after the seal alike, so a sealed epoch
     can be judged again and comes out the same.
-
-    Raises:
-        ExpiredError: The epoch's bundles were dropped; its audit file has them.
     """
-    rows = session.execute(
-        select(
-            BundleRow.id,
-            BundleRow.code,
-            BundleRow.receipt_codes,
-            BundleRow.payee_account,
-            BundleRow.vouch,
-        )
-        .where(BundleRow.broadcaster_id == shard.id, BundleRow.sealing_epoch == sealing_epoch)
-        .order_by(BundleRow.id)
-    ).all()
-    raws = _load_raws(session, [(sealing_epoch, row.id) for row in rows])
-    missing = [row.id for row in rows if row.id not in raws]
-    if missing:
-        raise ExpiredError(f"bundles of epoch {sealing_epoch}: got {len(missing)} without bytes")
-    return [
-        StoredCheck(
-            check=BundleCheck(
-                raw=raws[row.id],
-                bundle=parse_bundle(raws[row.id]),
+
+    def __init__(self, session: Session, shard: Shard, sealing_epoch: int) -> None:
+        """Read everything but the bundles' bytes.
+
+        Args:
+            session: In a transaction, which the object is used in.
+            shard: Whose seal.
+            sealing_epoch: Its epoch; no bundle can enter it any more.
+        """
+        self._session = session
+        self._epoch = sealing_epoch
+        self._rows = session.execute(
+            select(
+                BundleRow.id,
+                BundleRow.code,
+                BundleRow.receipt_codes,
+                BundleRow.payee_account,
+                BundleRow.vouch,
+            )
+            .where(BundleRow.broadcaster_id == shard.id, BundleRow.sealing_epoch == sealing_epoch)
+            .order_by(
+                BundleRow.submitter_key,
+                BundleRow.epoch,
+                BundleRow.kind,
+                BundleRow.number,
+                BundleRow.digest,
+            )
+        ).all()
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> StoredCheck: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[StoredCheck, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> StoredCheck | tuple[StoredCheck, ...]:
+        if isinstance(index, slice):
+            return tuple(self._load(self._rows[index]))
+        return next(self._load([self._rows[index]]))
+
+    def __iter__(self) -> Iterator[StoredCheck]:
+        for at in range(0, len(self._rows), _RAWS_PER_STATEMENT):
+            yield from self._load(self._rows[at : at + _RAWS_PER_STATEMENT])
+
+    def _load(self, rows: Sequence[Row[*tuple[Any, ...]]]) -> Iterator[StoredCheck]:
+        """Yield these bundles.
+
+        Raises:
+            ExpiredError: The epoch's bundles were dropped; its audit file has them.
+        """
+        raws = _load_raws(self._session, [(self._epoch, row.id) for row in rows])
+        missing = [row.id for row in rows if row.id not in raws]
+        if missing:
+            raise ExpiredError(f"bundles of epoch {self._epoch}: got {len(missing)} without bytes")
+        for row in rows:
+            raw = raws.pop(row.id)
+            codes = tuple(map(_CODES.__getitem__, parse_codes(row.receipt_codes)))
+            check = BundleCheck(
+                raw=raw,
+                bundle=parse_bundle(raw),
                 code=BundleCode(row.code),
-                receipt_codes=tuple(map(_CODES.__getitem__, parse_codes(row.receipt_codes))),
+                receipt_codes=codes,
                 payee_account=row.payee_account or ZERO_KEY,
-            ),
-            vouch=row.vouch or b"",
-        )
-        for row in rows
-    ]
+            )
+            yield StoredCheck(check=check, vouch=row.vouch or b"")
 
 
 def store_final_codes(
     session: Session,
     shard: Shard,
     sealing_epoch: int,
-    checks: Sequence[BundleCheck],
+    checks: GatheredChecks,
     codes: Sequence[Sequence[ReceiptCode]],
     reader: RefusalReader,
 ) -> None:
@@ -463,12 +502,11 @@ def store_final_codes(
     }
     refusals: list[dict[str, object]] = []
     changed: list[dict[str, object]] = []
-    for check, final in zip(checks, codes, strict=True):
-        if check.bundle is None:
-            raise AssertionError("a bundle in a seal is framed")
-        bundle_id = ids[check.bundle.digest]
+    for index, (head, final) in enumerate(zip(checks.heads, codes, strict=True)):
+        bundle_id = ids[head.digest]
         changed.append({"id": bundle_id, "final_codes": format_codes(final)})
-        refusals.extend(_refusals_of(bundle_id, check, final, reader))
+        if head.code != BundleCode.ACCEPTED or not _GOOD_CODES.issuperset(final):
+            refusals.extend(_refusals_of(bundle_id, checks[index], final, reader))
     if changed:
         session.execute(update(BundleRow), changed)
     for at in range(0, len(refusals), ROWS_PER_STATEMENT):

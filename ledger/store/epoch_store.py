@@ -15,19 +15,18 @@ from sqlalchemy.orm import Session
 
 from ledger.books.epoch import Result, Seal
 from ledger.books.journal import format_journal
-from ledger.books.judgement import JudgedLane, LaneCount
 from ledger.books.state import State, format_state, parse_state, state_root
 from ledger.books.statements import format_statements
 from ledger.evidence.checkpoint import Checkpoint, body_hash
 from ledger.evidence.keys import generate_seed
 from ledger.evidence.merkle import leaf_hash
 from ledger.store.errors import EpochOrderError
+from ledger.store.lane_store import store_lanes
 from ledger.store.shard_store import Shard
 from ledger.store.tables import (
     CheckpointRow,
     EpochRow,
     EquivocationRow,
-    LaneRow,
     LeafRow,
     ResultRow,
     StateRow,
@@ -86,16 +85,6 @@ class StoredResult:
     sum_tree_hash: bytes
     sum_tree_bytes: int
     sum_tree_stroops: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredLane:
-    """What a lane counted for in a seal."""
-
-    lane_digest: bytes
-    sealing_epoch: int
-    epoch: int
-    count: LaneCount
 
 
 def open_epochs(session: Session, shard: Shard, *, first: int, last: int) -> None:
@@ -236,7 +225,7 @@ def store_seal(
     _require_lock(session, shard, epoch.number, EpochState.SEALING)
     opening_size = log_size(session, shard)
     _append_leaves(session, shard, epoch.number, opening_size, seal.leaves)
-    _insert_lanes(session, shard, epoch.number, seal.judgement.lanes)
+    store_lanes(session, shard, epoch.number, seal.judgement.lanes)
     for first_receipt, second_receipt in seal.judgement.equivocations:
         session.add(
             EquivocationRow(
@@ -374,27 +363,6 @@ def _append_leaves(
         )
 
 
-def _insert_lanes(
-    session: Session, shard: Shard, sealing_epoch: int, lanes: Sequence[JudgedLane]
-) -> None:
-    for at in range(0, len(lanes), ROWS_PER_STATEMENT):
-        session.execute(
-            insert(LaneRow).values(
-                [
-                    {
-                        "broadcaster_id": shard.id,
-                        "lane_digest": lane.lane_digest,
-                        "sealing_epoch": sealing_epoch,
-                        "epoch": lane.epoch,
-                        "sequence": lane.count.sequence,
-                        "bytes_total": lane.count.bytes_total,
-                    }
-                    for lane in lanes[at : at + ROWS_PER_STATEMENT]
-                ]
-            )
-        )
-
-
 def log_size(session: Session, shard: Shard) -> int:
     """Return the number of leaves in the log."""
     last = session.scalar(
@@ -475,21 +443,3 @@ def _checkpoint_of(row: CheckpointRow) -> StoredCheckpoint:
         note=row.note,
         frontier=row.frontier,
     )
-
-
-def load_lanes(session: Session, shard: Shard, sealing_epoch: int) -> list[StoredLane]:
-    """Return the entries under a result's lane root, by ascending lane digest."""
-    rows = session.scalars(
-        select(LaneRow)
-        .where(LaneRow.broadcaster_id == shard.id, LaneRow.sealing_epoch == sealing_epoch)
-        .order_by(LaneRow.lane_digest)
-    )
-    return [
-        StoredLane(
-            lane_digest=row.lane_digest,
-            sealing_epoch=row.sealing_epoch,
-            epoch=row.epoch,
-            count=LaneCount(sequence=row.sequence, bytes_total=row.bytes_total),
-        )
-        for row in rows
-    ]

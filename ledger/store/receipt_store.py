@@ -37,8 +37,12 @@ WHERE kept.sequence < excluded.sequence
   OR (kept.sequence = excluded.sequence AND kept.bytes_total > excluded.bytes_total)
 """
 
-_COPY_HEAD: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
-_COPY_END: Final = b"\xff\xff"
+COPY_HEAD: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+"""Opens a binary COPY."""
+
+COPY_END: Final = b"\xff\xff"
+"""Closes it."""
+
 _COPY_ROW: Final = struct.Struct(">hiqiqi16siqiqiqiqiii?")
 _PART: Final = part_struct(RECEIPT, "flags", "epoch", "sequence", "bytes_total")
 
@@ -70,7 +74,7 @@ def merge_receipts(
         if cursor.fetchone() == (True,):
             cursor.execute(_STAGE)
         with cursor.copy("COPY staged_receipts FROM STDIN (FORMAT BINARY)") as copy:
-            copy.write(_COPY_HEAD + rows + _COPY_END)
+            copy.write(COPY_HEAD + rows + COPY_END)
         cursor.execute(_MERGE)
 
 
