@@ -298,15 +298,15 @@ def running_operator(
     folder: Path, database_url: str, environment: dict[str, str] | None = None, **terms: object
 ) -> Iterator[RunningOperator]:
     """Start a network, set up a broadcaster on it, register it; start nothing else yet."""
-    settings = {**environment_of(folder, database_url), **(environment or {})}
-    with processes(folder, settings) as running:
+    with processes(folder, environment_of(folder, database_url)) as running:
         ready = folder / "devnet.ready"
         running.start(
             "devnet", "devnet", "serve", "--passphrase", PASSPHRASE,
             "--close-seconds", "1", "--ready-file", str(ready),
         )  # fmt: skip
         url = ready_url(ready)
-        running.environment["SWARMLEDGER_GATEWAY_URL"] = url
+        # The network runs elsewhere: what a test does to the operator is not done to it.
+        running.environment |= {"SWARMLEDGER_GATEWAY_URL": url, **(environment or {})}
         gateway = HorizonGateway(url, PASSPHRASE)
         keys = DomainKeys.load_or_make(folder / "keys", channels=1, payees=["seeder"])
         made = set_up_domain(
