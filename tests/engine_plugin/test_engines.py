@@ -1,11 +1,13 @@
 """Whole engines: real processes, a real swarm, side channel and signatures."""
 
 import random
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from packet_capture import capture, read_flows, require_tools
 
 from engine_plugin.journal_reading import read_peers, read_totals
 from engine_plugin.spool import read_spool
@@ -273,3 +275,45 @@ def test_plain_swarm_is_metered_without_any_receipt(
     viewer.stop()
     seeder.stop()
     assert operator.list_bundles() == []
+
+
+HANDSHAKE_BYTES = 68
+PIECE = 7
+PIECE_HEAD_BYTES = 9
+"""Message id, piece, offset (BEP 3)."""
+
+
+def payload_of(stream: bytes) -> int:
+    """Content bytes in one direction of a plain BitTorrent connection (BEP 3)."""
+    assert stream.startswith(b"\x13BitTorrent protocol"), stream[:20]
+    place, total = HANDSHAKE_BYTES, 0
+    while place + 5 <= len(stream):
+        (length,) = struct.unpack_from(">I", stream, place)
+        if length and stream[place + 4] == PIECE:
+            total += length - PIECE_HEAD_BYTES
+        place += 4 + length
+    return total
+
+
+def test_trap_13_receipts_are_the_contents_payload_on_the_wire(
+    tmp_path: Path, make_operator: Callable[..., Any], start_engine: Callable[..., Any]
+) -> None:
+    """A counter on the wrong layer saw twice what passed (Tribler's issue 3657)."""
+    require_tools("tcpdump")
+    operator = make_operator()
+    size = make_content(tmp_path / "seed", 32 * MIB + 4321).stat().st_size
+    seeder = start_seeder(start_engine, operator, tmp_path)
+    seeds_at = seeder.wait_for("ready")["listen"]
+    port = int(seeds_at.rsplit(":", 1)[1])
+    file = tmp_path / "wire.pcap"
+    with capture(port, file):
+        viewer = start_viewer(start_engine, operator, tmp_path, 3, "--peer", seeds_at, "--tcp")
+        viewer.wait_for("complete")
+        viewer.stop()
+        seeder.stop()
+    flows = read_flows(file)
+    wire = sum(payload_of(flow.stream()) for (source, _), flow in flows.items() if source == port)
+    receipts = operator.final_receipts(BundleKind.PAYEE).values()
+    receipted = sum(receipt.bytes_total for receipt in receipts)
+    assert receipted == size
+    assert receipted <= wire <= receipted + receipted // 1_000
