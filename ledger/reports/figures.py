@@ -5,7 +5,7 @@ bytes cost is split over its contents by largest remainder. Not here: layout, wo
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ledger.audit.case import Case, proven
@@ -141,26 +141,53 @@ class EpochFigures:
 
 
 def read_figures(files: Sequence[bytes], trust: Trust) -> list[EpochFigures]:
-    """Verify audit files of consecutive epochs and return their figures.
+    """Verify audit files of consecutive epochs, in any order, and return their figures by epoch.
 
     Raises:
         UnprovenFileError: A file is not proven, or epochs are not consecutive.
     """
-    figures: list[EpochFigures] = []
-    for data in files:
-        report, case = examine_audit_file(data, trust)
-        if report.verdict != Verdict.PROVEN or case is None:
-            step = report.failed_step
-            raise UnprovenFileError(f"epoch {report.epoch}: {step.name if step else 'file'} failed")
-        figures.append(_figures_of(report, case))
+    figures = [_examine(data, trust) for data in files]
     figures.sort(key=lambda epoch: epoch.epoch)
-    epochs = [epoch.epoch for epoch in figures]
+    _require_succession([(epoch.epoch, epoch.report) for epoch in figures])
+    return figures
+
+
+def iterate_figures(files: Iterable[bytes], trust: Trust) -> Iterator[EpochFigures]:
+    """Verify audit files of consecutive epochs one by one: a long period need not fit the memory.
+
+    Whether epochs follow on from each other is known at the end only: what was yielded counts when
+    the iteration has ended without an error.
+
+    Args:
+        files: By ascending epoch.
+        trust: The reader's root of trust.
+
+    Raises:
+        UnprovenFileError: A file is not proven, or epochs are not consecutive.
+    """
+    reports: list[tuple[int, Report]] = []
+    for data in files:
+        figures = _examine(data, trust)
+        reports.append((figures.epoch, figures.report))
+        yield figures
+    _require_succession(reports)
+
+
+def _examine(data: bytes, trust: Trust) -> EpochFigures:
+    report, case = examine_audit_file(data, trust)
+    if report.verdict != Verdict.PROVEN or case is None:
+        step = report.failed_step
+        raise UnprovenFileError(f"epoch {report.epoch}: {step.name if step else 'file'} failed")
+    return _figures_of(report, case)
+
+
+def _require_succession(reports: Sequence[tuple[int, Report]]) -> None:
+    epochs = [epoch for epoch, _ in reports]
     if epochs and epochs != list(range(epochs[0], epochs[0] + len(epochs))):
         raise UnprovenFileError(f"epochs: got {epochs}, want consecutive ones, each once")
-    for report in prove_succession([epoch.report for epoch in figures]):
+    for report in prove_succession([report for _, report in reports]):
         if report.failed_step is not None:
             raise UnprovenFileError(f"epoch {report.epoch}: {report.failed_step.detail}")
-    return figures
 
 
 def _figures_of(report: Report, case: Case) -> EpochFigures:

@@ -12,10 +12,12 @@ standard error is talk.
 """
 
 import json
+import re
 import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -39,7 +41,7 @@ from ledger.cdnlogs.rows import LogRow
 from ledger.cdnlogs.timestamps import MalformedTimeError, TimeFormat
 from ledger.config import ConfigError, load_settings, need
 from ledger.evidence.errors import EvidenceError
-from ledger.reports.figures import EpochFigures, UnprovenFileError, read_figures
+from ledger.reports.figures import UnprovenFileError, iterate_figures
 from ledger.reports.inputs import ReportInputError, parse_catalogue
 from ledger.reports.invoice_files import parse_day, parse_invoices
 from ledger.reports.pages import render_three_way
@@ -70,6 +72,7 @@ EXIT_DIFFERS = 1
 EXIT_CANNOT_TELL = 2
 CHUNK_BYTES = 1 << 20
 DAY_S = 86_400
+_AUDIT_NAME = re.compile(r"epoch-(0|[1-9][0-9]{0,9})\.audit")
 
 app = typer.Typer(
     name="swarmledger reconcile",
@@ -270,9 +273,9 @@ def report(
     with _reasons():
         reader = _read_trust(trust)
         titles = {} if catalogue is None else parse_catalogue(_read_text(catalogue))
-        figures = read_figures([path.read_bytes() for path in _audit_paths(audit)], reader)
-        days = _days_of(figures, first, last)
-        made = _make_report(figures, reader, titles, days, tolerance_ppm)
+        signed = _read_signed(_audit_paths(audit), reader)
+        days = _days_of(signed, first, last)
+        made = _make_report(signed, reader, titles, days, tolerance_ppm)
         if html is not None:
             html.write_text(render_three_way(made), "utf-8")
     if as_json:
@@ -285,24 +288,41 @@ def report(
         raise typer.Exit(EXIT_CANNOT_TELL)
 
 
+@dataclass(slots=True)
+class _Signed:
+    """What proven audit files say that viewers signed."""
+
+    cdn: dict[SignedKey, int] = field(default_factory=dict)
+    p2p: dict[tuple[bytes, int], int] = field(default_factory=dict)
+    sessions: dict[bytes, KnownSession] = field(default_factory=dict)
+    epochs: list[int] = field(default_factory=list)
+    start_s: int = 0
+    end_s: int = 0
+
+
+def _read_signed(paths: list[Path], reader: Trust) -> _Signed:
+    signed = _Signed()
+    for epoch in iterate_figures((path.read_bytes() for path in paths), reader):
+        if not signed.epochs:
+            signed.start_s = epoch.terms.epoch_start_s(epoch.epoch)
+        signed.end_s = epoch.terms.epoch_end_s(epoch.epoch)
+        signed.epochs.append(epoch.epoch)
+        signed.sessions.update(epoch.use.sessions)
+        for key, size in epoch.use.signed_cdn.items():
+            signed.cdn[key] = signed.cdn.get(key, 0) + size
+        for place, size in epoch.use.signed_p2p.items():
+            signed.p2p[place] = signed.p2p.get(place, 0) + size
+    return signed
+
+
 def _make_report(
-    figures: list[EpochFigures],
+    signed: _Signed,
     reader: Trust,
     titles: dict[bytes, str],
     days: tuple[int, int],
     tolerance_ppm: int,
 ) -> ThreeWayReport:
-    signed: dict[SignedKey, int] = {}
-    signed_p2p: dict[tuple[bytes, int], int] = {}
-    sessions: dict[bytes, KnownSession] = {}
-    for epoch in figures:
-        sessions.update(epoch.use.sessions)
-        for key, size in epoch.use.signed_cdn.items():
-            if days[0] <= key.day <= days[1]:
-                signed[key] = signed.get(key, 0) + size
-        for place, size in epoch.use.signed_p2p.items():
-            if days[0] <= place[1] <= days[1]:
-                signed_p2p[place] = signed_p2p.get(place, 0) + size
+    first_day, last_day = days
     account = reader.broadcaster_account
     with _database() as factory, factory.begin() as session:
         sources = list_sources(session, account)
@@ -310,36 +330,34 @@ def _make_report(
         invoices: list[Invoice] = [
             one
             for one in load_invoices(session, account)
-            if days[0] <= one.first_day and one.last_day <= days[1]
+            if first_day <= one.first_day and one.last_day <= last_day
         ]
         cells = reconcile(
-            signed,
+            {key: size for key, size in signed.cdn.items() if first_day <= key.day <= last_day},
             {
-                source.cdn: stream_groups(session, source, first_day=days[0], last_day=days[1])
+                source.cdn: stream_groups(session, source, first_day=first_day, last_day=last_day)
                 for source in sources
             },
-            sessions,
+            signed.sessions,
         )
     return make_three_way(
         cells,
         counters=counters,
         invoices=invoices,
-        signed_p2p=signed_p2p,
+        signed_p2p={
+            place: size for place, size in signed.p2p.items() if first_day <= place[1] <= last_day
+        },
         titles=titles,
         days=days,
-        epochs=(figures[0].epoch, figures[-1].epoch),
+        epochs=(signed.epochs[0], signed.epochs[-1]),
         tolerance_ppm=tolerance_ppm,
     )
 
 
-def _days_of(figures: list[EpochFigures], first: str, last: str) -> tuple[int, int]:
-    if not figures:
-        raise UnprovenFileError("epochs: got none, want at least one")
-    begin_s = figures[0].terms.epoch_start_s(figures[0].epoch)
-    end_s = figures[-1].terms.epoch_end_s(figures[-1].epoch)
+def _days_of(signed: _Signed, first: str, last: str) -> tuple[int, int]:
     days = (
-        parse_day(first) if first else begin_s // DAY_S,
-        parse_day(last) if last else (end_s - 1) // DAY_S,
+        parse_day(first) if first else signed.start_s // DAY_S,
+        parse_day(last) if last else (signed.end_s - 1) // DAY_S,
     )
     if days[0] > days[1]:
         raise MalformedTimeError(f"to: got {format_day(days[1])}, want ≥ {format_day(days[0])}")
@@ -428,10 +446,10 @@ def _read_trust(path: Path | None) -> Trust:
 
 
 def _audit_paths(folder: Path) -> list[Path]:
-    paths = [path for path in folder.iterdir() if path.match("epoch-[0-9]*.audit")]
+    paths = [path for path in folder.iterdir() if _AUDIT_NAME.fullmatch(path.name)]
     if not paths:
         raise UnprovenFileError(f"{folder}: got no epoch-N.audit, want at least one")
-    return paths
+    return sorted(paths, key=lambda path: int(path.stem.partition("-")[2]))
 
 
 def _read_text(path: Path) -> str:
