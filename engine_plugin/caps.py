@@ -29,6 +29,11 @@ class CapUse:
     """Highest media time that a receipt states."""
 
 
+def has_caps(entitlement: Entitlement) -> bool:
+    """Tell whether anything bounds what may be receipted."""
+    return bool(entitlement.max_bytes or entitlement.max_media_ms or entitlement.max_rate_kbps)
+
+
 def rate_allowance_bytes(entitlement: Entitlement, now_s: int) -> int | None:
     """Return the bytes that the rate cap allows until now; None: there is no such cap."""
     if not entitlement.max_rate_kbps:

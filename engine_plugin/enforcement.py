@@ -8,7 +8,7 @@ Not here: the bounds and the judgement (`standing`), libtorrent (`libtorrent_doo
 """
 
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -166,6 +166,12 @@ class Enforcer:
             self._tiers.set_blocked(judgement.cut)
         for cut_off in judgement.cut_offs:
             self._tell(cut_off)
+
+    def forget_key(self, key: bytes) -> None:
+        """Forget what a key took and acknowledged; its figures begin anew if it comes back."""
+        if key in self._book.keys:
+            kept = {other: record for other, record in self._book.keys.items() if other != key}
+            self._book = replace(self._book, keys=kept)
 
     def stop(self) -> None:
         """Lift everything."""

@@ -22,7 +22,7 @@ from engine_plugin.beginnings import Beginnings
 from engine_plugin.config import ContentOptions, EngineConfig, HostSession
 from engine_plugin.content import Content, SourceBytes, describe_content
 from engine_plugin.coverage import CoverageGate
-from engine_plugin.errors import EngineError, JournalError, SessionError
+from engine_plugin.errors import EngineError, SessionError
 from engine_plugin.events import Emit, Event, EventHub
 from engine_plugin.failures import FAULTS, FailureTeller
 from engine_plugin.identity import (
@@ -47,7 +47,8 @@ from engine_plugin.orphan import OrphanWatch
 from engine_plugin.owners_limits import OwnersLimits
 from engine_plugin.peer_news import PeerNews
 from engine_plugin.progress import ProgressTeller, describe_totals
-from engine_plugin.pump import MeterPump, StepResult
+from engine_plugin.pump import MeterPump
+from engine_plugin.pump_steps import StepResult
 from engine_plugin.pump_thread import PumpThread
 from engine_plugin.state_dir import StateDir
 from engine_plugin.upload_volume import UploadVolume
@@ -263,8 +264,7 @@ class Engine:
     async def remove(self, content: Content, *, deletes_files: bool = False) -> None:
         """Stop serving or fetching a torrent; what it brought is durable first.
 
-        Raises:
-            JournalError: What it brought cannot be made durable now; it goes on.
+        If the journal refuses, that is told as an error, and it is made durable later.
         """
         # Half of a removal would confuse everybody: it goes on when its caller gives up.
         await asyncio.shield(asyncio.ensure_future(self._remove(content, deletes_files)))
@@ -279,13 +279,13 @@ class Engine:
             )
         finally:
             content.is_leaving = False
-        error = result.journal_error
-        if error is None:
-            del self.contents[content.number]
-            content.note_removed(SourceBytes.of(result.removed_bytes))
+        del self.contents[content.number]
+        content.note_removed(SourceBytes.of(result.removed_bytes))
         self._take_step(result)
-        if error is not None:
-            raise JournalError(error)
+        if self.ledger is not None and content.scope_id not in {
+            other.scope_id for other in self.contents.values()
+        }:
+            self.ledger.unwatch(content.scope_id)
         if self._owner is not None:
             self._owner.release(content.torrent.content_id)
         self._hub.tell("content", state="removed", **describe_content(content))

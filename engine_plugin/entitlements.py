@@ -7,7 +7,7 @@ Not here: fetching them (`collector`), the caps themselves (`caps`), when the is
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 
-from engine_plugin.caps import CapUse, bytes_left, is_used_up
+from engine_plugin.caps import CapUse, bytes_left, has_caps, is_used_up
 from engine_plugin.issuing_key import IssuingKey
 from engine_plugin.spool import Spool
 from engine_plugin.wire import ReceiptVerdict
@@ -119,8 +119,8 @@ class OwnEntitlements:
         if not self._issuing_key.covers(epoch):
             return None
         for signed in self._of(content_id):
-            is_useful = signed.digest not in besides and not is_used_up(
-                signed.value, self._use_of(signed.digest)
+            is_useful = signed.digest not in besides and not (
+                has_caps(signed.value) and is_used_up(signed.value, self._use_of(signed.digest))
             )
             if is_useful and covers_epoch(signed.value, self._terms.value, epoch):
                 return signed
@@ -128,6 +128,8 @@ class OwnEntitlements:
 
     def bytes_left(self, signed: Signed[Entitlement]) -> int | None:
         """Return how many bytes may be signed under an entitlement now; None: any number."""
+        if not has_caps(signed.value):
+            return None
         return bytes_left(signed.value, self._use_of(signed.digest), self._now_s())
 
     def explain_none(

@@ -148,7 +148,9 @@ class Exchange:
         self.relay: RelayDialling | None = None
         """How peers are reached whom neither side can dial."""
         self.on_channel: list[Callable[[Channel], None]] = []
-        """Who is told of every proved channel."""
+        """Who is told of every proved channel, before any connection is attributed by it."""
+        self.on_forgotten: list[Callable[[bytes], None]] = []
+        """Who is told of keys that are not remembered any more: there were too many since."""
         self._journal = journal
         self._lanes = lanes
         self._cadence = cadence
@@ -277,6 +279,8 @@ class Exchange:
             is_peer_translated=channel.is_translated,
             is_own_translated=channel.is_own_translated,
         )
+        for tell in self.on_channel:
+            tell(channel)
         talk = self._talks[channel] = _Talk(Attestor(ends), self._clock())
         self._note_connections(self._snapshots())
         self._look_at_channel(channel, talk)
@@ -288,8 +292,6 @@ class Exchange:
             return
         for receipt in waiting[:RECEIPTS_AT_ONCE_MAX]:
             self._send(channel, talk, RECEIPT.parse(receipt.raw))
-        for tell in self.on_channel:
-            tell(channel)
 
     def on_claimed(self, channel: Channel) -> None:
         """See which connections the peer's new claims fit."""
@@ -393,7 +395,9 @@ class Exchange:
         for peer in present:
             if key := self._proved.key_of(peer):
                 self._prove(peer, key)
-        self._proved.fold(present)
+        for key in self._proved.fold(present):
+            for tell in self.on_forgotten:
+                tell(key)
 
     def _dial_peer(self, key: bytes, snapshot: PeerSnapshot, now_s: float) -> None:
         hint = _parse_handshake(snapshot.client)

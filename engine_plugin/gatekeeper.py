@@ -51,6 +51,7 @@ class Gatekeeper:
         self._snapshots = snapshots
         self._sent_bytes = sent_bytes
         self._ledger_ms = ledger_ms
+        exchange.on_forgotten.append(enforcer.forget_key)
         self._names: dict[Hashable, PeerKey] = {}
         """Of connections that are open, have just ended, or are charged to their address."""
         self._last: set[Hashable] = set()

@@ -466,6 +466,15 @@ class MeterJournal:
         )
         return int(rows[0][0])
 
+    def sent_ever_bytes(self, public_key: bytes) -> int:
+        """Returns content bytes handed to a proved key's connections in this and earlier runs."""
+        rows = self.read(
+            "SELECT (SELECT coalesce(sum(sent_bytes), 0) FROM journal_peer WHERE public_key = ?1)"
+            " + (SELECT coalesce(sum(sent_bytes), 0) FROM journal_retired WHERE public_key = ?1)",
+            (public_key,),
+        )
+        return int(rows[0][0])
+
     def list_peers(
         self, *, session_id: bytes | None = None, newest: int | None = None
     ) -> list[PeerTotals]:

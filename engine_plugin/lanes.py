@@ -33,6 +33,8 @@ from ledger.evidence.merkle import RootBuilder
 from ledger.evidence.receipt import FLAG_CDN, RECEIPT, Receipt
 
 _LANE_NONCE = 0
+_ROWS = 1000
+"""Of so many batches of blocks the rows are read at a time."""
 _CREDIT_NUMBERS = struct.Struct("<III")
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS lane_receipt (
@@ -177,8 +179,10 @@ class ReceiptLanes:
 
     def _take_credits(self, claim: Claim, byte_limit: int | None) -> list[LaneCredits]:
         taken: list[LaneCredits] = []
-        left = byte_limit
-        while more := self._journal.take_credits(claim, byte_limit=left):
+        left, is_more = byte_limit, True
+        while is_more:
+            more = self._journal.take_credits(claim, row_limit=_ROWS, byte_limit=left)
+            is_more = len(more) == _ROWS
             taken += more
             if left is not None:
                 left -= sum(part.byte_count for part in more)

@@ -39,7 +39,8 @@ from engine_plugin.ledger_clock import LedgerClock
 from engine_plugin.libtorrent_door import PeerSnapshot
 from engine_plugin.libtorrent_door.tiers import TierTable
 from engine_plugin.lookahead import Lookahead
-from engine_plugin.payee import KEYS_KEPT, PayeeDesk
+from engine_plugin.payee import PayeeDesk
+from engine_plugin.proved_peers import KEYS_KEPT
 from engine_plugin.relay import Relay
 from engine_plugin.relay_dialling import (
     RELAYED_PROVE_TIMEOUT_S,
@@ -47,7 +48,7 @@ from engine_plugin.relay_dialling import (
     find_origin,
 )
 from engine_plugin.reporter import Reporter
-from engine_plugin.side_channel import EVERYWHERE, ChannelIdentity
+from engine_plugin.side_channel import EVERYWHERE, Channel, ChannelIdentity
 from engine_plugin.spool_salvage import describe_salvage, open_spool
 from engine_plugin.state_dir import StateDir
 from engine_plugin.upkeep import Upkeep
@@ -62,6 +63,9 @@ from ledger.evidence.terms import Terms
 
 SPOOL_KEPT_S = 30 * 24 * 3600
 """Judged evidence stays in the spool for this time, or longer while it can be corrected."""
+
+SCOPES_KEPT = 1024
+"""For so many contents and streams that ended receipts are still taken, and signed."""
 
 DEPARTED_AFTER_S = 1.1
 """After a stream's connection ended, whether its key has another is looked up: the table of
@@ -121,10 +125,12 @@ class LedgerSide:
         self._gatekeeper: Gatekeeper | None = None
         self._key = public_key_of(seeds.session)
         self._scopes: set[bytes] = set()
+        self._ended_scopes: dict[bytes, None] = {}
+        """Of what ended: last receipts still come in for a while."""
         self._unnamed_cdns: dict[str, bytes] = {}
         """URL → key, until the journal has taken it."""
         self._sent_before: dict[bytes, int] = {}
-        """Content bytes handed to session keys in earlier runs; they do not change any more."""
+        """Content bytes handed to session keys before the connections that are counted now."""
         self._cadence = Cadence()
         self._departed_s: dict[bytes, float] = {}
         self._binding = state.load_binding(
@@ -176,6 +182,8 @@ class LedgerSide:
             sent_to=self._sent_bytes_to,
         )
         self.exchange.issuing_key = self.issuing_key
+        self.exchange.on_channel.append(self._note_channel)
+        self.exchange.on_forgotten.append(self._forget_key)
         self.relay = Relay(
             door=self._collector,
             network_id=self.terms.value.network_id,
@@ -214,6 +222,7 @@ class LedgerSide:
             entitlements=self.entitlements,
             binding=self._binding,
             issuing_key=self.issuing_key,
+            epoch_length_s=terms.epoch_length_s,
             announce=self.exchange.announce_entitlements,
             announce_issuing_key=self.exchange.announce_issuing_key,
             emit=self._emit,
@@ -354,7 +363,17 @@ class LedgerSide:
     def watch(self, scope_id: bytes, entitlement: Signed[Entitlement] | None) -> None:
         """Take receipts for a content or stream, and keep an entitlement for it."""
         self._scopes.add(scope_id)
+        self._ended_scopes.pop(scope_id, None)
         self._upkeep.watch(scope_id, entitlement)
+
+    def unwatch(self, scope_id: bytes) -> None:
+        """Take note that a content or stream has ended; of very many the first are forgotten."""
+        self._ended_scopes[scope_id] = None
+        if len(self._ended_scopes) > SCOPES_KEPT:
+            oldest = next(iter(self._ended_scopes))
+            del self._ended_scopes[oldest]
+            self._scopes.discard(oldest)
+            self._upkeep.unwatch(oldest)
 
     def name_cdn(self, url: str) -> None:
         """Find the CDN behind a web seed's URL in the terms; its bytes are billed under its key.
@@ -382,11 +401,24 @@ class LedgerSide:
         """Return content bytes ever handed to a session key's connections."""
         before = self._sent_before.get(session_key)
         if before is None:
-            before = self._journal.sent_before_bytes(session_key)
-            self._sent_before[session_key] = before
-            if len(self._sent_before) > KEYS_KEPT:
-                del self._sent_before[next(iter(self._sent_before))]
+            before = self._note_sent_before(session_key, self._journal.sent_before_bytes)
         return before + self.exchange.sent_by(session_key)
+
+    def _note_channel(self, channel: Channel) -> None:
+        key = channel.peer_key
+        if key not in self._sent_before:
+            # None of its connections counts in this run's sum yet; if it was forgotten, some did.
+            with suppress(JournalError):
+                self._note_sent_before(key, self._journal.sent_ever_bytes)
+
+    def _note_sent_before(self, key: bytes, read: Callable[[bytes], int]) -> int:
+        before = self._sent_before[key] = read(key)
+        if len(self._sent_before) > 2 * KEYS_KEPT:
+            del self._sent_before[next(iter(self._sent_before))]
+        return before
+
+    def _forget_key(self, key: bytes) -> None:
+        self._sent_before.pop(key, None)
 
     def tick(self, now_s: float) -> None:
         """Do what is due; a part that fails is told of and holds up no other."""

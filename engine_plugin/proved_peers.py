@@ -11,6 +11,7 @@ Pure memory; not here: what proves a connection (`attestation`).
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
+from itertools import islice
 
 from engine_plugin.journal_records import PeerKey
 
@@ -19,6 +20,10 @@ KEPT_PER_KEY = 256
 
 DROPPED_MAX = 16_384
 """Of so many dropped connections it is remembered what was counted; the longest gone go first."""
+
+KEYS_KEPT = 16_384
+"""So many keys are remembered; of more, those go that have had no connection for longest. Whoever
+is forgotten begins anew: what was sent to it before is in nobody's sum any more."""
 
 _LOOKS_OPEN = 2
 
@@ -47,7 +52,8 @@ class ProvedPeers:
         if self._keys.get(peer) == key:
             return False
         self._keys[peer] = key
-        peers = self._peers.setdefault(key, {})
+        peers = self._peers.pop(key, {})
+        self._peers[key] = peers
         peers[peer] = self._dropped.pop(peer, 0)
         self._open[key][peer] = 0
         self._count(peer, key, peers)
@@ -74,11 +80,14 @@ class ProvedPeers:
             self._count(peer, key, peers)
         return self._sums[key]
 
-    def fold(self, present: AbstractSet[PeerKey]) -> None:
+    def fold(self, present: AbstractSet[PeerKey]) -> list[bytes]:
         """Count what was sent to those that have ended; drop some of keys with many connections.
 
         Args:
             present: The connections that there are.
+
+        Returns:
+            The keys that were forgotten, for there are too many.
         """
         for peer in present:
             if key := self._keys.get(peer):
@@ -93,8 +102,21 @@ class ProvedPeers:
                 self._dropped[peer] = peers.pop(peer)
                 self._open.get(key, {}).pop(peer, None)
                 del self._keys[peer]
+        forgotten = self._forget_keys()
         while len(self._dropped) > DROPPED_MAX:
             self._dropped.popitem(last=False)
+        return forgotten
+
+    def _forget_keys(self) -> list[bytes]:
+        idle = (key for key in self._peers if key not in self._open)
+        forgotten = list(islice(idle, max(0, len(self._peers) - KEYS_KEPT)))
+        for key in forgotten:
+            # A connection that comes back counts from where it stopped.
+            self._dropped |= self._peers[key]
+            for peer in self._peers.pop(key):
+                self._keys.pop(peer, None)
+            self._sums.pop(key, None)
+        return forgotten
 
     def _close_ended(self) -> None:
         for key, peers in list(self._open.items()):

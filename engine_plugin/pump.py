@@ -9,9 +9,9 @@ journal. If the journal refuses, metering goes on in memory and the batch is wri
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from operator import itemgetter
 
 import structlog
@@ -31,12 +31,13 @@ from engine_plugin.libtorrent_door import (
     Notice,
     NoticeKind,
     PeerSnapshot,
-    PieceRead,
 )
 from engine_plugin.libtorrent_door.session_records import ALL_TORRENTS, NO_PEER, Drained
 from engine_plugin.lookahead import LOOK_MOST_S, Lookahead
-from engine_plugin.meter import Credit, EventKind, TorrentMeter
+from engine_plugin.meter import EventKind, TorrentMeter
+from engine_plugin.metered import Metered
 from engine_plugin.peer_sources import PeerSources, WebSeeds
+from engine_plugin.pump_steps import StepResult, join_steps
 from engine_plugin.torrents import TorrentFile
 
 GRACE_SECONDS = 2.0
@@ -54,6 +55,8 @@ EARLY_COMMIT_SHARE = 10
 SENDING_LOOK_SECONDS = 0.1
 """Longest time between two looks while something is sent under terms: receipts are held against
 it."""
+BATCH_EVENTS = 4096
+"""About so many events a look are read fastest: more do not fit the processor's caches."""
 MEETING_LOOK_SECONDS = 0.05
 """The same for a while after a peer came: its key is not proved yet."""
 MEETING_SECONDS = 3.0
@@ -65,46 +68,6 @@ SENT_KEPT_MAX = 16_384
 """Of so many ended peers it is known what was sent to them: their key may be proved later."""
 
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(slots=True, kw_only=True)
-class _Metered:
-    """One torrent of the pump."""
-
-    torrent: TorrentFile
-    scope_id: bytes | None
-    meter: TorrentMeter
-    journal_id: int | None = None
-    """None until the journal has taken it."""
-    settle_at: float | None = None
-    unsaved: defaultdict[int, list[Credit]] = field(default_factory=lambda: defaultdict(list))
-    """Credits of each peer that no batch holds yet."""
-    touched: set[int] = field(default_factory=set)
-    web_seeds: WebSeeds = field(default_factory=WebSeeds)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepResult:
-    """What a step brought."""
-
-    notices: tuple[Notice, ...]
-    credited_bytes: int
-    """Content bytes that became firm in this step."""
-    committed: bool
-    """Whether a batch was made durable."""
-    journal_error: str | None = None
-    """Why the batch could not be written; it is kept and tried again."""
-    pieces: tuple[tuple[int, int, int], ...] = ()
-    """(`EventKind` PASSED, FAILED or CHECKING, torrent, piece), in queue order."""
-    reads: tuple[PieceRead, ...] = ()
-    removed_bytes: dict[Source, int] = field(default_factory=dict)
-    """Firm content bytes by source of the torrent that this step removed."""
-
-    @property
-    def tells_something(self) -> bool:
-        """Whether anybody need look at it: most steps of an upload bring sent blocks only."""
-        told = self.notices or self.pieces or self.reads or self.removed_bytes
-        return bool(told) or self.committed or self.journal_error is not None
 
 
 class MeterPump:
@@ -137,7 +100,7 @@ class MeterPump:
         self._clock = clock
         self._lock = threading.RLock()
         self._sent_lock = threading.Lock()
-        self._torrents: dict[int, _Metered] = {}
+        self._torrents: dict[int, Metered] = {}
         self._retired_sent: defaultdict[int, int] = defaultdict(int)
         self._retired_metered = self._retired_padding = 0
         self._sources = PeerSources(
@@ -148,6 +111,10 @@ class MeterPump:
         """Told how much is left to the next receipts by whoever signs them."""
         self._flows = False
         """Whether the last look found events: there will be more."""
+        self._batch_events = 0
+        self._rested_s = LOOK_MOST_S
+        """Between the last two looks."""
+        self._drained_at = clock()
         self._sends = False
         self._meets_until = clock()
         self._credited: set[int] = set()
@@ -158,6 +125,9 @@ class MeterPump:
         self._idle: set[int] = set()
         self._unsaved_bytes = 0
         self._unsaved_epoch: int | None = None
+        self._leaving: dict[int, Metered] = {}
+        """Removed torrents that brought what the journal has not taken yet."""
+        self._scope_error: str | None = None
         self._unretired: list[int] = []
         """Removed torrents that the journal has not been told of."""
 
@@ -184,7 +154,7 @@ class MeterPump:
             ScopeError: It has been metered under another scope; it was not started.
             SessionError: It cannot be started.
         """
-        metering = _Metered(
+        metering = Metered(
             torrent=torrent,
             scope_id=scope_id,
             meter=TorrentMeter(
@@ -207,10 +177,11 @@ class MeterPump:
                 self._torrents[number] = metering
             return number
 
-    def _enter(self, metering: _Metered) -> int:
+    def _enter(self, metering: Metered) -> int:
         """Returns the journal's id of a torrent, entering it first if need be."""
         if metering.journal_id is None:
             # One that comes back is told removed before it is entered again.
+            self._book_leaving()
             self._retire()
             torrent = metering.torrent
             metering.journal_id = self.journal.add_torrent(
@@ -228,28 +199,37 @@ class MeterPump:
     def remove(self, number: int, *, deletes_files: bool = False) -> StepResult:
         """Ends a torrent: decides what is pending, makes it durable, removes it from the session.
 
-        On a journal error nothing is removed; the caller may try again.
+        If the journal refuses it is removed all the same: its files may be what fills the disk.
+        What it brought is kept and made durable by a later commit.
         """
         with self._lock:
             before = self._take(self.session.drain(), commit=False)
             metering = self._torrents[number]
             metering.meter.settle_pending()
             metering.touched.update(metering.meter.sent)
-            last = _join(before, self.commit())
+            for peer in metering.touched | metering.unsaved.keys():
+                self._sources.of(number, peer)  # told by its web seeds, which go
+            last = join_steps(before, self.commit())
+            last = replace(last, removed_bytes=self.firm_bytes(number))
+            metered, padding = self._metered_bytes(number)
+            self._retired_metered += metered
+            self._retired_padding += padding
+            self.session.remove_torrent(number, deletes_files=deletes_files)
+            with self._sent_lock:
+                del self._torrents[number]
+                for peer, count in metering.meter.sent.items():
+                    self._retired_sent[peer] += count
             if last.journal_error is None:
-                last = replace(last, removed_bytes=self.firm_bytes(number))
-                metered, padding = self._metered_bytes(number)
-                self._retired_metered += metered
-                self._retired_padding += padding
-                self.session.remove_torrent(number, deletes_files=deletes_files)
-                with self._sent_lock:
-                    del self._torrents[number]
-                    for peer, count in metering.meter.sent.items():
-                        self._retired_sent[peer] += count
-                self._unretired.append(self._enter(metering))
+                self._note_left(metering)
                 with suppress(JournalError):  # tried again after the next commit
                     self._retire()
+            else:
+                self._leaving[number] = metering
             return last
+
+    def _note_left(self, metering: Metered) -> None:
+        if metering.journal_id is not None:
+            self._unretired.append(metering.journal_id)
 
     def meter(self, number: int) -> TorrentMeter:
         """Returns the meter of a torrent, to read its totals."""
@@ -283,6 +263,9 @@ class MeterPump:
             self.session.wait(timeout_ms)
         with self._lock:
             drained = self.session.drain()
+            now = self._clock()
+            self._rested_s, self._drained_at = now - self._drained_at, now
+            self._batch_events = len(drained.events)
             self._flows = bool(drained.events)
             return self._take(drained, commit=False)
 
@@ -291,10 +274,12 @@ class MeterPump:
         now = self._clock()
         if now < self._meets_until:
             return MEETING_LOOK_SECONDS
-        if self._unsaved_epoch is None:
-            return LOOK_MOST_S
-        rest = self.lookahead.wait_s(now)
-        return min(rest, SENDING_LOOK_SECONDS) if self._sends else rest
+        rest = min(LOOK_MOST_S, self._rested_s * BATCH_EVENTS / (self._batch_events + 1))
+        if self._unsaved_epoch is not None:
+            rest = min(rest, self.lookahead.wait_s(now))
+            if self._sends:
+                rest = min(rest, SENDING_LOOK_SECONDS)
+        return rest
 
     def commit(self) -> StepResult:
         """Drains what there is and makes all credits durable now."""
@@ -359,11 +344,11 @@ class MeterPump:
         deadline = self._clock() + grace_seconds
         total = StepResult(notices=(), credited_bytes=0, committed=False)
         while (left := deadline - self._clock()) > 0:
-            total = _join(total, self.step(min(100, int(left * 1000) + 1)))
+            total = join_steps(total, self.step(min(100, int(left * 1000) + 1)))
         with self._lock:
             for metering in self._torrents.values():
                 metering.meter.settle_pending()
-            return _join(total, self.commit())
+            return join_steps(total, self.commit())
 
     def _take(self, drained: Drained, *, commit: bool) -> StepResult:
         fault = self._feed_safely(drained)
@@ -389,6 +374,7 @@ class MeterPump:
             except (JournalError, ValueError, LookupError) as failure:
                 # Whatever it is, pieces that were read go on to the player.
                 error = str(failure)
+            error, self._scope_error = error or self._scope_error, None
             spent = self._clock() - now
             self._next_early = now + max(EARLY_COMMIT_SECONDS, EARLY_COMMIT_SHARE * spent)
         return StepResult(
@@ -502,7 +488,9 @@ class MeterPump:
         # Early for the sake of receipts only: without an epoch there is nothing to sign.
         if now >= self._next_early and self._unsaved_epoch is not None and self.lookahead.is_due:
             return True
-        if now >= self._next_commit and any(m.unsaved for m in self._torrents.values()):
+        if now >= self._next_commit and (
+            self._leaving or any(m.unsaved for m in self._torrents.values())
+        ):
             return True
         return now >= self._next_gauges and any(m.touched for m in self._torrents.values())
 
@@ -512,16 +500,8 @@ class MeterPump:
             self._unretired.pop()
 
     def _commit(self, *, with_gauges: bool) -> bool:
-        updates: list[PeerUpdate] = []
-        for number, metering in self._torrents.items():
-            updates.extend(
-                self._update_of(number, peer, metering.unsaved.get(peer, ()))
-                for peer in (metering.touched if with_gauges else metering.unsaved)
-            )
-        gauges = tuple(_gauges_of(self._enter(m), m.meter) for m in self._torrents.values())
-        self.journal.commit_batch(
-            MeterBatch(peers=tuple(updates), torrents=gauges), epoch=self._unsaved_epoch
-        )
+        self._book_leaving()
+        self._write(self._torrents, with_gauges=with_gauges)
         # Durable from here; before this line nothing was forgotten.
         self._unsaved_bytes = 0
         self.lookahead.note_commit()
@@ -534,17 +514,47 @@ class MeterPump:
         self._retire()
         return True
 
-    def _update_of(self, number: int, peer: int, blocks: Sequence[Credit]) -> PeerUpdate:
-        metering = self._torrents[number]
+    def _book_leaving(self) -> None:
+        leaving, self._leaving = self._leaving, {}
+        try:
+            if leaving:
+                self._write(leaving, with_gauges=True)
+        except JournalError:
+            self._leaving = leaving
+            raise
+        for metering in leaving.values():
+            self._note_left(metering)
+
+    def _write(self, meterings: Mapping[int, Metered], *, with_gauges: bool) -> None:
+        updates: list[PeerUpdate] = []
+        gauges: list[TorrentGauges] = []
+        for number, metering in meterings.items():
+            try:
+                journal_id = self._enter(metering)
+            except ScopeError as error:
+                # Nothing mends it, and the others' bytes must not wait for it.
+                if not metering.is_refused:
+                    metering.is_refused, self._scope_error = True, str(error)
+                continue
+            gauges.append(metering.gauges(journal_id))
+            updates.extend(
+                self._update_of(number, metering, journal_id, peer)
+                for peer in (metering.touched if with_gauges else metering.unsaved)
+            )
+        self.journal.commit_batch(
+            MeterBatch(peers=tuple(updates), torrents=tuple(gauges)), epoch=self._unsaved_epoch
+        )
+
+    def _update_of(self, number: int, metering: Metered, journal_id: int, peer: int) -> PeerUpdate:
         source, url = self._sources.of(number, peer)
         return PeerUpdate(
-            torrent=self._enter(metering),
+            torrent=journal_id,
             peer=PeerKey(*self.session.peer_key(peer)),
             source=source,
             url=url,
             failed_bytes=metering.meter.failed.get(peer, 0),
             sent_bytes=metering.meter.sent.get(peer, 0),
-            blocks=blocks,
+            blocks=metering.unsaved.get(peer, ()),
         )
 
     def _refresh_peers(self) -> None:
@@ -554,7 +564,7 @@ class MeterPump:
     def _forget_ended(self) -> None:
         """Forgets peers that are of no use: a live stream meets ever new ones."""
         used = {snapshot.peer for snapshot in self.peers}
-        for metering in self._torrents.values():
+        for metering in [*self._torrents.values(), *self._leaving.values()]:
             used |= metering.meter.list_peers() | metering.unsaved.keys() | metering.touched
         with self._sent_lock:
             ended = sorted(self._retired_sent.keys() - used)
@@ -573,26 +583,3 @@ _SENT_KINDS = frozenset({int(EventKind.SENT), int(EventKind.SENT_BLOCKS)})
 _PIECE_KINDS = frozenset(
     {int(kind) for kind in (EventKind.PASSED, EventKind.FAILED, EventKind.CHECKING)}
 )
-
-
-def _join(first: StepResult, second: StepResult) -> StepResult:
-    """Returns two steps as one; whether it is durable is the second's word."""
-    return StepResult(
-        notices=(*first.notices, *second.notices),
-        credited_bytes=first.credited_bytes + second.credited_bytes,
-        committed=second.committed,
-        journal_error=second.journal_error,
-        pieces=(*first.pieces, *second.pieces),
-        reads=(*first.reads, *second.reads),
-    )
-
-
-def _gauges_of(journal_id: int, meter: TorrentMeter) -> TorrentGauges:
-    return TorrentGauges(
-        torrent=journal_id,
-        passed_bytes=meter.passed_bytes,
-        pending_bytes=meter.pending_bytes,
-        ambiguous_bytes=meter.ambiguous_bytes,
-        present_bytes=meter.present_bytes,
-        is_estimated=meter.is_estimated,
-    )

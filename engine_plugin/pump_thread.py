@@ -7,7 +7,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from engine_plugin.pump import MeterPump, StepResult
+from engine_plugin.pump import MeterPump
+from engine_plugin.pump_steps import StepResult
 
 WAIT_MS = 250
 """How long a step waits for the first alert after nothing came."""

@@ -18,6 +18,11 @@ IN_FLIGHT_BYTES = MIB
 """What a connection may be counted for after it was held: in buffers, and one look behind."""
 
 
+REACTION_S = 0.5
+"""From a byte's leaving to the effect of a judgement on it: a look at the queue, a quarter of a
+second between judgements, and what the rate's limiter has granted already."""
+
+
 class PlainPeers(StrEnum):
     """What peers get that do not speak this plugin's language."""
 
@@ -61,7 +66,7 @@ class EnforcementPolicy:
     """What a proved key may take beyond its receipts; four pieces if they are larger."""
     address_bytes: int = 8 * MIB
     """What an address may cost before it is cut off although somebody behind it is honest."""
-    probation_rate: int = 256 << 10
+    probation_rate: int = 192 << 10
     """Bytes a second of an unproved connection: what it overshoots is this times a reaction."""
     plain_rate: int = 256 << 10
     """Bytes a second of a plain peer on probation."""
@@ -78,6 +83,13 @@ class EnforcementPolicy:
     """An address is cut off twice as long each time, between these."""
     memory_s: float = 3600.0
     """After so long without a cut-off the next is a first one again."""
+
+    @property
+    def hold_after_bytes(self) -> int:
+        """What an address's unproved connections have taken when they are held: `unknown_bytes`
+        less what they take until they are."""
+        overshoot = int(self.probation_rate * REACTION_S)
+        return max(self.unknown_bytes // 2, self.unknown_bytes - overshoot)
 
     def __post_init__(self) -> None:
         for name in ("unknown_bytes", "known_bytes", "probation_rate", "plain_rate"):
@@ -411,7 +423,7 @@ class _Look:
             return _PLAIN[self.policy.plain_peers]
         if self.is_trusted:
             return Treatment.FREE
-        is_over = self.unknown_bytes >= self.policy.unknown_bytes
+        is_over = self.unknown_bytes >= self.policy.hold_after_bytes
         return Treatment.HELD if is_over else Treatment.PROBATION
 
 

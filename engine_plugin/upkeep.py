@@ -30,6 +30,8 @@ from ledger.evidence.encoding import Signed
 from ledger.evidence.entitlement import Entitlement
 
 CLOCK_INTERVAL_S = 5.0
+"""At least; a hundredth of an epoch if that is longer, for the machine's clock goes on between."""
+CLOCK_INTERVAL_MOST_S = 30.0
 CLOCK_RETRY_S = 1.0
 CLOCK_RETRY_MOST_S = 10.0
 ENTITLEMENT_RETRY_S = 1.0
@@ -64,6 +66,7 @@ class Upkeep:
         entitlements: OwnEntitlements,
         binding: Signed[Binding],
         issuing_key: IssuingKey,
+        epoch_length_s: int,
         announce: Callable[[], None],
         announce_issuing_key: Callable[[], None],
         emit: Emit,
@@ -75,6 +78,7 @@ class Upkeep:
         self._binding = binding
         self._scopes: dict[bytes, _Asking] = {}
         self._wake = asyncio.Event()
+        self._epoch_length_s = epoch_length_s
         self._issuing_key = issuing_key
         self._announce = announce
         self._announce_issuing_key = announce_issuing_key
@@ -85,7 +89,7 @@ class Upkeep:
         """Read the clock every few seconds until cancelled."""
         failures = 0
         while True:
-            wait_s = CLOCK_INTERVAL_S
+            wait_s = max(CLOCK_INTERVAL_S, min(self._epoch_length_s / 100, CLOCK_INTERVAL_MOST_S))
             asked_s = time.monotonic()
             try:
                 nonce, raw = await self._collector.read_clock()
@@ -132,6 +136,10 @@ class Upkeep:
         if scope_id not in self._scopes:
             self._scopes[scope_id] = _Asking()
             self._wake.set()
+
+    def unwatch(self, scope_id: bytes) -> None:
+        """Ask for no more entitlements for a content or stream."""
+        self._scopes.pop(scope_id, None)
 
     async def keep_entitlements(self) -> None:
         """Ask for an entitlement whenever one is wanting, until cancelled."""

@@ -5,6 +5,7 @@ their metadata has come. An engine left without any content stops.
 """
 
 import asyncio
+import gc
 import signal
 import threading
 from collections.abc import Callable, Sequence
@@ -19,6 +20,11 @@ from engine_plugin.key_files import write_private
 from engine_plugin.libtorrent_door import fetch_torrent
 from engine_plugin.owner_report import TERMS_FILE
 from engine_plugin.torrents import TorrentFile
+
+GARBAGE_ALLOCATIONS = 100_000
+"""So many more objects than before start a look for cycles among the young ones: a batch of events
+is tens of thousands of tuples without any. The process is the engine's own, so this is ours to
+choose; a host application's is not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +69,7 @@ async def _run(config: EngineConfig, contents: Sequence[PlannedContent], *, as_j
             if content.torrent is not None:
                 await engine.add(content.torrent, content.options)
         engine.announce()
+        _look_for_garbage_seldom()
         links = [content for content in contents if content.torrent is None]
         following = asyncio.create_task(_follow(engine, config, links, emit, given_up))
         await engine.wait_for_stop()
@@ -110,6 +117,12 @@ async def _start_link(
     if content.check is not None:
         content.check(torrent)
     await engine.add(torrent, content.options)
+
+
+def _look_for_garbage_seldom() -> None:
+    gc.collect()
+    gc.freeze()  # what is loaded by now stays to the end
+    gc.set_threshold(GARBAGE_ALLOCATIONS, 10, 10)
 
 
 def _keep_terms(config: EngineConfig) -> None:

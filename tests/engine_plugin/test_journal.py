@@ -486,8 +486,9 @@ def test_bytes_sent_for_retired_torrents_still_bound_claims_after_a_restart(
     with journal.transaction():
         journal.take_credits(journal.list_claims()[0])
     journal.retire_torrent(segment)
+    assert (journal.sent_before_bytes(PAYEE), journal.sent_ever_bytes(PAYEE)) == (0, 7)
     journal.start_run(session_id=b"2" * 16, session_key=KEY, started_at_ms=2)
-    assert journal.sent_before_bytes(PAYEE) == 7
+    assert journal.sent_before_bytes(PAYEE) == journal.sent_ever_bytes(PAYEE) == 7
 
 
 def test_torrent_that_comes_back_goes_on_with_the_rows_it_left(journal: MeterJournal) -> None:

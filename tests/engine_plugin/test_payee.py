@@ -16,6 +16,7 @@ from builders import (
     signed_terms,
 )
 
+from engine_plugin import payee
 from engine_plugin.payee import SLACK_BYTES, PayeeDesk
 from engine_plugin.spool import Spool
 from engine_plugin.wire import ReceiptVerdict
@@ -181,3 +182,15 @@ def test_without_a_clock_the_entitlements_time_and_epoch_are_left_to_the_ledger(
     desk = make_desk(spool, now_ms=None)
     assert desk.take_entitlement(entitlement().raw, key_of("viewer")) == ReceiptVerdict.ACCEPTED
     assert give(desk, receipt()) == ReceiptVerdict.ACCEPTED
+
+
+def test_what_is_kept_in_memory_of_keys_is_bounded_and_asked_of_the_spool_again(
+    desk: PayeeDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(payee, "KEYS_KEPT", 2)
+    assert give(desk, receipt(bytes_total=1000)) == ReceiptVerdict.ACCEPTED
+    for number in range(5):
+        assert desk.receipted_bytes(key_of(f"viewer {number}")) == 0
+    assert len(desk._accounts) == 2
+    assert desk.receipted_bytes(key_of("viewer")) == 1000
+    assert give(desk, receipt(bytes_total=900, sequence=1)) == ReceiptVerdict.EQUIVOCATION

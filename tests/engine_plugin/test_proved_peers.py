@@ -7,6 +7,7 @@ import pytest
 from engine_plugin import proved_peers
 from engine_plugin.journal_records import PeerKey
 from engine_plugin.proved_peers import ProvedPeers
+from engine_plugin.standing import EnforcementPolicy, KeyExposure, KeyRecord, owes
 
 
 def test_folded_connections_stay_in_the_sum(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,3 +72,31 @@ def test_what_ended_is_counted_before_anybody_asks() -> None:
     proved.fold(set())
     sent[peer] = 0
     assert proved.sent_by(b"key") == 100
+
+
+def test_of_too_many_keys_those_without_a_connection_are_forgotten_and_begin_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(proved_peers, "KEYS_KEPT", 2)
+    mib = 1 << 20
+    peers = [PeerKey(b"P" * 20, f"127.0.0.2:{port}") for port in range(1, 6)]
+    sent = Counter(dict.fromkeys(peers, 50 * mib))
+    proved = ProvedPeers(lambda peer: sent[peer])
+    keys = [bytes([number]) * 32 for number in range(4)]
+    for peer, key in zip(peers, keys, strict=False):
+        proved.add(peer, key)
+    assert proved.fold(set(peers[:4])) == []
+    # The first is still there; the others ended, the second longest ago.
+    assert proved.fold({peers[0]}) == []
+    assert proved.fold({peers[0]}) == [keys[1], keys[2]]
+    assert sorted(proved.list_keys()) == [keys[0], keys[3]]
+    assert proved.key_of(peers[1]) is None
+
+    # Honest, it has acknowledged all of it; when it comes back it owes nothing.
+    sent[peers[4]] = mib
+    proved.add(peers[1], keys[1])
+    proved.add(peers[4], keys[1])
+    assert proved.sent_by(keys[1]) == mib
+    record = KeyRecord(receipted_before_bytes=50 * mib, sent_history=((0.0, mib),))
+    exposure = KeyExposure(sent_bytes=proved.sent_by(keys[1]), receipted_bytes=50 * mib)
+    assert not owes(record, exposure, 100.0, EnforcementPolicy())

@@ -19,8 +19,8 @@ from engine_plugin.pump import (
     EARLY_COMMIT_SECONDS,
     FORGET_SECONDS,
     MeterPump,
-    StepResult,
 )
+from engine_plugin.pump_steps import StepResult
 from engine_plugin.pump_thread import PumpThread
 from engine_plugin.torrents import make_torrent
 
@@ -40,12 +40,14 @@ class Queue:
         self.next_piece = 0
         self.forgotten: set[int] = set()
         self.reads: list[PieceRead] = []
+        self.removed: list[tuple[int, bool]] = []
+        self.number = 0
 
     def deliver(self, byte_count: int) -> None:
         for _ in range(byte_count // PIECE):
             piece, self.next_piece = self.next_piece, self.next_piece + 1
             for kind in (EventKind.ASKED, EventKind.WRITTEN, EventKind.PASSED):
-                self.events.append((kind, 0, 0, piece, 0))
+                self.events.append((kind, self.number, 0, piece, 0))
 
     def wait(self, timeout_ms: int) -> bool:
         return bool(self.events)
@@ -68,7 +70,7 @@ class Queue:
         self.forgotten |= unused
 
     def remove_torrent(self, torrent: int, *, deletes_files: bool) -> None:
-        pass
+        self.removed.append((torrent, deletes_files))
 
 
 class Bench:
@@ -214,6 +216,50 @@ def test_what_was_sent_to_too_many_ended_peers_is_forgotten(
     bench.step(FORGET_SECONDS)
     bench.step(FORGET_SECONDS)
     assert bench.queue.forgotten == {0, 1, 3}
+
+
+def test_torrent_is_removed_although_the_journal_refuses_and_its_bytes_are_kept(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise pump_module.JournalError("disk full")
+
+    bench.queue.deliver(3 * PIECE)
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.journal, "commit_batch", refuse)
+        result = bench.pump.remove(0, deletes_files=True)
+    assert result.journal_error == "disk full"
+    assert sum(result.removed_bytes.values()) == 3 * PIECE
+    assert bench.queue.removed == [(0, True)]
+    # It comes back before the journal is well again, and brings more.
+    bench.pump.add(bench.torrent, lambda: 1)
+    bench.queue.number, bench.queue.next_piece = 1, 0
+    bench.queue.deliver(2 * PIECE)
+    bench.step(COMMIT_SECONDS)
+    assert bench.claims() == {EPOCH: 5 * PIECE}
+    assert bench.pump.step(0).journal_error is None
+
+
+def test_torrent_known_under_another_scope_holds_up_no_other(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "clip").write_bytes(bytes(4 * PIECE))
+    clip = make_torrent(tmp_path / "clip", piece_bytes=PIECE)
+    with pytest.MonkeyPatch.context() as patch:
+
+        def refuse(**_: Any) -> int:
+            raise pump_module.JournalError("disk full")
+
+        patch.setattr(bench.journal, "add_torrent", refuse)
+        bench.pump.add(clip, lambda: 1, scope_id=b"S" * 32)
+    bench.journal.add_torrent(content_id=clip.content_id, name="clip", content_bytes=1)
+    bench.queue.deliver(PIECE)
+    bench.now_s += COMMIT_SECONDS
+    told = bench.pump.step(0)
+    assert told.committed
+    assert "scope_id" in (told.journal_error or "")
+    bench.queue.deliver(PIECE)
+    bench.now_s += COMMIT_SECONDS
+    assert bench.pump.step(0).journal_error is None
+    assert bench.claims() == {EPOCH: 2 * PIECE}
 
 
 def test_torrent_that_comes_back_is_told_removed_first(

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from engine_plugin.standing import (
     GONE_MAX,
+    REACTION_S,
     EnforcementPolicy,
     Judgement,
     KeyExposure,
@@ -55,8 +56,12 @@ def look(
 
 
 def test_an_unproved_connection_is_slow_then_held_and_freed_the_moment_it_proves_its_key():
-    first = look(StandingBook(), taking(1, 255 * KIB))
+    # Held early: what it takes until that has an effect stays within the bound.
+    first = look(StandingBook(), taking(1, POLICY.hold_after_bytes - 1))
     assert first.treatments == {1: Treatment.PROBATION}
+    early = look(first.book, taking(1, POLICY.hold_after_bytes), now_s=0.25)
+    assert early.treatments == {1: Treatment.HELD}
+    assert POLICY.hold_after_bytes + POLICY.probation_rate * REACTION_S <= POLICY.unknown_bytes
     held = look(first.book, taking(1, 256 * KIB), now_s=0.25)
     assert held.treatments == {1: Treatment.HELD}
     proved = look(held.book, taking(1, 256 * KIB, KEY), now_s=0.5)
