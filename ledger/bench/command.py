@@ -15,6 +15,7 @@ import typer
 from ledger.bench.cdn_event import EventFaults
 from ledger.bench.engine import KINDS, EngineBench, run_engine_bench
 from ledger.bench.errors import BenchError
+from ledger.bench.ingest import IngestBench, run_ingest_bench
 from ledger.bench.live import LiveBench, run_live_bench
 from ledger.bench.playback import PlaybackBench, run_playback_bench
 from ledger.bench.reconcile import ReconcileBench, run_reconcile_bench
@@ -167,6 +168,32 @@ def verify(
     _report(
         lambda: run_verify_bench(_size(receipts, per_bundle, folder), runs, jobs, _tell), as_json
     )
+
+
+@app.command()
+def ingest(
+    receipts: Annotated[int, typer.Option(min=10, help="Receipts of a round.")] = 50_000,
+    per_bundle: PerBundle = 1_000,
+    runs: Annotated[int, typer.Option(min=1, max=1_000, help="Rounds; medians count.")] = 5,
+    workers: Annotated[int, typer.Option(min=1, help="Processes of the worker.")] = 2,
+    as_json: Json = False,
+) -> None:
+    """Measure what taking receipts in costs, as a multiple of their signatures alone.
+
+    Collector, worker, Postgres and schedule run as processes; also prints what 1 and 30 million
+    viewers take. `--runs` times `--receipts` is the size that the epoch grows to.
+    """
+
+    def measure() -> dict[str, Any]:
+        try:
+            bench = IngestBench(
+                receipts=receipts, per_bundle=per_bundle, rounds=runs, workers=workers
+            )
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from None
+        return run_ingest_bench(bench, _tell)
+
+    _report(measure, as_json)
 
 
 def _size(receipts: int, per_bundle: int, folder: Path) -> EpochSize:

@@ -26,6 +26,12 @@ class Series:
         """Take one run's value."""
         self._values[key].append(value)
 
+    def values(self, key: str) -> list[float]:
+        """Return a key's values in the order in which they were taken; a `KeyError` if none."""
+        if key not in self._values:
+            raise KeyError(key)
+        return list(self._values[key])
+
     def median(self, key: str) -> float:
         """Return the median of a key's values; a `KeyError` if there is none."""
         if key not in self._values:

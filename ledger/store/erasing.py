@@ -8,6 +8,7 @@ A run that was stopped between the two is finished by the next. Files that parti
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 from ledger.store.engine import SessionFactory
@@ -21,6 +22,7 @@ from ledger.store.erasure_store import (
     list_erased,
     longest_window,
 )
+from ledger.store.expiry_store import list_without_bytes
 from ledger.store.shard_store import Shard
 
 
@@ -59,6 +61,7 @@ def erase_viewer(
     with sessions.begin() as session:
         window = longest_window(session, shard)
         found = {use.epoch for use in find_viewer(session, shard, key)}
+        found |= _find_in_files(audit_dir, list_without_bytes(session, shard), key)
         due = sorted(found & set(list_erasable(session, shard, window)))
         passing = erase_passing(session, key)
     bundles = _erase(sessions, shard, due, window, Reason.VIEWER)
@@ -96,6 +99,18 @@ def erase_older(
         passing_rows=0,
         audit_files=_delete_files(sessions, shard, audit_dir),
     )
+
+
+def _find_in_files(audit_dir: Path | None, epochs: Iterable[int], key: bytes) -> set[int]:
+    """Return the epochs whose audit files hold a key; bundles that expired stand only there."""
+    found: set[int] = set()
+    for epoch in epochs if audit_dir is not None else ():
+        path = Path(audit_dir or "") / f"epoch-{epoch}.audit"
+        if path.is_file() and path.stat().st_size:
+            with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+                if data.find(key) >= 0:
+                    found.add(epoch)
+    return found
 
 
 def _erase(
