@@ -14,9 +14,7 @@ from contracts.language.errors import MissingItemError, RuleFailedError, TypeMis
 from contracts.language.limits import MAX_RANGE_BOUND, Meter, Place, check_integer
 from contracts.language.operations import make_range
 from contracts.language.values import (
-    DictValue,
     Internal,
-    ListValue,
     check_depth,
     compare,
     items_of,
@@ -43,9 +41,9 @@ def _bool(arguments: list[Internal], _: Keywords, _at: Place, _meter: Meter) -> 
 
 
 def _dict(arguments: list[Internal], _: Keywords, at: Place, meter: Meter) -> Internal:
-    made = DictValue()
+    made: dict[str, Any] = {}
     source = arguments[0] if arguments else ()
-    if isinstance(source, DictValue):
+    if isinstance(source, dict):
         meter.step(len(source), at)
         meter.entries(len(source), at)
         made.update(source)
@@ -54,7 +52,7 @@ def _dict(arguments: list[Internal], _: Keywords, at: Place, meter: Meter) -> In
     meter.step(len(pairs), at)
     meter.entries(len(pairs), at)
     for pair in pairs:
-        if type(pair) not in {ListValue, tuple} or len(pair) != 2:
+        if type(pair) not in {list, tuple} or len(pair) != 2:
             raise TypeMismatchError(at.line, at.column, "dict: want pairs of a key and a value")
         made[key_of(pair[0], at, meter)] = pair[1]
     return made
@@ -66,8 +64,8 @@ def _enumerate(arguments: list[Internal], _: Keywords, at: Place, meter: Meter) 
         mismatch(at, "enumerate", start)
     items = items_of(arguments[0], at, meter, "enumerate")
     check_integer(start + len(items), at)
-    _charge_rows(len(items), 2, at, meter)
-    return ListValue(enumerate(items, start))
+    charge_rows(len(items), 2, at, meter)
+    return list(enumerate(items, start))
 
 
 def _fail(arguments: list[Internal], _: Keywords, at: Place, _meter: Meter) -> Internal:
@@ -80,7 +78,7 @@ def _fail(arguments: list[Internal], _: Keywords, at: Place, _meter: Meter) -> I
 
 def _len(arguments: list[Internal], _: Keywords, at: Place, _meter: Meter) -> Internal:
     (value,) = arguments
-    if type(value) not in {str, ListValue, DictValue, tuple, range}:
+    if type(value) not in {str, list, dict, tuple, range}:
         mismatch(at, "len", value)
     return len(value)
 
@@ -88,7 +86,7 @@ def _len(arguments: list[Internal], _: Keywords, at: Place, _meter: Meter) -> In
 def _list(arguments: list[Internal], _: Keywords, at: Place, meter: Meter) -> Internal:
     items = items_of(arguments[0] if arguments else (), at, meter, "list")
     meter.items(len(items), at)
-    return ListValue(items)
+    return list(items)
 
 
 def _tuple(arguments: list[Internal], _: Keywords, at: Place, meter: Meter) -> Internal:
@@ -102,6 +100,9 @@ def _extreme(arguments: list[Internal], at: Place, meter: Meter, what: str, sign
     items = arguments if len(arguments) > 1 else items_of(arguments[0], at, meter, what)
     if not len(items):
         raise MissingItemError(at.line, at.column, f"{what}: got no items, want one or more")
+    if _are_alike_scalars(items):
+        meter.step(len(items) - 1, at)
+        return min(items) if sign < 0 else max(items)
     best = items[0]
     compare(best, best, at, meter)
     for position in range(1, len(items)):
@@ -110,6 +111,11 @@ def _extreme(arguments: list[Internal], at: Place, meter: Meter, what: str, sign
         if compare(item, best, at, meter) * sign > 0:
             best = item
     return best
+
+
+def _are_alike_scalars(items: Any) -> bool:
+    """Whether all items are integers, or all strings; equal ones are then one and the same."""
+    return type(items) is not range and set(map(type, items)) in ({int}, {str})
 
 
 def _min(arguments: list[Internal], _: Keywords, at: Place, meter: Meter) -> Internal:
@@ -137,19 +143,23 @@ def _sorted(arguments: list[Internal], keywords: Keywords, at: Place, meter: Met
     count = len(items)
     meter.items(count, at)
     if count == 0:
-        return ListValue()
-    weight = max(_weight(item, at, meter, 1) for item in items)
+        return []
+    if _are_alike_scalars(items):
+        meter.step(count, at)
+        weight = 1
+    else:
+        weight = max(_weight(item, at, meter, 1) for item in items)
     meter.step(count * count.bit_length() * weight, at)
     if count == 1:
         compare(items[0], items[0], at, meter)
     if _is_plain(items):
-        return ListValue(sorted(items, reverse=reverse))
+        return sorted(items, reverse=reverse)
     unmetered = _Unmetered()
 
     def order(left: Internal, right: Internal) -> int:
         return compare(left, right, at, unmetered)
 
-    return ListValue(sorted(items, key=cmp_to_key(order), reverse=reverse))
+    return sorted(items, key=cmp_to_key(order), reverse=reverse)
 
 
 class _Unmetered(Meter):
@@ -169,7 +179,7 @@ def _weight(value: Internal, at: Place, meter: Meter, depth: int) -> int:
     check_depth(depth, at)
     meter.step(1, at)
     weight = 1
-    if type(value) is ListValue or type(value) is tuple:
+    if type(value) is list or type(value) is tuple:
         for item in value:
             weight += _weight(item, at, meter, depth + 1)
     return weight
@@ -189,11 +199,12 @@ def _is_plain(items: Any) -> bool:
 
 def _zip(arguments: list[Internal], _: Keywords, at: Place, meter: Meter) -> Internal:
     columns = [items_of(argument, at, meter, "zip") for argument in arguments]
-    _charge_rows(min(map(len, columns)), len(columns), at, meter)
-    return ListValue(zip(*columns, strict=False))
+    charge_rows(min(map(len, columns)), len(columns), at, meter)
+    return list(zip(*columns, strict=False))
 
 
-def _charge_rows(rows: int, columns: int, at: Place, meter: Meter) -> None:
+def charge_rows(rows: int, columns: int, at: Place, meter: Meter) -> None:
+    """Charge a new list of `rows` tuples of `columns` items."""
     meter.items(rows, at)
     meter.step(rows, at)
     meter.allocate(rows * (96 + 48 * columns), at)

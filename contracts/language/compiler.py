@@ -17,11 +17,11 @@ from contracts.language.checker import (
     CheckedModule,
     names_of_block,
     names_of_target,
-    own_expressions,
 )
+from contracts.language.costs import cost_of_block, cost_of_statement, nodes_of
 from contracts.language.errors import TypeMismatchError, UnassignedError
 from contracts.language.expressions import compile_binary, compile_index
-from contracts.language.iteration import Fill, Frame, compile_clause, lock
+from contracts.language.iteration import Fill, Frame, compile_clause
 from contracts.language.limits import (
     CONTAINER_BYTES,
     ENTRY_BYTES,
@@ -30,6 +30,7 @@ from contracts.language.limits import (
     Place,
     check_item_count,
 )
+from contracts.language.locks import lock, unlock
 from contracts.language.operations import (
     ARITHMETIC,
     extend,
@@ -66,9 +67,7 @@ from contracts.language.syntax import (
     Unary,
 )
 from contracts.language.values import (
-    DictValue,
     Internal,
-    ListValue,
     freeze,
     items_of,
     key_of,
@@ -92,15 +91,12 @@ _LEAVES_LOOP = frozenset([_BREAK, _RETURN])
 _UNSET = object()
 
 
-def compile_module(checked: CheckedModule, meter: Meter) -> dict[str, Routine]:
-    """Evaluate the constants and compile the functions of a module.
+def evaluate_constants(checked: CheckedModule, meter: Meter) -> dict[str, Internal]:
+    """Evaluate and freeze the constants of a module, anew for each call of a rule.
 
     Args:
         checked: what the checker returned.
-        meter: pays for the constants now and for the functions while they run.
-
-    Returns:
-        Each function by name, with its parameters; it takes its arguments in order.
+        meter: pays for the constants, and keeps their locks.
 
     Raises:
         EvalError: a constant fails to evaluate.
@@ -110,11 +106,27 @@ def compile_module(checked: CheckedModule, meter: Meter) -> dict[str, Routine]:
         scope = _Scope(constants, {}, meter, {})
         run = scope.expression(statement.value)
         frame = scope.new_frame()
-        meter.step(_own_nodes(statement), statement)
+        meter.step(cost_of_statement(statement), statement)
         value = run(frame)
         freeze(value, statement, meter)
         for name in names_of_target(statement.target):
             constants[name.name] = value
+    return constants
+
+
+def compile_functions(
+    checked: CheckedModule, constants: dict[str, Internal], meter: Meter
+) -> dict[str, Routine]:
+    """Compile the functions of a module.
+
+    Args:
+        checked: what the checker returned.
+        constants: the module's constants.
+        meter: pays for the functions while they run.
+
+    Returns:
+        Each function by name, with its parameters; it takes its arguments in order.
+    """
     routines: dict[str, Routine] = {}
     for define in checked.functions:
         routines[define.name] = _compile_function(define, constants, routines, meter)
@@ -140,15 +152,6 @@ def _compile_function(
         return frame[0]
 
     return routine, tuple(parameters)
-
-
-def _nodes(expression: Expression) -> int:
-    return 1 + sum(map(_nodes, expression.children()))
-
-
-def _own_nodes(statement: Statement) -> int:
-    """Steps of one statement: itself and the nodes of its own expressions."""
-    return 1 + sum(map(_nodes, own_expressions(statement)))
 
 
 class _Scope:
@@ -185,7 +188,7 @@ class _Scope:
         """Compile a block; entering it costs the nodes of all its own statements."""
         meter = self._meter
         at = statements[0]
-        cost = sum(map(_own_nodes, statements))
+        cost = cost_of_block(statements)
         runs = tuple(self.statement(statement) for statement in statements)
         if len(runs) == 1:
             only = runs[0]
@@ -299,7 +302,7 @@ class _Scope:
         pair = (slots[0], slots[1]) if count == 2 and len(slots) == 2 else None
 
         def store(frame: Frame, value: Internal) -> None:
-            if type(value) is not tuple and type(value) is not ListValue:
+            if type(value) is not tuple and type(value) is not list:
                 mismatch(target, "unpacking", value)
             if len(value) != count:
                 raise TypeMismatchError(
@@ -321,7 +324,7 @@ class _Scope:
         value = self.expression(statement.value)
 
         def combine(old: Internal, new: Internal) -> Internal:
-            if operator == "+" and type(old) is ListValue:
+            if operator == "+" and type(old) is list:
                 extend(old, new, statement, meter)
                 return old
             return operate(old, new, statement, meter)
@@ -376,7 +379,7 @@ class _Scope:
 
         def execute(frame: Frame) -> Signal:
             iterated = iterable(frame)
-            locked = lock(iterated)
+            locked = lock(iterated, meter.locks)
             signal = _NEXT
             for item in items_of(iterated, statement, meter, "for"):
                 if slot:
@@ -388,7 +391,7 @@ class _Scope:
                     break
             # An error leaves the lock: it ends the call, and with it all unfrozen values.
             if locked is not None:
-                locked.locks -= 1
+                unlock(locked, meter.locks)
             return _RETURN if signal == _RETURN else _NEXT
 
         return execute
@@ -432,7 +435,7 @@ class _Scope:
             meter.bytes_left -= size_bytes
             if meter.bytes_left < 0:
                 meter.allocate(0, node)
-            return ListValue([item(frame) for item in items])
+            return [item(frame) for item in items]
 
         return run
 
@@ -458,7 +461,7 @@ class _Scope:
 
         def run(frame: Frame) -> Internal:
             meter.allocate(size_bytes, node)
-            made = DictValue()
+            made: dict[str, Internal] = {}
             for key, value, at in entries:
                 text = key_of(key(frame), at, meter)
                 if text in made:
@@ -494,11 +497,11 @@ class _Scope:
 
         fill: Fill = put
         for run, store, at in reversed(clauses):
-            fill = compile_clause(run, store, at, fill, _nodes(node), meter)
+            fill = compile_clause(run, store, at, fill, nodes_of(node), meter)
 
         def comprehend(frame: Frame) -> Internal:
             meter.allocate(CONTAINER_BYTES, node)
-            made = ListValue() if key is None else DictValue()
+            made: Any = [] if key is None else {}
             fill(frame, made)
             return made
 

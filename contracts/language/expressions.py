@@ -12,7 +12,7 @@ from contracts.language.iteration import Frame
 from contracts.language.limits import INTEGER_MAX, INTEGER_MIN, Meter
 from contracts.language.operations import ARITHMETIC, RELATIONS, add, get_item, multiply, subtract
 from contracts.language.syntax import Binary, Constant, Index
-from contracts.language.values import DictValue, Internal, ListValue
+from contracts.language.values import Internal
 
 Run: TypeAlias = Callable[[Frame], Internal]
 
@@ -37,10 +37,10 @@ def compile_index(
     def run(frame: Frame) -> Internal:
         container = container_of(frame)
         key = key_at(frame)
-        if type(key) is int and type(container) is ListValue:
+        if type(key) is int and type(container) is list:
             if -len(container) <= key < len(container):
                 return container[key]
-        elif type(key) is str and type(container) is DictValue and key in container:
+        elif type(key) is str and type(container) is dict and key in container:
             return container[key]
         return get_item(container, key, node, meter)
 
@@ -52,7 +52,7 @@ def _compile_field(node: Index, key: str, container_of: Run, meter: Meter) -> Ru
 
     def run(frame: Frame) -> Internal:
         container = container_of(frame)
-        if type(container) is DictValue and key in container:
+        if type(container) is dict and key in container:
             return container[key]
         return get_item(container, key, node, meter)
 
@@ -66,7 +66,7 @@ def _compile_field_of_local(
 
     def run(frame: Frame) -> Internal:
         container = frame[slot]
-        if type(container) is DictValue and key in container:
+        if type(container) is dict and key in container:
             return container[key]
         return get_item(container_of(frame), key, node, meter)
 
@@ -167,7 +167,7 @@ def _compile_in(node: Binary, left: Run, right: Run, meter: Meter) -> Run:
 
     def run(frame: Frame) -> Internal:
         item, container = left(frame), right(frame)
-        if type(item) is str and type(container) is DictValue:
+        if type(item) is str and type(container) is dict:
             return item in container
         return relate(item, container, node, meter)
 

@@ -1,7 +1,6 @@
-"""Iteration of the rule language: locks on what is iterated, and comprehension clauses.
+"""Iteration of the rule language: comprehension clauses.
 
-What it is: the loops inside comprehensions, and the lock that every loop takes, so that nobody
-changes a list or dict while it is walked. What it does not do: it compiles no expression itself.
+What it is: the loops inside comprehensions. What it does not do: it compiles no expression itself.
 Specification: RULES.md, "Semantics".
 """
 
@@ -9,19 +8,12 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from contracts.language.limits import Meter, Place
-from contracts.language.values import FROZEN, DictValue, Internal, ListValue, items_of
+from contracts.language.locks import lock, unlock
+from contracts.language.values import Internal, items_of
 
 Frame: TypeAlias = list[Any]
 Fill: TypeAlias = Callable[[Frame, Any], None]
 """Adds to a list or dict that is being made."""
-
-
-def lock(iterated: Internal) -> ListValue | DictValue | None:
-    """Lock what is about to be iterated, unless it is frozen or cannot change anyway."""
-    if isinstance(iterated, ListValue | DictValue) and iterated.locks < FROZEN:
-        iterated.locks += 1
-        return iterated
-    return None
 
 
 def compile_clause(
@@ -53,7 +45,7 @@ def compile_clause(
 
     def for_clause(frame: Frame, made: Any) -> None:
         iterated = run(frame)
-        locked = lock(iterated)
+        locked = lock(iterated, meter.locks)
         for item in items_of(iterated, at, meter, "for"):
             meter.steps_left -= cost
             if meter.steps_left < 0:
@@ -61,6 +53,6 @@ def compile_clause(
             bind(frame, item)
             inner(frame, made)
         if locked is not None:
-            locked.locks -= 1
+            unlock(locked, meter.locks)
 
     return for_clause

@@ -14,6 +14,7 @@ from contracts.language.errors import (
     SizeLimitError,
     StepLimitError,
 )
+from contracts.language.locks import Locks
 
 MAX_SOURCE_BYTES = 65_536
 """Longest source of a rule, in bytes."""
@@ -88,10 +89,11 @@ class Limits:
 class Meter:
     """Counts the steps and allocated bytes of one call down to zero."""
 
-    __slots__ = ("_limits", "bytes_left", "steps_left")
+    __slots__ = ("_limits", "bytes_left", "locks", "steps_left")
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
+        self.locks: Locks = {}
         self.steps_left = limits.steps
         self.bytes_left = limits.allocation_bytes
 
@@ -99,6 +101,11 @@ class Meter:
     def steps(self) -> int:
         """Steps taken so far."""
         return self._limits.steps - self.steps_left
+
+    @property
+    def allocated_bytes(self) -> int:
+        """Bytes allocated so far."""
+        return self._limits.allocation_bytes - self.bytes_left
 
     def step(self, count: int, at: Place) -> None:
         """Take `count` steps.

@@ -7,7 +7,7 @@ the cases of plain integers and strings and calls here for the rest. Specificati
 """
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from contracts.language.errors import (
     DivisionByZeroError,
@@ -24,9 +24,7 @@ from contracts.language.limits import (
     check_item_count,
 )
 from contracts.language.values import (
-    DictValue,
     Internal,
-    ListValue,
     check_unlocked,
     compare,
     is_equal,
@@ -47,9 +45,9 @@ def add(left: Internal, right: Internal, at: Place, meter: Meter) -> Internal:
         if kind is str:
             meter.string(len(left) + len(right), at)
             return left + right
-        if kind is ListValue:
+        if kind is list:
             meter.items(len(left) + len(right), at)
-            return ListValue(list.__add__(left, right))
+            return left + right
         if kind is tuple:
             meter.items(len(left) + len(right), at)
             return left + right
@@ -74,9 +72,9 @@ def multiply(left: Internal, right: Internal, at: Place, meter: Meter) -> Intern
     if type(sequence) is str:
         meter.string(len(sequence) * times, at)
         return sequence * times
-    if type(sequence) is ListValue:
+    if type(sequence) is list:
         meter.items(len(sequence) * times, at)
-        return ListValue(list.__mul__(sequence, times))
+        return sequence * times
     if type(sequence) is tuple:
         meter.items(len(sequence) * times, at)
         return sequence * times
@@ -111,9 +109,9 @@ def negate(value: Internal, at: Place) -> Internal:
 def contains(item: Internal, container: Internal, at: Place, meter: Meter) -> bool:
     """``item in container``: a key, an element, or a part of a string."""
     kind = type(container)
-    if kind is DictValue:
+    if kind is dict:
         return key_of(item, at, meter) in container
-    if kind is ListValue or kind is tuple:
+    if kind is list or kind is tuple:
         for element in container:
             meter.step(1, at)
             if is_equal(element, item, at, meter):
@@ -155,7 +153,7 @@ def get_item(container: Internal, key: Internal, at: Place, meter: Meter) -> Int
         TypeMismatchError: the container has no items, or the index is no integer.
     """
     kind = type(container)
-    if kind is DictValue:
+    if kind is dict:
         try:
             return container[key_of(key, at, meter)]
         except KeyError:
@@ -163,7 +161,7 @@ def get_item(container: Internal, key: Internal, at: Place, meter: Meter) -> Int
             raise MissingItemError(
                 at.line, at.column, f"key: got {shown}, want one of the dict"
             ) from None
-    if kind is ListValue or kind is tuple or kind is range or kind is str:
+    if kind is list or kind is tuple or kind is range or kind is str:
         if type(key) is not int:
             mismatch(at, "index", key)
         _check_index(len(container), key, at)
@@ -184,7 +182,7 @@ def get_slice(
         if bound is not None and type(bound) is not int:
             mismatch(at, "slice", bound)
     kind = type(container)
-    if kind is not ListValue and kind is not tuple and kind is not str:
+    if kind is not list and kind is not tuple and kind is not str:
         return mismatch(at, "slice of a value", container)
     part = slice(start, stop)
     size = len(range(*part.indices(len(container))))
@@ -192,7 +190,7 @@ def get_slice(
         meter.string(size, at)
         return container[part]
     meter.items(size, at)
-    return ListValue(list.__getitem__(container, part)) if kind is ListValue else container[part]
+    return container[part]
 
 
 def set_item(container: Internal, key: Internal, value: Internal, at: Place, meter: Meter) -> None:
@@ -204,38 +202,38 @@ def set_item(container: Internal, key: Internal, value: Internal, at: Place, met
         TypeMismatchError: the container's items cannot be set, or the index is no integer.
     """
     kind = type(container)
-    if kind is DictValue:
-        check_unlocked(container, at)
+    if kind is dict:
+        check_unlocked(container, at, meter)
         text = key_of(key, at, meter)
         before = len(container)
         container[text] = value
         if len(container) != before:
             check_item_count(before + 1, at)
             meter.allocate(ENTRY_BYTES, at)
-    elif kind is ListValue:
+    elif kind is list:
         if type(key) is not int:
             mismatch(at, "index", key)
-        check_unlocked(container, at)
+        check_unlocked(container, at, meter)
         _check_index(len(container), key, at)
         container[key] = value
     else:
         mismatch(at, "assignment to an item", container)
 
 
-def extend(target: ListValue, value: Internal, at: Place, meter: Meter) -> None:
+def extend(target: list[Any], value: Internal, at: Place, meter: Meter) -> None:
     """``target += value`` on a list: append the items of any iterable, in place.
 
     Raises:
         FrozenValueError: the list is a constant, or being iterated.
         TypeMismatchError: the value is not iterable.
     """
-    check_unlocked(target, at)
+    check_unlocked(target, at, meter)
     items = items_of(value, at, meter, "operator +=")
     count = len(items)
     check_item_count(len(target) + count, at)
     meter.step(count // 8, at)
     meter.allocate(ITEM_BYTES * count, at)
-    list.extend(target, items)
+    target.extend(items)
 
 
 def make_range(arguments: list[Internal], at: Place, bound: int) -> range:

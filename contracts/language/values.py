@@ -4,12 +4,12 @@ What it is: Starlark's meaning of values, where it differs from Python's: ``True
 like things have an order, and nobody changes a list that is being iterated. What it does not do:
 it performs no operators; see `operations`. Specification: RULES.md, "Values".
 
-Integers, strings, booleans, None, tuples and ranges are Python's own. Lists and dicts are
-subclasses with a lock. Every recursive walk here counts its depth and charges its steps, because
-a rule can build values that contain themselves.
+All values are Python's own, of exactly the types int, str, bool, tuple, range, list, dict and
+None. What may not change at the moment stands in the meter's locks, by identity. Every recursive
+walk here counts its depth and charges its steps, because a rule can build values that contain
+themselves.
 """
 
-from collections.abc import Iterable
 from typing import Any, NoReturn, TypeAlias
 
 from contracts.language.errors import (
@@ -28,6 +28,7 @@ from contracts.language.limits import (
     Meter,
     Place,
 )
+from contracts.language.locks import FROZEN, freeze_for_good, held
 
 Value: TypeAlias = "int | str | bool | list[Value] | tuple[Value, ...] | dict[str, Value] | None"
 """What a host passes in and gets back; plain Python values."""
@@ -35,41 +36,27 @@ Value: TypeAlias = "int | str | bool | list[Value] | tuple[Value, ...] | dict[st
 Internal: TypeAlias = Any
 """A value inside the interpreter; its type is decided while the rule runs."""
 
-FROZEN = 1 << 30
-"""Lock count of a module constant; it is never released."""
-
-_TYPE_NAMES = {bool: "bool", int: "int", str: "string", tuple: "tuple", range: "range"}
+_TYPE_NAMES = {
+    bool: "bool",
+    dict: "dict",
+    int: "int",
+    list: "list",
+    range: "range",
+    str: "string",
+    tuple: "tuple",
+    type(None): "NoneType",
+}
 _FLAT = frozenset((int, str))
 _FLAT_ITEMS = 8
 _TEXT = frozenset(map(chr, [0x09, 0x0A, *range(0x20, 0x7F)]))
 
 
-class ListValue(list[Any]):
-    """A list; it may be changed only while `locks` is 0."""
-
-    __slots__ = ("locks",)
-
-    def __init__(self, items: Iterable[Any] = ()) -> None:
-        super().__init__(items)
-        self.locks = 0
-
-
-class DictValue(dict[str, Any]):
-    """A dict in insertion order, by key text; it may be changed only while `locks` is 0.
-
-    A string is its own key text; every other key is a `TextKey`. All hashing is thus Python's
-    keyed string hash, so that no rule can choose colliding keys, and 1 and True stay apart.
-    """
-
-    __slots__ = ("locks",)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.locks = 0
-
-
 class TextKey(str):
-    """The key text of a key that is not a string, with the key itself."""
+    """The key text of a key that is not a string, with the key itself.
+
+    A dict is kept by key text; a string is its own. All hashing is thus Python's keyed string
+    hash, so that no rule can choose colliding keys, and 1 and True stay apart.
+    """
 
     __slots__ = ("original",)
 
@@ -78,12 +65,6 @@ class TextKey(str):
 
 def type_name(value: Internal) -> str:
     """Return Starlark's name of a value's type."""
-    if value is None:
-        return "NoneType"
-    if isinstance(value, ListValue):
-        return "list"
-    if isinstance(value, DictValue):
-        return "dict"
     return _TYPE_NAMES[type(value)]
 
 
@@ -109,14 +90,15 @@ def check_depth(depth: int, at: Place) -> None:
         )
 
 
-def check_unlocked(container: ListValue | DictValue, at: Place) -> None:
+def check_unlocked(container: list[Any] | dict[str, Any], at: Place, meter: Meter) -> None:
     """Refuse to change a constant, or what is being iterated.
 
     Raises:
         FrozenValueError: the container is locked.
     """
-    if container.locks:
-        why = "is a module constant" if container.locks >= FROZEN else "is being iterated"
+    locks = held(container, meter.locks)
+    if locks:
+        why = "is a module constant" if locks >= FROZEN else "is being iterated"
         raise FrozenValueError(at.line, at.column, f"change: the {type_name(container)} {why}")
 
 
@@ -124,12 +106,12 @@ def freeze(value: Internal, at: Place, meter: Meter, depth: int = 1) -> None:
     """Lock a module constant, with all that it contains, for good."""
     check_depth(depth, at)
     meter.step(1, at)
-    if isinstance(value, ListValue | DictValue):
-        value.locks = FROZEN
-    if isinstance(value, ListValue | tuple):
+    if isinstance(value, list | dict):
+        freeze_for_good(value, meter.locks)
+    if isinstance(value, list | tuple):
         for item in value:
             freeze(item, at, meter, depth + 1)
-    elif isinstance(value, DictValue):
+    elif isinstance(value, dict):
         for item in value.values():
             freeze(item, at, meter, depth + 1)
 
@@ -149,7 +131,8 @@ def key_of(value: Internal, at: Place, meter: Meter) -> str:
     if type(value) is tuple and len(value) <= _FLAT_ITEMS and _FLAT.issuperset(map(type, value)):
         # Python's own text of a flat tuple is unambiguous too, and quicker.
         meter.step(len(value), at)
-        meter.allocate(STRING_BYTES + sum(len(item) for item in value if type(item) is str), at)
+        lengths = [len(item) for item in value if type(item) is str]
+        meter.allocate(STRING_BYTES + sum(lengths), at)
         key = TextKey(f"\0{value!r}")
     else:
         parts: list[str] = []
@@ -181,7 +164,7 @@ def _write_key(value: Internal, parts: list[str], at: Place, meter: Meter, depth
         mismatch(at, "key", value)
 
 
-def keys_in_order(container: DictValue) -> list[Internal]:
+def keys_in_order(container: dict[str, Any]) -> list[Internal]:
     """Return the keys of a dict in insertion order."""
     return [key.original if isinstance(key, TextKey) else key for key in container]
 
@@ -193,9 +176,9 @@ def items_of(value: Internal, at: Place, meter: Meter, what: str) -> Any:
         TypeMismatchError: the value is not a list, tuple, dict or range.
     """
     kind = type(value)
-    if kind is ListValue or kind is tuple or kind is range:
+    if kind is list or kind is tuple or kind is range:
         return value
-    if kind is DictValue:
+    if kind is dict:
         meter.items(len(value), at)
         return keys_in_order(value)
     return mismatch(at, what, value)
@@ -214,16 +197,18 @@ def is_equal(left: Internal, right: Internal, at: Place, meter: Meter, depth: in
     kind = type(left)
     if kind is not type(right):
         return False
-    if kind is ListValue or kind is tuple:
+    if kind is list or kind is tuple:
         check_depth(depth, at)
         if len(left) != len(right):
             return False
+        if _FLAT.issuperset(map(type, left)) and _FLAT.issuperset(map(type, right)):
+            return _is_equal_flat(left, right, at, meter)
         for one, other in zip(left, right, strict=True):
             meter.step(1, at)
             if not is_equal(one, other, at, meter, depth + 1):
                 return False
         return True
-    if kind is DictValue:
+    if kind is dict:
         check_depth(depth, at)
         if len(left) != len(right):
             return False
@@ -233,6 +218,18 @@ def is_equal(left: Internal, right: Internal, at: Place, meter: Meter, depth: in
                 return False
         return True
     return bool(left == right)
+
+
+def _is_equal_flat(left: Internal, right: Internal, at: Place, meter: Meter) -> bool:
+    """Compare two sequences of integers and strings, which Python compares alike."""
+    if left == right:
+        meter.step(len(left), at)
+        return True
+    for count, (one, other) in enumerate(zip(left, right, strict=True), 1):
+        if one != other:
+            meter.step(count, at)
+            break
+    return False
 
 
 def compare(left: Internal, right: Internal, at: Place, meter: Meter, depth: int = 1) -> int:
@@ -248,7 +245,7 @@ def compare(left: Internal, right: Internal, at: Place, meter: Meter, depth: int
     if kind is type(right):
         if kind is int or kind is str or kind is bool:
             return int(left > right) - int(left < right)
-        if kind is ListValue or kind is tuple:
+        if kind is list or kind is tuple:
             check_depth(depth, at)
             for one, other in zip(left, right, strict=False):
                 meter.step(1, at)
@@ -289,10 +286,10 @@ def copy_in(value: Any, where: str, depth: int = 1) -> Internal:
     if len(value) > MAX_ITEMS:
         raise ArgumentError(0, 0, f"{where}: got {len(value)} items, want at most {MAX_ITEMS}")
     if isinstance(value, list):
-        return ListValue([_copy_item(item, where, depth + 1) for item in value])
+        return [_copy_item(item, where, depth + 1) for item in value]
     if isinstance(value, tuple):
         return tuple([_copy_item(item, where, depth + 1) for item in value])
-    copied = DictValue()
+    copied: dict[str, Any] = {}
     for key, item in value.items():
         if type(key) is not str:
             raise ArgumentError(0, 0, f"{where}: got a key of {type(key).__name__}, want str")
@@ -340,11 +337,11 @@ def copy_out(value: Internal, at: Place, meter: Meter, depth: int = 1) -> Any:
     if kind is int or kind is str or kind is bool or value is None:
         return value
     check_depth(depth, at)
-    if kind is ListValue:
+    if kind is list:
         return [copy_out(item, at, meter, depth + 1) for item in value]
     if kind is tuple:
         return tuple([copy_out(item, at, meter, depth + 1) for item in value])
-    if kind is DictValue:
+    if kind is dict:
         copied = {}
         for key, item in value.items():
             if type(key) is not str:
@@ -352,3 +349,33 @@ def copy_out(value: Internal, at: Place, meter: Meter, depth: int = 1) -> Any:
             copied[key] = copy_out(item, at, meter, depth + 1)
         return copied
     return mismatch(at, "returned value", value)
+
+
+_SCALARS = frozenset((int, str, bool, type(None)))
+
+
+def charge_out(value: Internal, at: Place, meter: Meter, depth: int = 1) -> None:
+    """Charge and check a returned value as `copy_out` does, without copying it.
+
+    Raises:
+        TypeMismatchError: the value contains a range, or a dict whose keys are not strings.
+        DepthLimitError: it is nested too deeply.
+        StepLimitError: the copy would exceed the steps.
+    """
+    meter.step(1, at)
+    kind = type(value)
+    if kind in _SCALARS:
+        return
+    check_depth(depth, at)
+    if kind is not list and kind is not tuple and kind is not dict:
+        mismatch(at, "returned value", value)
+    if kind is dict:
+        for key, item in value.items():
+            if type(key) is not str:
+                mismatch(at, "key of a returned dict", key.original)
+            charge_out(item, at, meter, depth + 1)
+    elif _SCALARS.issuperset(map(type, value)):
+        meter.step(len(value), at)
+    else:
+        for item in value:
+            charge_out(item, at, meter, depth + 1)
