@@ -32,7 +32,7 @@ class SignedKey(NamedTuple):
     """32 bytes."""
 
     session: bytes
-    """Digest of the entitlement: one viewer's permission for one content; 32 bytes."""
+    """The viewer's session key; 32 bytes."""
 
     day: int
     """UTC day in which the bytes' epoch began, days since 1970-01-01."""
@@ -43,10 +43,26 @@ class KnownSession:
     """What a CMCD session id in a log leads to."""
 
     session: bytes
-    """Digest of the entitlement; 32 bytes."""
+    """The viewer's session key; 32 bytes; empty: several keys claim the id."""
 
     content_id: bytes
-    """The entitlement's content; 32 bytes."""
+    """What it plays; 32 bytes; empty: more than one content."""
+
+
+def merge_sessions(
+    into: dict[bytes, KnownSession], more: Iterable[tuple[bytes, KnownSession]]
+) -> None:
+    """Add what session ids lead to, in any order.
+
+    An id that two keys claim belongs to nobody: one of them may have copied the other's.
+    """
+    for session_id, found in more:
+        known = into.setdefault(session_id, found)
+        if known != found:
+            is_same_key = known.session == found.session
+            into[session_id] = KnownSession(
+                session=known.session if is_same_key else b"", content_id=b""
+            )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -227,7 +243,9 @@ def _take_group(
     sessions: Mapping[bytes, KnownSession],
 ) -> None:
     known = sessions.get(group.session_id) if group.session_id else None
-    # A session's own entitlement names its content, where no path was declared.
+    if known is not None and not known.session:
+        known = None
+    # A session names its content, where no path was declared.
     content = group.content_id or (known.content_id if known is not None else b"")
     cell = ledger.cell(cdn, content, group.day)
     cell.log_lines += totals.lines
@@ -243,7 +261,7 @@ def _take_group(
     cell.duplicate_bytes += totals.duplicate_bytes
     cell.conflict_lines += totals.conflict_lines
     cell.conflict_bytes += totals.conflict_bytes
-    if known is not None and known.content_id == content:
+    if known is not None:
         cell.log_lines_known += totals.lines
         cell.log_bytes_known += totals.payload_bytes
         day = ledger.day_of_session(cdn, content, known.session, group.day)

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 from ledger.audit.case import Case, proven
 from ledger.books.heartbeats import HeartbeatJudgement, judge_heartbeats
-from ledger.books.reconciliation import KnownSession, SignedKey
+from ledger.books.reconciliation import KnownSession, SignedKey, merge_sessions
 from ledger.books.viewing_time import DAY_MS, Span, find_playing_spans, unite
 from ledger.evidence.binding import BINDING
+from ledger.evidence.bundle import BundleKind
 from ledger.evidence.encoding import ZERO_KEY
 from ledger.evidence.heartbeat import Heartbeat
 from ledger.evidence.terms import Terms
@@ -38,8 +39,8 @@ class EvidenceUse:
     """(Content, UTC day) → bytes that viewers signed for peers."""
 
     sessions: Mapping[bytes, KnownSession]
-    """CMCD session id → entitlement and content; the entitlement's own digest, cut to 16 bytes,
-    leads to it as well."""
+    """CMCD session id → session key and content; the digest of an entitlement with CDN bytes, cut
+    to 16 bytes, leads to its session as well."""
 
 
 def read_evidence_use(case: Case) -> EvidenceUse:
@@ -47,16 +48,14 @@ def read_evidence_use(case: Case) -> EvidenceUse:
     terms = proven(case.terms)
     issued_through = BINDING.parse(case.contents.issuing_binding).value.last_epoch
     judged = judge_heartbeats(case.checks, terms, issued_through=issued_through)
-    content_by_entitlement = _contents_of(case)
-    signed_cdn, signed_p2p, sessions = _signed_bytes(case, terms.value)
+    known = _entitlements_of(case)
+    signed_cdn, signed_p2p, sessions = _signed_bytes(case, terms.value, known)
     for beats in judged.by_viewer.values():
-        for beat in beats:
-            content = content_by_entitlement[beat.entitlement_digest]
-            sessions[beat.session_id] = KnownSession(
-                session=beat.entitlement_digest, content_id=content
-            )
+        merge_sessions(
+            sessions, ((beat.session_id, known[beat.entitlement_digest]) for beat in beats)
+        )
     return EvidenceUse(
-        playing=_playing(judged, content_by_entitlement, terms.value, _epochs_by_viewer(case)),
+        playing=_playing(judged, known, terms.value, _epochs_by_viewer(case)),
         heartbeats=judged.verified,
         heartbeats_refused=judged.refused,
         signed_cdn=signed_cdn,
@@ -65,12 +64,14 @@ def read_evidence_use(case: Case) -> EvidenceUse:
     )
 
 
-def _contents_of(case: Case) -> dict[bytes, bytes]:
-    """Entitlement digest → content, of bundles with heartbeats."""
+def _entitlements_of(case: Case) -> dict[bytes, KnownSession]:
+    """Entitlement digest → session key and content, of viewers' bundles."""
     return {
-        entitlement.digest: entitlement.value.content_id
+        entitlement.digest: KnownSession(
+            session=entitlement.value.session_key, content_id=entitlement.value.content_id
+        )
         for check in case.checks
-        if check.bundle is not None and check.bundle.value.heartbeats
+        if check.bundle is not None and check.bundle.value.kind == BundleKind.VIEWER
         for entitlement in check.bundle.value.entitlements
     }
 
@@ -88,7 +89,7 @@ def _epochs_by_viewer(case: Case) -> dict[bytes, set[int]]:
 
 def _playing(
     judged: HeartbeatJudgement,
-    contents: Mapping[bytes, bytes],
+    known: Mapping[bytes, KnownSession],
     terms: Terms,
     epochs_by_viewer: Mapping[bytes, set[int]],
 ) -> dict[tuple[bytes, bytes], tuple[Span, ...]]:
@@ -97,7 +98,7 @@ def _playing(
     for viewer, beats in judged.by_viewer.items():
         by_content: dict[bytes, list[Heartbeat]] = defaultdict(list)
         for beat in beats:
-            by_content[contents[beat.entitlement_digest]].append(beat)
+            by_content[known[beat.entitlement_digest].content_id].append(beat)
         for content, own in sorted(by_content.items()):
             spans: list[Span] = []
             for epoch in sorted(epochs_by_viewer[viewer]):
@@ -112,7 +113,7 @@ def _playing(
 
 
 def _signed_bytes(
-    case: Case, terms: Terms
+    case: Case, terms: Terms, known: Mapping[bytes, KnownSession]
 ) -> tuple[dict[SignedKey, int], dict[tuple[bytes, int], int], dict[bytes, KnownSession]]:
     signed_cdn: dict[SignedKey, int] = defaultdict(int)
     signed_p2p: dict[tuple[bytes, int], int] = defaultdict(int)
@@ -124,9 +125,7 @@ def _signed_bytes(
             continue
         cdn = terms.cdn_of(lane.payee_key)
         host = cdn.host if cdn is not None and cdn.host else f"key {lane.payee_key.hex()[:16]}"
-        key = SignedKey(host, lane.content_id, lane.entitlement_digest, day)
-        signed_cdn[key] += lane.bytes_new
-        sessions[lane.entitlement_digest[:SESSION_ID_BYTES]] = KnownSession(
-            session=lane.entitlement_digest, content_id=lane.content_id
-        )
+        session = known[lane.entitlement_digest]
+        signed_cdn[SignedKey(host, lane.content_id, session.session, day)] += lane.bytes_new
+        sessions[lane.entitlement_digest[:SESSION_ID_BYTES]] = session
     return dict(signed_cdn), dict(signed_p2p), sessions

@@ -25,7 +25,7 @@ import typer
 
 from ledger.audit.trust import TRUST_SIZE_MAX, Trust, parse_trust
 from ledger.books.invoices import TOLERANCE_PPM, Invoice, InvoiceError
-from ledger.books.reconciliation import KnownSession, SignedKey, reconcile
+from ledger.books.reconciliation import KnownSession, SignedKey, merge_sessions, reconcile
 from ledger.cdnlogs.cdni import format_cdni_log, format_day
 from ledger.cdnlogs.contents import Contents, ContentsError, parse_contents
 from ledger.cdnlogs.field_map import (
@@ -307,7 +307,7 @@ def _read_signed(paths: list[Path], reader: Trust) -> _Signed:
             signed.start_s = epoch.terms.epoch_start_s(epoch.epoch)
         signed.end_s = epoch.terms.epoch_end_s(epoch.epoch)
         signed.epochs.append(epoch.epoch)
-        signed.sessions.update(epoch.use.sessions)
+        merge_sessions(signed.sessions, epoch.use.sessions.items())
         for key, size in epoch.use.signed_cdn.items():
             signed.cdn[key] = signed.cdn.get(key, 0) + size
         for place, size in epoch.use.signed_p2p.items():

@@ -5,7 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ledger.books.errors import ConservationError
-from ledger.books.reconciliation import Cell, KnownSession, SignedKey, ppm_of, reconcile, sum_cells
+from ledger.books.reconciliation import (
+    Cell,
+    KnownSession,
+    SignedKey,
+    merge_sessions,
+    ppm_of,
+    reconcile,
+    sum_cells,
+)
 from ledger.cdnlogs.tally import GroupKey, GroupTotals
 
 CDN, FILM, ANN, BOB = "cdn.example", b"\x01" * 32, b"\xaa" * 32, b"\xbb" * 32
@@ -123,13 +131,31 @@ def test_a_known_session_names_the_content_of_an_undeclared_path() -> None:
     assert causes(one_cell({(ANN, DAY): 100}, group(SID_ANN, 100, content=b""))) == {}
 
 
-def test_two_session_ids_of_one_entitlement_are_one_session() -> None:
+def test_two_session_ids_of_one_key_are_one_session() -> None:
     sessions = {**SESSIONS, SID_BOB: SESSIONS[SID_ANN]}
     [cell] = reconcile(
         signed({(ANN, DAY): 100}), {CDN: [group(SID_ANN, 60), group(SID_BOB, 40)]}, sessions
     )
     assert causes(cell) == {}
     assert (cell.log_lines_known, cell.log_lines) == (2, 2)
+
+
+def test_a_session_id_that_two_keys_claim_belongs_to_nobody() -> None:
+    ann, bob = SESSIONS[SID_ANN], SESSIONS[SID_BOB]
+    for order in ([ann, bob], [bob, ann], [ann, bob, ann]):
+        sessions: dict[bytes, KnownSession] = {}
+        merge_sessions(sessions, [(SID_ANN, claim) for claim in order])
+        [cell] = reconcile(signed({}), {CDN: [group(SID_ANN, 100)]}, sessions)
+        assert causes(cell) == {"unknown_session": 100}
+        assert cell.log_lines_known == 0
+
+
+def test_one_key_that_plays_two_contents_under_one_id_is_known_by_its_paths() -> None:
+    sessions: dict[bytes, KnownSession] = {}
+    other = KnownSession(session=ANN, content_id=b"\x02" * 32)
+    merge_sessions(sessions, [(SID_ANN, SESSIONS[SID_ANN]), (SID_ANN, other)])
+    [cell] = reconcile(signed({(ANN, DAY): 100}), {CDN: [group(SID_ANN, 100)]}, sessions)
+    assert causes(cell) == {}
 
 
 def test_another_cdns_log_explains_nothing() -> None:

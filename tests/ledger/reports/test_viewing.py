@@ -55,7 +55,8 @@ def test_signed_cdn_bytes_are_kept_by_session_and_day() -> None:
     [(key, amount_bytes)] = epoch.use.signed_cdn.items()
     content = entitlement.value.content_id
     day = operator.signed_terms.value.epoch_start_s(0) // 86_400
+    key_of_session = entitlement.value.session_key
     assert isinstance(key, SignedKey)
-    assert (key.content_id, key.session, key.day) == (content, entitlement.digest, day)
+    assert (key.content_id, key.session, key.day) == (content, key_of_session, day)
     assert amount_bytes == 777
-    assert epoch.use.sessions[beats[0].value.session_id].session == entitlement.digest
+    assert epoch.use.sessions[beats[0].value.session_id].session == key_of_session
