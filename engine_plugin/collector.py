@@ -126,7 +126,9 @@ class Collector:
             CollectorRefusedError: The question was refused.
         """
         nonce = os.urandom(16)
-        answer = await self._ask("GET", f"{self._base}/v1/clock", params={"nonce": nonce.hex()})
+        # During a rotation the operator has two log keys, and we know the one of our terms.
+        question = {"nonce": nonce.hex(), "log_key": self._terms.value.log_key.hex()}
+        answer = await self._ask("GET", f"{self._base}/v1/clock", params=question)
         return nonce, answer
 
     async def send_bundle(self, raw: bytes, digest: bytes, submitter_key: bytes) -> Signed[Promise]:

@@ -13,10 +13,10 @@ from ledger.evidence.recent import RecentSet
 from ledger.sealing.audit_files import AuditFileParts
 from ledger.sealing.driver import SealingParts
 from ledger.sealing.judging import make_memory
+from ledger.sealing.log_seeds import read_log_seeds
 from ledger.stellar.domain import Policy, SettlementDomain, load_seeds
 from ledger.stellar.gateway import Gateway
 from ledger.stellar.horizon import HorizonGateway
-from ledger.stellar.seed_files import read_seed
 from ledger.store.engine import SessionFactory, open_sessions
 from ledger.store.errors import UnknownBroadcasterError
 from ledger.store.shard_store import Shard, authentic_terms, find_shard, list_shards
@@ -89,7 +89,7 @@ def make_parts(settings: Settings) -> WorkerParts:
     """
     need("gateway_url", settings.gateway_url)
     passphrase = need("network_passphrase", settings.network_passphrase)
-    log_seed = read_seed(need("log_key_file", settings.log_key_file))
+    seeds = read_log_seeds(need("log_key_file", settings.log_key_file))
     trust = parse_trust(need("trust_file", settings.trust_file).read_text(encoding="utf-8"))
     sessions = open_sessions(need("database_url", settings.database_url), pool_size=4)
     return WorkerParts(
@@ -97,12 +97,13 @@ def make_parts(settings: Settings) -> WorkerParts:
         sessions=sessions,
         sealing=SealingParts(
             sessions=sessions,
-            log_seed=log_seed,
+            log_seed=seeds.current,
+            next_log_seed=seeds.next,
             log_dir=need("log_dir", settings.log_dir),
             audit=AuditFileParts(
                 audit_dir=need("audit_dir", settings.audit_dir),
                 trust=trust,
-                log_seed=log_seed,
+                log_seed=seeds.current,
             ),
         ),
         trust=trust,

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 import structlog
 
 from ledger.sealing.driver import advance as advance_epochs
+from ledger.sealing.expiry import expire as expire_epochs
 from ledger.sealing.judging import JudgingOutcome, judge_bundles, sweep_batches
 from ledger.stellar.settlement import settle as settle_domain
 from ledger.store.engine import try_advisory_lock
@@ -27,6 +28,7 @@ def check_bundles(bundle_ids: list[int]) -> None:
         bundle_ids,
         attempts_max=parts().settings.attempts_max,
         log_seed=parts().sealing.log_seed,
+        next_log_seed=parts().sealing.next_log_seed,
         known=parts().known_entitlements,
     )
     for bundle_id, outcome in outcomes.items():
@@ -65,3 +67,12 @@ def settle(account: str) -> None:
     with parts().sessions.begin() as guard:
         if try_advisory_lock(guard, f"settle {account}"):
             settle_domain(parts().sessions, parts().gateways, parts().domain_of(shard))
+
+
+@app.task(name="swarmledger.expire")
+def expire() -> None:
+    """Drop what nothing needs any more of the broadcaster's epochs."""
+    for account in parts().list_accounts():
+        audit = parts().sealing.audit
+        if audit is not None:
+            expire_epochs(parts().sessions, parts().find_shard(account), audit.audit_dir)

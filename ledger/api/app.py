@@ -65,6 +65,9 @@ class ApiParts:
     log_dir: Path
     """Where the public logs' files stand."""
 
+    next_log_seed: bytes | None = None
+    """Seed of the log key that later terms name; None: no rotation is going on."""
+
     relay_limits: RelayLimits = field(default_factory=RelayLimits)
     limits: IntakeLimits = field(default_factory=IntakeLimits)
 
@@ -92,6 +95,7 @@ def make_app(parts: ApiParts) -> FastAPI:
         sessions=parts.sessions,
         ledger_time=parts.ledger_time,
         log_seed=parts.log_seed,
+        next_log_seed=parts.next_log_seed,
         admission=admission,
     )
 

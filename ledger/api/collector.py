@@ -25,6 +25,7 @@ from ledger.evidence.errors import MalformedError
 from ledger.evidence.keys import SIGNATURE_SIZE
 from ledger.evidence.promise import PROMISE, Promise
 from ledger.evidence.terms import Terms
+from ledger.sealing.log_seeds import LogSeeds
 from ledger.store.bundle_store import (
     find_by_digest,
     find_by_key,
@@ -66,8 +67,15 @@ class Collector:
     log_seed: bytes
     """Seed of the log key, which signs promises."""
 
+    next_log_seed: bytes | None = None
+    """Seed of the log key that later terms name; None: no rotation is going on."""
+
     admission: Admission | None = None
     """None: takes all that is good."""
+
+    def seed_of(self, log_key: bytes) -> bytes:
+        """Return the seed of a log key that terms name."""
+        return LogSeeds(current=self.log_seed, next=self.next_log_seed).of_key(log_key)
 
     def read_time(self) -> LedgerTime:
         """Return ledger time.
@@ -199,7 +207,8 @@ class Collector:
             ledger_sequence=now.ledger.sequence,
             close_time_s=now.ledger.close_time_s,
         )
-        raw = PROMISE.sign(promise, self.log_seed).raw
+        # The sender knows the key from the terms of its bundle's epoch, whenever that is sealed.
+        raw = PROMISE.sign(promise, self.seed_of(terms.log_key)).raw
         stored = insert_bundle(session, shard, signed, sealing_epoch=sealing_epoch, promise=raw)
         return raw if stored else None
 

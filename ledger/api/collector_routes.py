@@ -30,6 +30,10 @@ from ledger.store.shard_store import terms_in_force
 ID_MAX: Final = (1 << 63) - 1
 Nonce = Annotated[str, Query(pattern="^[0-9a-fA-F]{32}$", description="16 random bytes.")]
 Key = Annotated[str, Path(pattern="^[0-9a-fA-F]{64}$", description="32 bytes.")]
+LogKey = Annotated[
+    str | None,
+    Query(pattern="^[0-9a-fA-F]{64}$", description="The log key of the asker's terms."),
+]
 
 
 def add_collector(app: FastAPI, collector: Collector, body_timeout_s: float) -> None:
@@ -50,11 +54,14 @@ def _add_questions(app: FastAPI, collector: Collector) -> None:
             **UNAVAILABLE,
         },
     )
-    def clock(nonce: Nonce, broadcaster: Broadcaster = None) -> Response:
-        """Ledger time, signed over the asker's nonce."""
+    def clock(nonce: Nonce, broadcaster: Broadcaster = None, log_key: LogKey = None) -> Response:
+        """Ledger time, signed over the asker's nonce, by the log key of now or the one it names."""
         now = collector.read_time()
         with sessions.begin() as session:
-            terms = terms_in_force(session, shard_of(session, broadcaster)).value
+            shard = shard_of(session, broadcaster)
+            newest = terms_in_force(session, shard).value
+            terms = terms_in_force(session, shard, newest.epoch_at(now.now_s)).value
+        wanted = terms.log_key if log_key is None else bytes.fromhex(log_key)
         record = Clock(
             network_id=terms.network_id,
             nonce=bytes.fromhex(nonce),
@@ -66,7 +73,7 @@ def _add_questions(app: FastAPI, collector: Collector) -> None:
             grace_s=terms.grace_s,
         )
         return Response(
-            CLOCK.sign(record, collector.log_seed).raw,
+            CLOCK.sign(record, collector.seed_of(wanted)).raw,
             media_type=OCTETS,
             headers={"Cache-Control": "no-store"},
         )

@@ -19,6 +19,7 @@ from ledger.evidence.errors import EvidenceError
 from ledger.evidence.keys import public_key_of
 from ledger.evidence.terms import parse_terms, require_valid_terms
 from ledger.logs import configure_logs
+from ledger.sealing.log_seeds import read_log_seeds
 from ledger.serving import ListenError, bind, serve
 from ledger.stellar.errors import StellarError
 from ledger.stellar.horizon import HorizonGateway
@@ -87,6 +88,7 @@ def _serve(arguments: argparse.Namespace) -> None:
     need("gateway_url", settings.gateway_url)
     passphrase = need("network_passphrase", settings.network_passphrase)
     gateway = HorizonGateway(settings.gateway_urls[0], passphrase)
+    seeds = read_log_seeds(need("log_key_file", settings.log_key_file))
     parts = ApiParts(
         sessions=open_sessions(
             need("database_url", settings.database_url),
@@ -96,7 +98,8 @@ def _serve(arguments: argparse.Namespace) -> None:
         ledger_time=LedgerTimeSource(
             gateway, interval_s=settings.clock_interval_s, stale_s=settings.clock_stale_s
         ),
-        log_seed=read_seed(need("log_key_file", settings.log_key_file)),
+        log_seed=seeds.current,
+        next_log_seed=seeds.next,
         log_dir=need("log_dir", settings.log_dir),
         limits=limits_of(settings),
     )

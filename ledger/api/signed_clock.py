@@ -69,7 +69,11 @@ class SignedClock:
         try:
             answer = self._client.get(
                 f"{self._terms.collector_url.rstrip('/')}/v1/clock",
-                params={"nonce": nonce.hex(), "broadcaster": self._account},
+                params={
+                    "nonce": nonce.hex(),
+                    "broadcaster": self._account,
+                    "log_key": self._terms.log_key.hex(),
+                },
             )
             answer.raise_for_status()
             now_ms = self._believe(answer.content, nonce)

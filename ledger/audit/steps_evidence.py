@@ -14,6 +14,7 @@ from ledger.audit.counts import counts_by_lane, parse_count_evidence
 from ledger.audit.errors import require, require_same
 from ledger.audit.file import ProvenLeaf
 from ledger.audit.stellar_xdr import read_transaction
+from ledger.audit.trust import Trust
 from ledger.books.gathering import GatheredChecks
 from ledger.books.heartbeats import HeartbeatJudgement, judge_heartbeats
 from ledger.books.judgement import (
@@ -26,7 +27,7 @@ from ledger.books.state import genesis_state, parse_state, state_root
 from ledger.books.transactions import NetworkFact, parse_fact
 from ledger.evidence.binding import BINDING, Role, is_valid_binding
 from ledger.evidence.bundle import parse_bundle
-from ledger.evidence.checkpoint import verify_checkpoint
+from ledger.evidence.checkpoint import VerifiedCheckpoint, verify_checkpoint
 from ledger.evidence.encoding import RecordCode
 from ledger.evidence.leaf import ACTIVATION, RESULT_LEAF, SEAL_LEAF, code_of_leaf
 from ledger.evidence.merkle import RootBuilder, check_inclusion, leaf_hash, root_hash
@@ -111,11 +112,25 @@ def prove_checkpoints(case: Case) -> str:
         previous = verify_checkpoint(
             contents.previous_checkpoint, origin=trust.log_origin, known_keys=keys
         )
+        _require_key_of(previous, trust, contents.epoch - 1)
         case.previous_checkpoint = previous.checkpoint
         previous_size = previous.checkpoint.tree_size
     verified = verify_checkpoint(contents.checkpoint, origin=trust.log_origin, known_keys=keys)
+    _require_key_of(verified, trust, contents.epoch)
     case.checkpoint = verified.checkpoint
     return f"tree sizes {previous_size:,} and {verified.checkpoint.tree_size:,}"
+
+
+def _require_key_of(verified: VerifiedCheckpoint, trust: Trust, epoch: int) -> None:
+    """A rotated key signs nothing new, and its successor nothing old."""
+    wanted = trust.log_key_at(epoch)
+    signers = [signer.public_key for signer in verified.signers]
+    require(
+        wanted in signers,
+        f"checkpoint of epoch {epoch}: signers",
+        got=", ".join(signer.hex() for signer in signers),
+        want=f"log key {wanted.hex()}",
+    )
 
 
 def prove_log(case: Case) -> str:
@@ -181,9 +196,8 @@ def _prove_newest(case: Case) -> None:
     If none does, the rule goes on from the epoch before; step "opening state" compares with it.
     """
     leaf, begun = case.contents.activation.leaf, case.activations
+    # The log's first epoch has one: the activation in force stands in the log, hence among these.
     require(len(begun) <= 1, "activations of the epoch", got=len(begun), want="at most 1")
-    if case.is_first_epoch:
-        require_same("activations of the log's first epoch", got=len(begun), want=1)
     for activation in begun:
         epoch = activation.value.first_epoch
         require_same("new activation: epoch", got=epoch, want=case.contents.epoch)

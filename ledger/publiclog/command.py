@@ -14,23 +14,28 @@ from pathlib import Path
 from typing import Any, Final
 
 from ledger.audit.errors import DisprovenError, UndecidableError
-from ledger.audit.trust import TRUST_SIZE_MAX, Trust, parse_trust
+from ledger.audit.trust import TRUST_SIZE_MAX, Trust, format_trust, parse_trust
 from ledger.evidence.errors import EvidenceError
+from ledger.evidence.note import format_verifier_key
 from ledger.evidence.tile_proofs import TileReader
+from ledger.evidence.units import format_stroops
 from ledger.publiclog.collector_answers import CollectorAnswers
 from ledger.publiclog.complaint import COMPLAINT_CHARACTERS_MAX, check_complaint
 from ledger.publiclog.epoch_document import format_epoch_document, read_epoch_leaves
 from ledger.publiclog.errors import ForkError
 from ledger.publiclog.evidence_folder import save_fork
 from ledger.publiclog.folder import MirrorFolder
+from ledger.publiclog.line_file import LINE_CHARACTERS_MAX, check_line_file
 from ledger.publiclog.log_keys import LogKeys, keys_of_texts, keys_of_trust
 from ledger.publiclog.mirror import BYTES_MAX, mirror_log
 from ledger.publiclog.missing import Fate, Findings, find_missing
 from ledger.publiclog.monitoring import look_once
+from ledger.publiclog.rotation import rotate_key
 from ledger.publiclog.source import open_source
 from ledger.publiclog.spool_file import read_spool_file
 from ledger.publiclog.verification import verify_folder
 from ledger.sealing.files import write_file
+from ledger.stellar.errors import SeedFileError
 
 EXIT_PROVEN: Final = 0
 EXIT_DISPROVEN: Final = 1
@@ -52,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _report_fork(arguments, fork)
     except DisprovenError as error:
         return _report(arguments, "disproven", str(error), EXIT_DISPROVEN)
-    except (UndecidableError, EvidenceError) as error:
+    except (UndecidableError, EvidenceError, SeedFileError) as error:
         return _report(arguments, "cannot tell", str(error), EXIT_UNDECIDED)
     except OSError as error:
         return _report(arguments, "cannot tell", str(error), EXIT_UNDECIDED)
@@ -120,6 +125,17 @@ def _add_party_commands(
     epoch.add_argument("folder", type=Path, metavar="DIR")
     epoch.add_argument("number", type=int, metavar="N")
     epoch.set_defaults(run=_epoch)
+    line = commands.add_parser("check-line", parents=[common], help="check a line's .tlog-proof")
+    line.add_argument("file", type=Path, metavar="FILE")
+    line.set_defaults(run=_check_line)
+    rotate = commands.add_parser(
+        "rotate", parents=[common], help="operator: make the next log key and the trust file for it"
+    )
+    rotate.add_argument("--log-key-file", type=Path, required=True, metavar="FILE",
+                        help="the current seed; the next is made beside it")  # fmt: skip
+    rotate.add_argument("--first-epoch", type=int, required=True, metavar="N")
+    rotate.add_argument("--out", type=Path, required=True, metavar="FILE", help="new trust.json")
+    rotate.set_defaults(run=_rotate)
 
 
 def _mirror(arguments: argparse.Namespace) -> int:
@@ -274,6 +290,38 @@ def _epoch(arguments: argparse.Namespace) -> int:
     raise UndecidableError(
         f"epoch {arguments.number}: its checkpoint of {end} leaves was not kept; mirror more often"
     )
+
+
+def _check_line(arguments: argparse.Namespace) -> int:
+    trust = _need_trust(arguments)
+    proven = check_line_file(_read_text(arguments.file, LINE_CHARACTERS_MAX).encode(), trust)
+    _print(
+        arguments,
+        f"proven: epoch {proven.epoch}, {proven.line.credited_bytes:,} bytes, charge "
+        f"{format_stroops(proven.line.amount_stroops)}, of {proven.total_bytes:,} bytes in all; in "
+        f"the log of {proven.tree_size:,} leaves",
+        epoch=proven.epoch,
+        subject=proven.line.subject.hex(),
+        credited_bytes=proven.line.credited_bytes,
+        charge_stroops=proven.line.amount_stroops,
+        tree_size=proven.tree_size,
+    )
+    return EXIT_PROVEN
+
+
+def _rotate(arguments: argparse.Namespace) -> int:
+    trust = rotate_key(_need_trust(arguments), arguments.log_key_file, arguments.first_epoch)
+    write_file(arguments.out, format_trust(trust).encode())
+    key = trust.log_verifier_keys()[-1]
+    _print(
+        arguments,
+        f"log key from epoch {arguments.first_epoch}: {key.public_key.hex()}\n"
+        f"verifier key: {format_verifier_key(key)}",
+        log_key=key.public_key.hex(),
+        vkey=format_verifier_key(key),
+        first_epoch=arguments.first_epoch,
+    )
+    return EXIT_PROVEN
 
 
 def _read_keys(arguments: argparse.Namespace) -> LogKeys:

@@ -77,7 +77,9 @@ def check_complaint(text: str, trust: Trust) -> ProvenComplaint:
     require_promise(promise, trust)
     if _hex("bundle_digest", document["bundle_digest"]) != promise.value.bundle_digest:
         raise DisprovenError("complaint: got the digest of another bundle, want the promised one")
-    head = keys_of_trust(trust).read_head(_text("checkpoint", document["checkpoint"]).encode())
+    keys = keys_of_trust(trust)
+    head = keys.read_head(_text("checkpoint", document["checkpoint"]).encode())
+    keys.require_key_from(head, promise.value.sealing_epoch)
     found = SealedRange(
         first_index=_index(document["first_index"]),
         leaves=tuple(_hex("leaves", one) for one in _list("leaves", document["leaves"])),

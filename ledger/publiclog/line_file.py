@@ -15,7 +15,7 @@ from ledger.audit.trust import Trust
 from ledger.evidence.encoding import Layout
 from ledger.evidence.errors import EvidenceError, MalformedError, MalformedProofError
 from ledger.evidence.leaf import RESULT_LEAF
-from ledger.evidence.note import Note
+from ledger.evidence.note import Note, format_note
 from ledger.evidence.sumtree import (
     SumLine,
     SumProof,
@@ -30,6 +30,10 @@ from ledger.evidence.tlog_proof import (
     format_tlog_proof,
     parse_tlog_proof,
 )
+from ledger.publiclog.log_keys import SignedHead, keys_of_trust
+
+LINE_CHARACTERS_MAX: Final = 1 << 20
+"""A file is at most this long: extra data of a leaf's length, and a note."""
 
 _LINE: Final = Layout(
     "line",
@@ -103,6 +107,10 @@ def check_line_file(content: bytes, trust: Trust) -> ProvenLine:
         check_line(line, sum_proof, root)
     except EvidenceError as error:
         raise DisprovenError(f"line: {error}") from error
+    head = SignedHead(
+        checkpoint=verified.checkpoint, note=format_note(proof.note), signers=verified.signers
+    )
+    keys_of_trust(trust).require_key_from(head, leaf.epoch)
     if leaf.network_id != trust.network_id:
         raise DisprovenError("line: got a result of another network")
     return ProvenLine(

@@ -72,6 +72,25 @@ class LogKeys:
                 f"want one by {wanted.hex()}, the log key of epoch {epoch}"
             )
 
+    def require_key_from(self, head: SignedHead, epoch: int) -> None:
+        """Refuse a checkpoint that no log key of this epoch or a later one signed.
+
+        For a checkpoint that shows a leaf of the epoch, when it is not known which one it closes.
+
+        Raises:
+            DisprovenError: The signers' keys had been rotated out before.
+        """
+        if self.trust is None:
+            return
+        later = {key.key for key in self.trust.log_keys if key.first_epoch > epoch}
+        if not any(
+            signer.public_key in {self.trust.log_key_at(epoch), *later} for signer in head.signers
+        ):
+            raise DisprovenError(
+                f"checkpoint of {head.checkpoint.tree_size} leaves: got a key from before epoch "
+                f"{epoch}, want one that signs from then on"
+            )
+
 
 def keys_of_trust(trust: Trust) -> LogKeys:
     """Return the log and the keys of a trust file."""

@@ -6,13 +6,14 @@ time is how far the network's facts are complete in the database.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 import structlog
 
 from ledger.sealing.audit_files import AuditFileParts, write_audit_file
+from ledger.sealing.log_seeds import LogSeeds
 from ledger.sealing.published_log import require_published_known
 from ledger.sealing.publishing import publish
 from ledger.sealing.transitions import close_to_bundles, compute, seal, settle
@@ -40,6 +41,14 @@ class SealingParts:
 
     audit: AuditFileParts | None
     """None: no audit files are written yet; they follow once there is."""
+
+    next_log_seed: bytes | None = None
+    """Seed of the log key that later terms name; None: no rotation is going on."""
+
+    @property
+    def log_seeds(self) -> LogSeeds:
+        """Both seeds."""
+        return LogSeeds(current=self.log_seed, next=self.next_log_seed)
 
 
 def advance(parts: SealingParts, shard: Shard) -> int:
@@ -79,8 +88,14 @@ def _advance_epochs(parts: SealingParts, shard: Shard) -> list[int]:
     sessions = parts.sessions
     steps: tuple[tuple[EpochState, Callable[[int], bool]], ...] = (
         (EpochState.OPEN, lambda number: close_to_bundles(sessions, shard, number)),
-        (EpochState.SEALING, lambda number: seal(sessions, shard, number, parts.log_seed)),
-        (EpochState.SEALED, lambda number: compute(sessions, shard, number, parts.log_seed)),
+        (
+            EpochState.SEALING,
+            lambda number: seal(sessions, shard, number, _seed_of(parts, shard, number)),
+        ),
+        (
+            EpochState.SEALED,
+            lambda number: compute(sessions, shard, number, _seed_of(parts, shard, number)),
+        ),
         (EpochState.COMPUTED, lambda number: settle(sessions, shard, number)),
     )
     done: list[int] = []
@@ -98,6 +113,13 @@ def _advance_epochs(parts: SealingParts, shard: Shard) -> list[int]:
     return done
 
 
+def _seed_of(parts: SealingParts, shard: Shard, number: int) -> bytes:
+    """Return the seed of the log key that an epoch's terms name."""
+    with parts.sessions.begin() as session:
+        log_key = terms_in_force(session, shard, number).value.log_key
+    return parts.log_seeds.of_key(log_key)
+
+
 def _numbers(sessions: SessionFactory, shard: Shard, state: EpochState) -> list[int]:
     with sessions.begin() as session:
         return list_in_state(session, shard, state)
@@ -110,6 +132,7 @@ def _write(parts: SealingParts, shard: Shard) -> int:
     with parts.sessions.begin() as session:
         _, unaudited = find_unwritten(session, shard)
     for number in unaudited:
-        path = write_audit_file(parts.sessions, shard, number, parts.audit)
+        audit = replace(parts.audit, log_seed=_seed_of(parts, shard, number))
+        path = write_audit_file(parts.sessions, shard, number, audit)
         _log.info("audit_file_written", epoch=number, path=str(path))
     return written + len(unaudited)

@@ -17,6 +17,7 @@ from ledger.evidence.bundle import parse_bundle
 from ledger.evidence.encoding import ZERO_KEY, Signed
 from ledger.evidence.recent import RecentSet
 from ledger.evidence.terms import Terms
+from ledger.sealing.log_seeds import LogSeeds
 from ledger.sealing.vouching import vouch_for
 from ledger.store.bundle_store import (
     ClaimedBundle,
@@ -76,6 +77,7 @@ def judge_bundles(
     *,
     attempts_max: int,
     log_seed: bytes,
+    next_log_seed: bytes | None = None,
     known: RecentSet[bytes] | None = None,
 ) -> dict[int, JudgingOutcome]:
     """Judge bundles that have no verdict yet.
@@ -85,6 +87,7 @@ def judge_bundles(
         bundle_ids: The rows.
         attempts_max: After so many attempts a bundle is set aside as poison.
         log_seed: Seed of the log key; what vouches for the verdicts is derived from it.
+        next_log_seed: The same of the log key that later terms name; None: there is none.
         known: The process's memory of entitlements; None: every signature is verified.
 
     Returns:
@@ -98,6 +101,7 @@ def judge_bundles(
     # The attempts are counted from here on.
     with sessions.begin() as session:
         seals = _load_seals(session, claimed)
+    seeds = LogSeeds(current=log_seed, next=next_log_seed)
     verdicts: list[tuple[int, BundleCheck, bytes]] = []
     for one in claimed:
         seal = seals[one.broadcaster_id, one.sealing_epoch]
@@ -107,7 +111,8 @@ def judge_bundles(
             check = check_bundle(
                 one.raw, seal.terms, seal.epoch, issued_through=seal.issued_through, known=known
             )
-        verdicts.append((one.id, check, vouch_for(log_seed, check, seal.epoch)))
+        seed = seeds.of_key(seal.terms.value.log_key)
+        verdicts.append((one.id, check, vouch_for(seed, check, seal.epoch)))
     with sessions.begin() as session:
         stored = store_verdicts(session, verdicts)
     for bundle_id, check, _ in verdicts:

@@ -62,7 +62,8 @@ def publish(sessions: SessionFactory, shard: Shard, log_dir: Path, *, anew: bool
             wanted = [one.epoch for one in list_checkpoints(session, shard)]
         if not wanted:
             return 0
-        terms = terms_in_force(session, shard).value
+        # The key of the checkpoint that is published last.
+        terms = terms_in_force(session, shard, wanted[-1]).value
     folder = log_folder(log_dir, shard)
     key = VerifierKey(name=terms.log_origin, public_key=terms.log_key)
     write_file(folder / "log.vkey", format_verifier_key(key).encode() + b"\n")

@@ -5,9 +5,13 @@ from pathlib import Path
 
 import pytest
 from public_logs import LogMaker, make_trust, serve_folder, vkey
+from simulated_operator import seed
 
-from ledger.audit.trust import format_trust
+from ledger.audit.trust import format_trust, parse_trust
+from ledger.evidence.keys import public_key_of
 from ledger.publiclog.command import main
+from ledger.sealing.log_seeds import next_seed_file
+from ledger.stellar.seed_files import read_seed
 
 
 @pytest.fixture
@@ -69,6 +73,29 @@ def test_what_cannot_be_told_is_two(arguments, tmp_path, monkeypatch, capsys) ->
     monkeypatch.chdir(tmp_path)
     assert main(arguments) == 2
     assert "cannot tell" in capsys.readouterr().err
+
+
+def test_rotate_makes_the_next_key_once(tmp_path: Path, trust: str, capsys) -> None:
+    seed_file, out = tmp_path / "log.seed", tmp_path / "new.json"
+    write_seed(seed_file, seed("log"))
+    arguments = ["rotate", "--log-key-file", str(seed_file), "--trust", trust, "--json"]
+    for _ in range(2):
+        assert main([*arguments, "--first-epoch", "7", "--out", str(out)]) == 0
+    told = [json.loads(line)["log_key"] for line in capsys.readouterr().out.splitlines()]
+    rotated = parse_trust(out.read_text())
+    assert [key.first_epoch for key in rotated.log_keys] == [0, 7]
+    assert told == [rotated.log_keys[1].key.hex()] * 2
+    following = next_seed_file(seed_file)
+    assert following.stat().st_mode & 0o777 == 0o600
+    assert public_key_of(read_seed(following)) == rotated.log_keys[1].key
+    assert main([*arguments, "--first-epoch", "0", "--out", str(out)]) == 2
+    write_seed(seed_file, seed("thief"))
+    assert main([*arguments, "--first-epoch", "7", "--out", str(out)]) == 2
+
+
+def write_seed(path: Path, value: bytes) -> None:
+    path.touch(mode=0o600)
+    path.write_text(value.hex())
 
 
 def test_a_changed_tile_is_one(tmp_path: Path, trust: str) -> None:
