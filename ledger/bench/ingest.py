@@ -137,7 +137,7 @@ class _Run:
         }
 
     def _measure_idle(self) -> None:
-        """Note what the parts use while nobody sends; rounds include it for as long as they last."""
+        """Note what the parts use while nobody sends; a round includes it while it lasts."""
         time.sleep(IDLE_S)
         before = self._parts.cpu_seconds()
         time.sleep(IDLE_S)
