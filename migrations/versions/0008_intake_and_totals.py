@@ -3,12 +3,10 @@
 Uploads and provisional reports are not evidence: their rows are deleted when they are done with.
 """
 
-from pathlib import Path
-
 from alembic import op
 
 revision = "0008"
-down_revision = "0007" if list(Path(__file__).parent.glob("0007_*.py")) else "0006"
+down_revision = "0007"
 
 UPLOADS = """
 CREATE TABLE uploads (
