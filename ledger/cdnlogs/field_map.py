@@ -135,7 +135,7 @@ def load_field_map(name: str) -> FieldMap:
 
 @cache
 def _load_shipped(name: str) -> FieldMap:
-    text = (files("ledger.cdnlogs") / "maps" / f"{name}.toml").read_text("utf-8")
+    text = files("ledger.cdnlogs").joinpath("maps", f"{name}.toml").read_text("utf-8")
     return parse_field_map(text, name=name)
 
 
