@@ -36,10 +36,15 @@ STEP_MOST_BYTES = 15 << 18
 WAIT_MOST_S = 120.0
 """After so long unsigned bytes are due, however few: 0.5 Mb/s fills a step in half the time."""
 
-_RESERVE_BYTES = 1 << 18
-_FIRST_DELAY_BYTES = 1 << 20
-"""What is taken to be under way until the payee has said what is."""
+STALE_S = 0.1
+"""So old a payee's figure of what it sent may be when it says what is outstanding."""
 
+_RESERVE_BYTES = 1 << 18
+_FIRST_DELAY_BYTES = 2 << 20
+"""What is taken to be under way until the payee has said what is: more than once, for the first
+time it had hardly begun to send."""
+
+_REPORTS_LEAST = 2
 _REPORTS_KEPT = 4
 _UNANSWERED_MOST = 8
 _PAYEES_KEPT = 4096
@@ -71,6 +76,8 @@ class Cadence:
         self.jump_of: Callable[[bytes], int] | None = None
         """By how much a payee's firm bytes grow from look to look, if somebody looks more often
         than here."""
+        self.rate_of: Callable[[bytes], float] | None = None
+        """Bytes a second that come from a payee, if somebody measures that."""
         self._paces: dict[bytes, _Pace] = {}
         self._since_s: dict[_ClaimKey, float] = {}
         self._rooms: dict[bytes, int] = {}
@@ -92,9 +99,13 @@ class Cadence:
             if unanswered < _UNANSWERED_MOST:
                 return UNKNOWN_KEY_BYTES // 2 if unanswered else 1
             return STEP_LEAST_BYTES
-        delay = max(pace.delays) if pace is not None and pace.delays else _FIRST_DELAY_BYTES
+        delay = _FIRST_DELAY_BYTES
+        if pace is not None and len(pace.delays) >= _REPORTS_LEAST:
+            delay = max(pace.delays)
         overshoots = pace.overshoots if pace is not None else (0,)
-        step = KNOWN_KEY_BYTES - _RESERVE_BYTES - delay - max(0, *overshoots)
+        rate = 0.0 if self.rate_of is None else self.rate_of(payee_key)
+        reserve = max(_RESERVE_BYTES, int(rate * STALE_S))
+        step = KNOWN_KEY_BYTES - reserve - delay - max(0, *overshoots)
         # What receipts come late by counts as if it had been waited for, and the other way round.
         least = STEP_LEAST_BYTES - sum(overshoots) // len(overshoots)
         return min(max(step, least, UNKNOWN_KEY_BYTES), STEP_MOST_BYTES)

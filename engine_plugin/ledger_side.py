@@ -283,6 +283,7 @@ class LedgerSide:
         """Tell the pump how much is left to the next receipts, and hear how bytes come."""
         lookahead.room_of = self._cadence.room_of
         self._cadence.jump_of = lookahead.jump_of
+        self._cadence.rate_of = lookahead.rate_of
 
     def _begin_relayed(
         self,

@@ -41,7 +41,7 @@ class _Flow:
 
 
 class Lookahead:
-    """The flows of one session; used from one thread, but for `jump_of`."""
+    """The flows of one session; used from one thread, but for `jump_of` and `rate_of`."""
 
     def __init__(self, room_of: Callable[[bytes], int | None] = lambda _key: 0) -> None:
         """Begin with none.
@@ -79,6 +79,11 @@ class Lookahead:
         """Return by how much a payee's firm bytes grow from one look to the next; n ≥ 0."""
         flow = self._flows.get(key)
         return 0 if flow is None else max(list(flow.jumps))
+
+    def rate_of(self, key: bytes) -> float:
+        """Return the bytes a second that come from a payee, as of its last bytes; n ≥ 0."""
+        flow = self._flows.get(key)
+        return 0.0 if flow is None else flow.bytes_per_s
 
     @property
     def is_due(self) -> bool:

@@ -86,8 +86,10 @@ class EnforcementPolicy:
 
     @property
     def hold_after_bytes(self) -> int:
-        """What an address's unproved connections have taken when they are held: `unknown_bytes`
-        less what they take until they are."""
+        """What an address's unproved connections have taken when they are held.
+
+        It is `unknown_bytes` less what they take until that has an effect.
+        """
         overshoot = int(self.probation_rate * REACTION_S)
         return max(self.unknown_bytes // 2, self.unknown_bytes - overshoot)
 

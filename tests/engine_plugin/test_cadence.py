@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from engine_plugin.cadence import (
     KNOWN_KEY_BYTES,
+    STALE_S,
     STEP_LEAST_BYTES,
     STEP_MOST_BYTES,
     UNKNOWN_KEY_BYTES,
@@ -46,6 +47,12 @@ def look(cadence: Cadence, byte_count: int, *, is_known: bool = True, **changes:
     return bool(found)
 
 
+def told(cadence: Cadence, delay: int) -> None:
+    """Have a payee say twice how much it had outstanding: once is not believed."""
+    cadence.note_answer(CLAIM.payee_key, delay)
+    cadence.note_answer(CLAIM.payee_key, delay)
+
+
 def claim_of(byte_count: int, **changes: object) -> Claim:
     return replace(CLAIM, byte_count=byte_count, **changes)  # type: ignore[arg-type]
 
@@ -80,7 +87,7 @@ def test_payee_that_never_answers_is_not_told_every_time() -> None:
 )
 def test_known_payee_gets_the_next_before_its_bound_is_reached(delay: int, step: int) -> None:
     cadence = Cadence()
-    cadence.note_answer(CLAIM.payee_key, delay)
+    told(cadence, delay)
     assert cadence.step_bytes(CLAIM.payee_key, is_known=True) == step
     assert not look(cadence, step - 1)
     assert look(cadence, step)
@@ -96,9 +103,18 @@ def test_step_and_delay_stay_below_the_bound(delays: list[int]) -> None:
     assert step + delays[-1] <= KNOWN_KEY_BYTES
 
 
+def test_the_first_word_of_a_payee_that_had_hardly_begun_to_send_is_not_believed() -> None:
+    cadence = Cadence()
+    assert cadence.step_bytes(CLAIM.payee_key, is_known=True) == STEP_LEAST_BYTES
+    cadence.note_answer(CLAIM.payee_key, 0)
+    assert cadence.step_bytes(CLAIM.payee_key, is_known=True) == STEP_LEAST_BYTES
+    cadence.note_answer(CLAIM.payee_key, 0)
+    assert cadence.step_bytes(CLAIM.payee_key, is_known=True) == STEP_MOST_BYTES
+
+
 def test_receipts_that_came_late_make_the_next_come_sooner() -> None:
     cadence = Cadence()
-    cadence.note_answer(CLAIM.payee_key, 0)
+    told(cadence, 0)
     cadence.note_signed(claim_of(STEP_MOST_BYTES + MIB // 2), is_known=True)
     assert cadence.step_bytes(CLAIM.payee_key, is_known=True) == STEP_MOST_BYTES - MIB // 2
 
@@ -117,7 +133,7 @@ def test_receipts_that_always_come_late_keep_their_mean_distance() -> None:
 
 def test_of_the_looks_before_and_after_a_step_the_nearer_is_taken() -> None:
     cadence = Cadence()
-    cadence.note_answer(CLAIM.payee_key, MIB)
+    told(cadence, MIB)
     step = cadence.step_bytes(CLAIM.payee_key, is_known=True)
     jump = MIB // 2
     looks = [number * jump for number in range(1, 9)]
@@ -127,7 +143,7 @@ def test_of_the_looks_before_and_after_a_step_the_nearer_is_taken() -> None:
 
 def test_lanes_of_one_payee_count_together_and_the_fullest_go_first() -> None:
     cadence = Cadence()
-    cadence.note_answer(CLAIM.payee_key, 0)
+    told(cadence, 0)
     small, middle, large = (
         claim_of(size * MIB, scope_id=digest_of(str(size))) for size in (0, 1, 3)
     )
@@ -165,7 +181,7 @@ def test_cdn_is_signed_for_by_the_step_although_it_never_answers() -> None:
 def test_the_room_to_the_next_receipt_is_told() -> None:
     cadence = Cadence()
     assert cadence.room_of(CLAIM.payee_key) is None
-    cadence.note_answer(CLAIM.payee_key, 0)
+    told(cadence, 0)
     due(cadence, claim_of(MIB))
     assert cadence.room_of(CLAIM.payee_key) == STEP_MOST_BYTES - MIB
     cadence.note_signed(claim_of(MIB), is_known=True)
@@ -175,7 +191,18 @@ def test_the_room_to_the_next_receipt_is_told() -> None:
 
 def test_jumps_are_theirs_who_look_more_often() -> None:
     cadence = Cadence()
-    cadence.note_answer(CLAIM.payee_key, 0)
+    told(cadence, 0)
     cadence.jump_of = lambda _: MIB // 4
     assert not due(cadence, claim_of(STEP_MOST_BYTES - MIB // 8 - 1))
     assert due(cadence, claim_of(STEP_MOST_BYTES - MIB // 8))
+
+
+def test_what_a_fast_payee_sent_since_it_looked_is_held_back() -> None:
+    cadence = Cadence()
+    told(cadence, 0)
+    assert cadence.step_bytes(CLAIM.payee_key, is_known=True) == STEP_MOST_BYTES
+    cadence.rate_of = lambda _: 8_000_000.0
+    want = KNOWN_KEY_BYTES - int(8_000_000 * STALE_S)
+    assert cadence.step_bytes(CLAIM.payee_key, is_known=True) == want
+    cadence.rate_of = lambda _: 1e9
+    assert cadence.step_bytes(CLAIM.payee_key, is_known=True) == STEP_LEAST_BYTES
