@@ -17,7 +17,10 @@ BUNDLES_QUEUE: Final = "bundles"
 EPOCHS_QUEUE: Final = "epochs"
 """Sweeps, epochs and settlement: few; a queue of their own, so that no backlog delays a seal."""
 
-POLLING_S: Final = 0.1
+EXPIRE_EVERY_S: Final = 60.0
+"""Seconds between two looks at what nothing needs any more."""
+
+POLLING_S: Final = 0.25
 """Seconds between two looks at empty queues in the database."""
 
 ALLOWED: Final = frozenset({"amqp", "amqps", "pgmq", "redis", "rediss"})
@@ -71,7 +74,12 @@ def make_celery_settings(settings: Settings) -> dict[str, Any]:
                 "task": "swarmledger.tick",
                 "schedule": settings.schedule_s,
                 "options": {"expires": expiry_s(settings)},
-            }
+            },
+            "expire": {
+                "task": "swarmledger.expire",
+                "schedule": EXPIRE_EVERY_S,
+                "options": {"expires": EXPIRE_EVERY_S},
+            },
         },
         "beat_max_loop_interval": settings.schedule_s,
     }
