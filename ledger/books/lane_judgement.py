@@ -10,7 +10,9 @@ from array import array
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby, repeat
+from functools import lru_cache
+from itertools import compress, groupby, repeat
+from operator import eq
 
 from ledger.books.bundle_check import EPOCH_MAX, BundleCheck
 from ledger.books.codes import ReceiptCode
@@ -115,11 +117,12 @@ def judge_lanes(
     codes = _FinalCodes(gathered)
     order = _lines_by_lane(gathered, void_from, codes)
     shared = _load_shared(gathered, order)
-    winners: list[int] = []
+    is_plain = not shared and not counted_before
+    winners: list[int] = order if is_plain else []
     pairs: list[tuple[bytes, bytes]] = []
     voided: dict[bytes, int] = {}
     lanes = gathered.lines.lanes
-    for run in _runs(lanes, order):
+    for run in () if is_plain else _runs(lanes, order):
         before = counted_before.get(lanes[run[0]]) if counted_before else None
         if len(run) == 1:
             winner = _judge_single(gathered, run[0], before, codes)
@@ -184,7 +187,9 @@ def _runs(lanes: Sequence[bytes], order: Sequence[int]) -> Iterator[list[int]]:
 def _load_shared(gathered: GatheredChecks, order: Sequence[int]) -> dict[int, Signed[Receipt]]:
     """Return the receipts that share their lane with others, whole; each bundle is loaded once."""
     lines = gathered.lines
-    shared = sorted(line for run in _runs(lines.lanes, order) if len(run) > 1 for line in run)
+    digests = [lines.lanes[line] for line in order]
+    are_same = list(map(eq, digests, digests[1:]))
+    shared = sorted({*compress(order, are_same), *compress(order[1:], are_same)})
     found: dict[int, Signed[Receipt]] = {}
     for bundle, of_bundle in groupby(shared, key=lines.bundles.__getitem__):
         signed = gathered[bundle].bundle
@@ -360,7 +365,15 @@ def _find_contradictions(
 
 def codes_root_of(codes: Sequence[int]) -> bytes:
     """Return the RFC 6962 root over a bundle's receipt codes, u16 little-endian each."""
+    if codes and codes.count(codes[0]) == len(codes):
+        return _root_of_equal_codes(int(codes[0]), len(codes))
     return root_hash([int(code).to_bytes(2, "little") for code in codes])
+
+
+@lru_cache(maxsize=4_096)
+def _root_of_equal_codes(code: int, count: int) -> bytes:
+    """Nearly every bundle has one code throughout, and many have as many receipts."""
+    return root_hash([code.to_bytes(2, "little")] * count)
 
 
 __all__ = [
