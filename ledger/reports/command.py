@@ -61,7 +61,7 @@ def make(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write bill.html, bill.csv, one statement per payee, and books.beancount."""
+    """Write bill.html, bill.csv, viewing.csv, one statement per payee, and books.beancount."""
     reader = _read_trust(trust)
     paths = _audit_paths(audit)
     try:

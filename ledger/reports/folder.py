@@ -18,8 +18,10 @@ from ledger.reports.inputs import CdnLogRow
 from ledger.reports.line_proof import format_line_files, format_line_proofs
 from ledger.reports.pages import render_bill, render_statement
 from ledger.reports.statement import Statement, format_statement_csv, make_statements
+from ledger.reports.viewing_csv import format_viewing_csv
 
 BILL_HTML, BILL_CSV, BOOKS = "bill.html", "bill.csv", "books.beancount"
+VIEWING_CSV = "viewing.csv"
 
 
 def make_reports(
@@ -41,6 +43,7 @@ def make_reports(
         BILL_HTML: render_bill(bill),
         BILL_CSV: format_bill_csv(bill.rows),
         BOOKS: format_beancount(figures),
+        VIEWING_CSV: format_viewing_csv(bill.viewing),
     }
     for statement in statements:
         files[f"{statement.name}.html"] = render_statement(statement)

@@ -9,7 +9,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ledger.books.concurrency import Peak, count_per_minute, find_busiest_minute, find_peak
+from ledger.books.concurrency import (
+    MinuteRun,
+    Peak,
+    count_per_minute,
+    find_busiest_minute,
+    find_peak,
+)
 from ledger.books.viewing_time import Span, length_of, unite
 from ledger.reports.evidence_use import EvidenceUse
 
@@ -32,6 +38,8 @@ class ContentViewing:
 
     at_once: Peak
     busiest_minute: Peak
+    per_minute: tuple[MinuteRun, ...]
+    """How many played in each minute; ascending."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,11 +81,13 @@ def _measure(
     content: bytes, title: str, spans_by_viewer: Mapping[bytes, Iterable[Span]]
 ) -> ContentViewing:
     united = {viewer: unite(spans) for viewer, spans in spans_by_viewer.items()}
+    per_minute = tuple(count_per_minute(united))
     return ContentViewing(
         content_id=content,
         title=title,
         playing_ms=sum(length_of(spans) for spans in united.values()),
         viewers=sum(bool(spans) for spans in united.values()),
         at_once=find_peak(united),
-        busiest_minute=find_busiest_minute(count_per_minute(united)),
+        busiest_minute=find_busiest_minute(per_minute),
+        per_minute=per_minute,
     )

@@ -14,6 +14,7 @@ from ledger.books.reconciliation import SignedKey
 from ledger.reports.bill import make_bill
 from ledger.reports.figures import read_figures
 from ledger.reports.pages import render_bill
+from ledger.reports.viewing_csv import format_viewing_csv
 
 
 def test_bill_shows_minutes_played_and_viewers_at_once() -> None:
@@ -40,6 +41,13 @@ def test_bill_shows_minutes_played_and_viewers_at_once() -> None:
     assert (total.playing_ms, total.viewers, total.at_once.viewers) == (40_000, 2, 2)
     assert total.at_once.at_ms == operator.signed_terms.value.epoch_start_s(0) * 1000
     assert bill.viewing.heartbeats == 44
+    rows = format_viewing_csv(bill.viewing).splitlines()
+    assert rows[0] == "minute_utc,content_id,content,viewers"
+    assert rows[1:] == [
+        f"1970-01-12T13:{minute}:00Z,{content.hex()},,1"
+        for content in contents.values()
+        for minute in (46, 47)
+    ]
     page = render_bill(bill)
     assert re.search(r"All contents.*?0\.7.*?>2<.*?>2<", page, re.DOTALL)
 
