@@ -55,6 +55,11 @@ class LaneSource(StrEnum):
     CDN = "cdn"
 
 
+def name_of_source(source: LaneSource) -> str:
+    """Return the name of a source, as rules see it."""
+    return "cdn" if source is LaneSource.CDN else "p2p"
+
+
 def check_amount(name: str, value: int) -> None:
     """Refuse what is not an integer from 0 to `MAX_AMOUNT`.
 
@@ -234,7 +239,7 @@ class CumulativeRow:
     @property
     def key(self) -> RowKey:
         """What the row is unique and sorted by."""
-        return (self.payer, self.payee, self.source.value, self.price_version)
+        return (self.payer, self.payee, name_of_source(self.source), self.price_version)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -281,7 +286,7 @@ class Charge:
     @property
     def key(self) -> RowKey:
         """What the charge is unique and sorted by."""
-        return (self.payer, self.payee, self.source.value, self.price_version)
+        return (self.payer, self.payee, name_of_source(self.source), self.price_version)
 
     @property
     def payee_stroops(self) -> int:

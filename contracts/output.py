@@ -10,8 +10,10 @@ state is the opening state plus this epoch, row by row; caps hold.
 """
 
 from collections.abc import Mapping, Sequence
+from operator import add, itemgetter, not_
 from typing import Any
 
+from contracts.columns import LaneColumns, LaneOutcomes
 from contracts.interface import (
     KEY_BYTES,
     MAX_AMOUNT,
@@ -22,27 +24,41 @@ from contracts.interface import (
     ContractOutputError,
     ContractState,
     CumulativeRow,
-    LaneInput,
-    LaneOutcome,
     LaneSource,
     Parameters,
     RowKey,
 )
 
 _HEX_DIGITS = frozenset("0123456789abcdef")
+_SOURCE_NAMES = (LaneSource.P2P.value, LaneSource.CDN.value)
 
 
 class OutputReader:
     """Reads one result against the lanes, parameters and opening state it was made from."""
 
     def __init__(
-        self, *, lanes: Sequence[LaneInput], parameters: Parameters, opening: ContractState
+        self,
+        *,
+        lanes: LaneColumns,
+        parameters: Parameters,
+        opening: ContractState,
+        texts: Mapping[bytes, str],
     ) -> None:
+        """Take what the result will be read against.
+
+        Args:
+            lanes: what the rule saw.
+            parameters: what the rule saw.
+            opening: what the rule saw.
+            texts: every key of lanes and opening, and its hexadecimal digits.
+        """
         self._lanes = lanes
         self._parameters = parameters
         self._opening = opening
+        self._texts = texts
+        self._keys = {text: key for key, text in texts.items() if key}
 
-    def read(self, value: Any) -> tuple[tuple[LaneOutcome, ...], tuple[Charge, ...], ContractState]:
+    def read(self, value: Any) -> tuple[LaneOutcomes, tuple[Charge, ...], ContractState]:
         """Read and check a whole result.
 
         Args:
@@ -64,39 +80,51 @@ class OutputReader:
         )
         return outcomes, charges, state
 
-    def _outcomes(self, value: Any) -> tuple[LaneOutcome, ...]:
+    def _outcomes(self, value: Any) -> LaneOutcomes:
+        """Read the outcomes, column by column; row by row only to find what is wrong."""
         rows = read_list("lanes", value, len(self._lanes))
-        outcomes: list[LaneOutcome] = []
-        for place, (row, lane) in enumerate(zip(rows, self._lanes, strict=True)):
-            name = f"lanes[{place}]"
-            credited, uncredited, reason = read_list(name, row, 3)
-            credited = read_amount(f"{name}.credited", credited)
-            uncredited = read_amount(f"{name}.uncredited", uncredited)
-            reason = read_amount(f"{name}.reason", reason, most=MAX_REASON)
-            if credited + uncredited != lane.received_bytes:
-                raise ContractOutputError(
-                    f"{name}.credited + uncredited", credited + uncredited, lane.received_bytes
-                )
-            if (reason == REASON_IN_FULL) != (uncredited == 0):
-                raise ContractOutputError(
-                    f"{name}.reason", reason, f"0 exactly if nothing of {uncredited} is uncredited"
-                )
-            outcomes.append(
-                LaneOutcome(credited_bytes=credited, uncredited_bytes=uncredited, reason=reason)
-            )
-        return tuple(outcomes)
+        if set(map(type, rows)) <= {list} and set(map(len, rows)) <= {3}:
+            columns = [list(map(itemgetter(place), rows)) for place in range(3)]
+            if self._are_right(*columns):
+                return LaneOutcomes(*columns)
+        received_bytes = self._lanes.received_bytes
+        outcomes = [
+            _read_outcome(f"lanes[{place}]", row, received_bytes[place])
+            for place, row in enumerate(rows)
+        ]
+        return LaneOutcomes(*map(list, zip(*outcomes, strict=True)))
 
-    def _charges(self, value: Any, outcomes: Sequence[LaneOutcome]) -> tuple[Charge, ...]:
-        credited_by_key: dict[RowKey, int] = {}
-        for lane, outcome in zip(self._lanes, outcomes, strict=True):
-            key = (lane.payer, lane.payee, lane.source.value, self._parameters.price_version)
-            credited_by_key[key] = credited_by_key.get(key, 0) + outcome.credited_bytes
+    def _are_right(self, credited: list[Any], uncredited: list[Any], reasons: list[Any]) -> bool:
+        """Whether these are outcomes of the lanes; no amount is beyond what its lane received."""
+        if not credited:
+            return True
+        return (
+            all(set(map(type, column)) == {int} for column in (credited, uncredited, reasons))
+            and min(credited) >= 0
+            and min(uncredited) >= 0
+            and 0 <= min(reasons) <= max(reasons) <= MAX_REASON
+            and list(map(add, credited, uncredited)) == list(self._lanes.received_bytes)
+            and list(map(not_, reasons)) == list(map(not_, uncredited))
+        )
+
+    def _charges(self, value: Any, outcomes: LaneOutcomes) -> tuple[Charge, ...]:
+        lanes, version = self._lanes, self._parameters.price_version
+        credited_by_party: dict[tuple[bytes, bytes, bool], int] = {}
+        parties = zip(lanes.payers, lanes.payees, lanes.are_cdn, strict=True)
+        for party, credited in zip(parties, outcomes.credited_bytes, strict=True):
+            credited_by_party[party] = credited_by_party.get(party, 0) + credited
+        credited_by_key: dict[RowKey, int] = {
+            (payer, payee, _SOURCE_NAMES[is_cdn], version): credited
+            for (payer, payee, is_cdn), credited in credited_by_party.items()
+        }
         charges: list[Charge] = []
+        previous: RowKey | None = None
         for place, row in enumerate(read_list("charges", value)):
             name = f"charges[{place}]"
-            key, amounts = _read_row(name, row)
-            if charges and charges[-1].key >= key:
+            key, amounts = self._row(name, row)
+            if previous is not None and previous >= key:
                 raise ContractOutputError(name, key, "a row after the one before it")
+            previous = key
             charged_bytes, charge_stroops, fee_stroops = amounts
             if charged_bytes == 0 or charged_bytes != credited_by_key.get(key, 0):
                 raise ContractOutputError(
@@ -115,23 +143,26 @@ class OutputReader:
             )
         return tuple(charges)
 
-    def _cap_use(self, value: Any, outcomes: Sequence[LaneOutcome]) -> tuple[CapUse, ...]:
+    def _cap_use(self, value: Any, outcomes: LaneOutcomes) -> tuple[CapUse, ...]:
+        lanes = self._lanes
         opening = {row.entitlement: row for row in self._opening.cap_use}
         credited = {row.entitlement: row.credited_bytes for row in self._opening.cap_use}
         latest_ms = {row.entitlement: row.media_ms for row in self._opening.cap_use}
-        max_bytes: dict[bytes, int] = {}
-        for lane, outcome in zip(self._lanes, outcomes, strict=True):
-            entitlement = lane.entitlement
-            credited[entitlement] = credited.get(entitlement, 0) + outcome.credited_bytes
-            latest_ms[entitlement] = max(latest_ms.get(entitlement, 0), lane.media_ms)
-            max_bytes[entitlement] = lane.max_bytes
+        for entitlement, credited_bytes, media_ms in zip(
+            lanes.entitlements, outcomes.credited_bytes, lanes.media_ms, strict=True
+        ):
+            credited[entitlement] = credited.get(entitlement, 0) + credited_bytes
+            if media_ms >= latest_ms.get(entitlement, 0):
+                latest_ms[entitlement] = media_ms
+        max_bytes = dict(zip(lanes.entitlements, lanes.max_bytes, strict=True))
         rows: list[CapUse] = []
         for place, (row, want) in enumerate(
             zip(read_list("cap_use", value, len(credited)), sorted(credited), strict=True)
         ):
             name = f"cap_use[{place}]"
             entitlement, used_bytes, media_ms = read_list(name, row, 3)
-            if read_key(f"{name}.entitlement", entitlement) != want:
+            if entitlement != self._texts[want]:
+                read_key(f"{name}.entitlement", entitlement)
                 raise ContractOutputError(f"{name}.entitlement", entitlement, want.hex())
             if read_amount(f"{name}.credited", used_bytes) != credited[want]:
                 raise ContractOutputError(f"{name}.credited", used_bytes, credited[want])
@@ -154,7 +185,7 @@ class OutputReader:
             zip(read_list("cumulative", value, len(wanted)), sorted(wanted), strict=True)
         ):
             name = f"cumulative[{place}]"
-            key, amounts = _read_row(name, row)
+            key, amounts = self._row(name, row)
             if key != want:
                 raise ContractOutputError(name, key, want)
             if amounts != wanted[want]:
@@ -172,6 +203,24 @@ class OutputReader:
             )
         return tuple(rows)
 
+    def _row(self, name: str, value: Any) -> tuple[RowKey, tuple[int, int, int]]:
+        """Read payer, payee, source, price version, bytes, charge and fee."""
+        if type(value) is list and set(map(type, value[:3])) == {str} and len(value) == 7:
+            payer, payee, source, *amounts = value
+            version, total_bytes, charge, fee = amounts
+            if (
+                payer in self._keys
+                and payee in self._keys
+                and source in _SOURCE_NAMES
+                and set(map(type, amounts)) == {int}
+                and min(amounts) >= 0
+                and max(amounts) <= MAX_AMOUNT
+                and fee <= charge
+            ):
+                key = (self._keys[payer], self._keys[payee], source, version)
+                return key, (total_bytes, charge, fee)
+        return _read_row(name, value)
+
 
 def _add_charges(
     opening: Sequence[CumulativeRow], charges: Sequence[Charge]
@@ -186,6 +235,23 @@ def _add_charges(
             fee_stroops + charge.fee_stroops,
         )
     return totals
+
+
+def _read_outcome(name: str, value: Any, received_bytes: int) -> tuple[int, int, int]:
+    """Read credited and uncredited bytes and the reason of one lane."""
+    credited, uncredited, reason = read_list(name, value, 3)
+    credited = read_amount(f"{name}.credited", credited)
+    uncredited = read_amount(f"{name}.uncredited", uncredited)
+    reason = read_amount(f"{name}.reason", reason, most=MAX_REASON)
+    if credited + uncredited != received_bytes:
+        raise ContractOutputError(
+            f"{name}.credited + uncredited", credited + uncredited, received_bytes
+        )
+    if (reason == REASON_IN_FULL) != (uncredited == 0):
+        raise ContractOutputError(
+            f"{name}.reason", reason, f"0 exactly if nothing of {uncredited} is uncredited"
+        )
+    return credited, uncredited, reason
 
 
 def _read_row(name: str, value: Any) -> tuple[RowKey, tuple[int, int, int]]:

@@ -11,6 +11,7 @@ before it agrees with the lanes, the opening state, and itself.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from contracts.columns import LaneColumns, LaneOutcomes
 from contracts.interface import (
     CapUse,
     Charge,
@@ -21,6 +22,7 @@ from contracts.interface import (
     LaneOutcome,
     LaneSource,
     Parameters,
+    name_of_source,
 )
 from contracts.language import Limits, Value
 from contracts.output import OutputReader
@@ -41,7 +43,7 @@ ALLOCATION_BYTES_PER_ROW = 4_096
 class SettlementResult:
     """What a rule decided about one epoch; every number has been checked."""
 
-    outcomes: tuple[LaneOutcome, ...]
+    outcomes: LaneOutcomes
     """One per lane, in the order of the lanes."""
 
     charges: tuple[Charge, ...]
@@ -56,12 +58,12 @@ class SettlementResult:
     @property
     def credited_bytes(self) -> int:
         """Bytes credited over all lanes."""
-        return sum(outcome.credited_bytes for outcome in self.outcomes)
+        return sum(self.outcomes.credited_bytes)
 
     @property
     def uncredited_bytes(self) -> int:
         """Bytes receipted but not credited, over all lanes."""
-        return sum(outcome.uncredited_bytes for outcome in self.outcomes)
+        return sum(self.outcomes.uncredited_bytes)
 
     @property
     def charge_stroops(self) -> int:
@@ -86,7 +88,7 @@ def settle(
     Args:
         rule: the rule that is in force.
         lanes: judged lanes in the ledger's order of lanes; on it depends who gets the odd byte
-            of a cap.
+            of a cap. `LaneColumns` are taken as they are.
         parameters: price, fee and CDN prices.
         opening: the closing state of the epoch before.
         limits: budgets of the rule; by default `limits_for` the lanes and rows.
@@ -96,16 +98,21 @@ def settle(
         LanguageError: the rule does not parse, fails, or exceeds its limits.
         ContractOutputError: the rule returned what cannot be right.
     """
-    check_lanes_agree(lanes)
+    columns = LaneColumns.of(lanes)
+    columns.check_agree()
     if limits is None:
         limits = limits_for(len(lanes), len(opening.cap_use) + len(opening.cumulative))
-    arguments: list[Value] = [
-        [_lane_value(lane) for lane in lanes],
-        _parameters_value(parameters),
-        _state_value(opening),
-    ]
-    result = rule.parse().call(ENTRY_POINT, arguments, limits=limits)
-    reader = OutputReader(lanes=lanes, parameters=parameters, opening=opening)
+    texts = _Texts()
+
+    def make_arguments() -> list[Value]:
+        return [
+            _lane_values(columns, texts),
+            _parameters_value(parameters),
+            _state_value(opening, texts),
+        ]
+
+    result = rule.parse().call_on(ENTRY_POINT, make_arguments, limits=limits)
+    reader = OutputReader(lanes=columns, parameters=parameters, opening=opening, texts=texts)
     outcomes, charges, closing = reader.read(result.value)
     return SettlementResult(outcomes=outcomes, charges=charges, closing=closing, steps=result.steps)
 
@@ -125,35 +132,54 @@ def limits_for(lane_count: int, row_count: int) -> Limits:
     )
 
 
-def check_lanes_agree(lanes: Sequence[LaneInput]) -> None:
-    """Refuse lanes that state different terms for one entitlement.
+class _Texts(dict[bytes, str]):
+    """Keys as rules see them; each is made once, so that a rule finds them quickly."""
 
-    Raises:
-        ContractInputError: payer or caps of an entitlement differ between lanes.
-    """
-    terms_by_entitlement: dict[bytes, tuple[bytes, int, int]] = {}
-    for place, lane in enumerate(lanes):
-        terms = (lane.payer, lane.max_bytes, lane.max_media_ms)
-        known = terms_by_entitlement.setdefault(lane.entitlement, terms)
-        if known != terms:
-            raise ContractInputError(
-                f"lanes[{place}].terms", terms, f"{known}, as in the entitlement's first lane"
-            )
+    def __missing__(self, key: bytes) -> str:
+        text = self[key] = key.hex()
+        return text
 
 
-def _lane_value(lane: LaneInput) -> dict[str, Value]:
-    return {
-        "entitlement": lane.entitlement.hex(),
-        "payer": lane.payer.hex(),
-        "payee": lane.payee.hex(),
-        "payee_key": lane.payee_key.hex(),
-        "content": lane.content.hex(),
-        "source": lane.source.value,
-        "bytes": lane.received_bytes,
-        "media_ms": lane.media_ms,
-        "max_bytes": lane.max_bytes,
-        "max_media_ms": lane.max_media_ms,
-    }
+def _lane_values(lanes: LaneColumns, texts: Mapping[bytes, str]) -> list[Value]:
+    text_of = texts.__getitem__
+    return [
+        {
+            "entitlement": entitlement,
+            "payer": payer,
+            "payee": payee,
+            "payee_key": payee_key,
+            "content": content,
+            "source": "cdn" if is_cdn else "p2p",
+            "bytes": received_bytes,
+            "media_ms": media_ms,
+            "max_bytes": max_bytes,
+            "max_media_ms": max_media_ms,
+        }
+        for (
+            entitlement,
+            payer,
+            payee,
+            payee_key,
+            content,
+            is_cdn,
+            received_bytes,
+            media_ms,
+            max_bytes,
+            max_media_ms,
+        ) in zip(
+            map(text_of, lanes.entitlements),
+            map(text_of, lanes.payers),
+            map(text_of, lanes.payees),
+            map(text_of, lanes.payee_keys),
+            map(text_of, lanes.contents),
+            lanes.are_cdn,
+            lanes.received_bytes,
+            lanes.media_ms,
+            lanes.max_bytes,
+            lanes.max_media_ms,
+            strict=True,
+        )
+    ]
 
 
 def _parameters_value(parameters: Parameters) -> dict[str, Value]:
@@ -167,16 +193,16 @@ def _parameters_value(parameters: Parameters) -> dict[str, Value]:
     }
 
 
-def _state_value(state: ContractState) -> dict[str, Value]:
+def _state_value(state: ContractState, texts: Mapping[bytes, str]) -> dict[str, Value]:
     return {
         "cap_use": [
-            [row.entitlement.hex(), row.credited_bytes, row.media_ms] for row in state.cap_use
+            [texts[row.entitlement], row.credited_bytes, row.media_ms] for row in state.cap_use
         ],
         "cumulative": [
             [
-                row.payer.hex(),
-                row.payee.hex(),
-                row.source.value,
+                texts[row.payer],
+                texts[row.payee],
+                name_of_source(row.source),
                 row.price_version,
                 row.total_bytes,
                 row.charge_stroops,
@@ -193,8 +219,10 @@ __all__ = [
     "ContractInputError",
     "ContractState",
     "CumulativeRow",
+    "LaneColumns",
     "LaneInput",
     "LaneOutcome",
+    "LaneOutcomes",
     "LaneSource",
     "Parameters",
     "SettlementResult",

@@ -24,7 +24,7 @@ class Settlement:
     lanes: Lanes
     """The lanes it saw, in order."""
 
-    outcomes: tuple[contract.LaneOutcome, ...]
+    outcomes: contract.LaneOutcomes
     """One per lane."""
 
     charges: tuple[contract.Charge, ...]
@@ -52,7 +52,7 @@ def run_contract(
     columns = Lanes.of(lanes)
     result = contract.settle(
         rule,
-        _lane_inputs(columns),
+        _lane_columns(columns),
         _parameters(terms),
         _contract_state(opening),
     )
@@ -84,28 +84,20 @@ def run_contract(
     )
 
 
-def _lane_inputs(lanes: Lanes) -> list[contract.LaneInput]:
-    return [
-        contract.LaneInput(
-            entitlement=entitlement.digest,
-            payer=entitlement.payer_account,
-            payee=b"" if payee.account == ZERO_KEY else payee.account,
-            payee_key=payee.key,
-            content=entitlement.content_id,
-            source=_SOURCES[payee.is_cdn],
-            received_bytes=received_bytes,
-            media_ms=media_ms,
-            max_bytes=entitlement.max_bytes,
-            max_media_ms=entitlement.max_media_ms,
-        )
-        for entitlement, payee, received_bytes, media_ms in zip(
-            lanes.entitlements,
-            lanes.payees,
-            lanes.bytes_new(),
-            lanes.numbers.media_ms_totals,
-            strict=True,
-        )
-    ]
+def _lane_columns(lanes: Lanes) -> contract.LaneColumns:
+    entitlements, payees = lanes.entitlements, lanes.payees
+    return contract.LaneColumns(
+        entitlements=[entitlement.digest for entitlement in entitlements],
+        payers=[entitlement.payer_account for entitlement in entitlements],
+        payees=[b"" if payee.account == ZERO_KEY else payee.account for payee in payees],
+        payee_keys=[payee.key for payee in payees],
+        contents=[entitlement.content_id for entitlement in entitlements],
+        are_cdn=[payee.is_cdn for payee in payees],
+        received_bytes=list(lanes.bytes_new()),
+        media_ms=lanes.numbers.media_ms_totals,
+        max_bytes=[entitlement.max_bytes for entitlement in entitlements],
+        max_media_ms=[entitlement.max_media_ms for entitlement in entitlements],
+    )
 
 
 def _parameters(terms: Terms) -> contract.Parameters:
