@@ -77,7 +77,7 @@ def _format_row(row: LogRow) -> str:
     day, rest_ms = divmod(row.time_ms, DAY_MS)
     seconds, milliseconds = divmod(rest_ms, 1000)
     clock = f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}.{milliseconds:03d}"
-    path = quote(row.path, safe="/%:@!$&'()*+,;=~-._", errors="surrogateescape")
+    path = quote(row.path, safe="/:@!$&'()*+,;=~-._", errors="surrogateescape")
     return "\t".join(
         [
             format_day(day),

@@ -1,6 +1,6 @@
 """Contents: which content a path of a CDN belongs to, by declared prefixes; the longest one wins.
 
-The file is TOML, as the broadcaster keeps it:
+Paths and prefixes are percent-decoded. The file is TOML, as the broadcaster keeps it:
 
     [contents]
     "/films/uncut/" = "<64 hex digits>"

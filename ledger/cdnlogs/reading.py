@@ -277,6 +277,9 @@ def _read_place(
             query = query or found
     if path is None:
         raise _RowError("path: got nothing, want one")
+    if "%" in path:
+        # One CDN logs a path as it came, another escapes it anew: contents are named without.
+        path = unquote(path, errors="surrogateescape")
     return (host or "").lower(), path, query or ""
 
 

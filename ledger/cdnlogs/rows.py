@@ -53,7 +53,7 @@ class LogRow(NamedTuple):
     """Lower case; empty if the log does not state it."""
 
     path: str
-    """Without the query."""
+    """Without the query, percent-decoded."""
 
     session_id: bytes
     """CMCD sid, 16 bytes; empty if there is none."""

@@ -1,8 +1,12 @@
 """A simulated event: every cause that was put in is found again, and the right CDN is named."""
 
+import json
+
 import pytest
+from typer.testing import CliRunner
 
 from ledger.bench.cdn_event import CDNS, EventFaults, SimulatedEvent
+from ledger.bench.command import app
 from ledger.bench.reconcile import CAUSES, ReconcileBench, run_reconcile_bench
 
 VIEWERS = 2_500
@@ -47,3 +51,9 @@ def test_a_seed_makes_the_same_bytes() -> None:
 def test_a_bench_of_nobody_is_refused() -> None:
     with pytest.raises(ValueError, match="viewers"):
         ReconcileBench(viewers=0, seed=1, faults=EventFaults())
+
+
+def test_the_command_prints_json_and_says_by_its_status_whether_all_was_found() -> None:
+    result = CliRunner().invoke(app, ["reconcile", "--viewers", "300", "--seed", "4", "--json"])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["is_recovered"] is True

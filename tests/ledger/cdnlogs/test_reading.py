@@ -1,6 +1,7 @@
 """Every format's bytes, times and sessions; and that no input makes the reader raise."""
 
 import gzip
+import tracemalloc
 from dataclasses import replace
 from itertools import pairwise
 
@@ -329,3 +330,25 @@ def test_session_ids_are_read_however_often_they_are_escaped(query: str, sid: st
     # As nginx writes a quote within a quoted value.
     [row] = rows_of("nginx", line.replace('"ab-1"', "\\x22ab-1\\x22").encode())
     assert row.session_id == (b"" if sid is None else session_id_of(sid))
+
+
+def test_paths_are_percent_decoded_and_exported_escaped() -> None:
+    line = nginx_line(FIRST).replace("/film/1.ts", "/film/a%20b%25.ts").encode()
+    [row] = rows_of("nginx", line)
+    assert row.path == "/film/a b%.ts"
+    exported = b"".join(format_cdni_log([row], uuid="urn:uuid:1", origin="cdn.example"))
+    assert b"/film/a%20b%25.ts" in exported
+    assert rows_of("cdni", exported)[0].path == row.path
+
+
+def test_a_long_log_is_read_in_little_memory() -> None:
+    line = write_log("nginx", [FIRST])
+    chunk = line * (1 + (64 << 10) // len(line))
+    tracemalloc.start()
+    try:
+        count = sum(1 for _ in read_lines(chunk for _ in range(100)))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert count * len(line) > 6 << 20
+    assert peak < 2 << 20
