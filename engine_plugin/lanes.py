@@ -35,6 +35,9 @@ from ledger.evidence.receipt import FLAG_CDN, RECEIPT, Receipt
 _LANE_NONCE = 0
 _ROWS = 1000
 """Of so many batches of blocks the rows are read at a time."""
+LANES_KEPT = 4096
+"""Of so many lanes the newest receipt is kept in memory."""
+
 _CREDIT_NUMBERS = struct.Struct("<III")
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS lane_receipt (
@@ -96,6 +99,10 @@ class ReceiptLanes:
         """
         self._journal = journal
         self._seed = session_seed
+        self._newest: dict[bytes, StoredReceipt] = {}
+        """Newest receipts of the lanes used last, by lane digest."""
+        self._unwritten: dict[bytes, StoredReceipt] = {}
+        """Those whose answer is not durable yet."""
         self.media_ms: Callable[[Signed[Entitlement]], int] = _no_media
         """Media played under an entitlement so far, in milliseconds; the viewing side's."""
         with journal.transaction() as tx:
@@ -167,9 +174,29 @@ class ReceiptLanes:
             )
             signed = self._sign(lane, entitlement.value.network_id, root.root())
             self._journal.save_lane(lane)
+            self._update_answers(tx)
             _store(tx, signed)
         # Durable from here: total, root and signed receipt together.
+        self._unwritten.clear()
+        self._note_signed(signed)
         return signed
+
+    def _note_signed(self, signed: Signed[Receipt]) -> None:
+        receipt = signed.value
+        before = self._newest.get(receipt.lane_digest)
+        if before is None:
+            return  # it is read when its answer comes
+        self._remember(
+            receipt.lane_digest,
+            replace(
+                before,
+                raw=signed.raw,
+                sequence=receipt.sequence,
+                bytes_total=receipt.bytes_total,
+                digest=signed.digest,
+                verdict=0,
+            ),
+        )
 
     def _media_ms_under(self, entitlement: Signed[Entitlement]) -> int:
         """Return the media time to state: beyond its cap a receipt would be refused whole."""
@@ -191,7 +218,7 @@ class ReceiptLanes:
     def take_answer(
         self, payee_key: bytes, lane_digest: bytes, sequence: int, verdict: int
     ) -> StoredReceipt | None:
-        """Store a payee's answer to a receipt of one of its lanes.
+        """Take a payee's answer to a receipt of one of its lanes; see `write_answers`.
 
         An answer to a receipt that a newer one has replaced says that the payee holds what the
         older one said, and leaves the newer one open.
@@ -200,31 +227,53 @@ class ReceiptLanes:
             The lane's newest receipt, or None: the payee has no such lane.
 
         Raises:
-            JournalError: SQLite refused; the receipt stays unanswered.
+            JournalError: The lane could not be read; the receipt stays unanswered.
         """
-        is_stored = verdict == ReceiptVerdict.ACCEPTED
-        with self._journal.transaction(touches_claims=False) as tx:
-            row = tx.execute(
-                f"{_SELECT} WHERE lane_digest = ? AND payee_key = ? AND sequence >= ?",
-                (lane_digest, payee_key, sequence),
-            ).fetchone()
-            if row is None:
-                return None
-            receipt = _receipt_of(row)
-            if is_stored:
-                tx.execute(
-                    "UPDATE lane_receipt SET acknowledged_sequence"
-                    " = max(acknowledged_sequence, ?) WHERE lane_digest = ?",
-                    (sequence, lane_digest),
-                )
-            if sequence == receipt.sequence:
-                tx.execute(
-                    "UPDATE lane_receipt SET verdict = ? WHERE lane_digest = ?",
-                    (verdict, lane_digest),
-                )
-        if is_stored:
+        receipt = self._newest.get(lane_digest) or self._unwritten.get(lane_digest)
+        receipt = receipt or self._find(lane_digest)
+        if receipt is None or receipt.payee_key != payee_key or receipt.sequence < sequence:
+            return None
+        answered = receipt
+        if verdict == ReceiptVerdict.ACCEPTED:
             self._known.add(payee_key)
+            highest = max(receipt.acknowledged_sequence, sequence)
+            answered = replace(answered, acknowledged_sequence=highest)
+        if sequence == receipt.sequence:
+            answered = replace(answered, verdict=verdict)
+        self._remember(lane_digest, answered)
+        self._unwritten[lane_digest] = answered
         return receipt
+
+    def write_answers(self) -> None:
+        """Make the answers that came in durable; a crash before only repeats their receipts.
+
+        Raises:
+            JournalError: SQLite refused; they are kept.
+        """
+        if self._unwritten:
+            with self._journal.transaction(touches_claims=False) as tx:
+                self._update_answers(tx)
+            self._unwritten.clear()
+
+    def _update_answers(self, tx: sqlite3.Connection) -> None:
+        tx.executemany(
+            "UPDATE lane_receipt SET acknowledged_sequence = ?, verdict = ?"
+            " WHERE lane_digest = ? AND sequence = ?",
+            [
+                (stored.acknowledged_sequence, stored.verdict, lane_digest, stored.sequence)
+                for lane_digest, stored in self._unwritten.items()
+            ],
+        )
+
+    def _find(self, lane_digest: bytes) -> StoredReceipt | None:
+        rows = self._journal.read(f"{_SELECT} WHERE lane_digest = ?", (lane_digest,))
+        return _receipt_of(rows[0]) if rows else None
+
+    def _remember(self, lane_digest: bytes, stored: StoredReceipt) -> None:
+        self._newest.pop(lane_digest, None)
+        self._newest[lane_digest] = stored
+        if len(self._newest) > LANES_KEPT:
+            del self._newest[next(iter(self._newest))]
 
     def list_unacknowledged(self, payee_key: bytes | None = None) -> list[StoredReceipt]:
         """Return peers' receipts that their payee has not acknowledged, oldest epoch first."""
@@ -251,6 +300,7 @@ class ReceiptLanes:
 
     def sum_bytes(self) -> ReceiptedBytes:
         """Return what the newest receipts state together."""
+        self.write_answers()
         (row,) = self._journal.read(
             "SELECT coalesce(sum(bytes_total) FILTER (WHERE is_cdn = 0), 0),"
             " coalesce(sum(bytes_total) FILTER (WHERE is_cdn = 1), 0),"
@@ -260,6 +310,7 @@ class ReceiptLanes:
         return ReceiptedBytes(p2p_bytes=row[0], cdn_bytes=row[1], unacknowledged_lanes=row[2])
 
     def _read(self, query: str, values: tuple[object, ...]) -> list[StoredReceipt]:
+        self.write_answers()
         return [_receipt_of(row) for row in self._journal.read(query, values)]
 
     def _sign(self, lane: Lane, network_id: bytes, credit_root: bytes) -> Signed[Receipt]:

@@ -7,6 +7,7 @@ import pytest
 from builders import EPOCH, digest_of, entitlement, key_of, seed_of
 
 from engine_plugin import lanes as lanes_module
+from engine_plugin.errors import JournalError
 from engine_plugin.journal import MeterJournal
 from engine_plugin.journal_records import (
     CreditedBlock,
@@ -220,3 +221,44 @@ def test_answer_to_a_receipt_that_was_never_signed_changes_nothing(journal: Mete
     lane = signed.value.lane_digest
     assert lanes.take_answer(key_of("seeder"), lane, 9, ReceiptVerdict.ACCEPTED) is None
     assert len(lanes.list_unacknowledged()) == 1
+
+
+def test_an_answer_is_durable_with_the_next_receipt_and_outlives_its_failure(
+    journal: MeterJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lanes = ReceiptLanes(journal, seed_of("viewer"))
+
+    def sign(piece: int) -> Signed[Receipt] | None:
+        credit(journal, (piece, 0, 16384))
+        return lanes.sign_claim(journal.list_claims()[0], entitlement())
+
+    def stored() -> tuple[int, int, int]:
+        (row,) = journal.read("SELECT sequence, acknowledged_sequence, verdict FROM lane_receipt")
+        return row[0], row[1], row[2]
+
+    def refuse(_: object) -> None:
+        raise JournalError("disk full")
+
+    first = sign(0)
+    assert first is not None
+    lane = first.value.lane_digest
+    assert lanes.take_answer(key_of("seeder"), lane, 1, ReceiptVerdict.STALE) is not None
+    assert lanes.take_answer(key_of("seeder"), lane, 1, ReceiptVerdict.ACCEPTED) is not None
+    assert stored() == (1, 0, 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(journal, "save_lane", refuse)
+        with pytest.raises(JournalError):
+            sign(1)
+    assert stored() == (1, 0, 0)
+    assert sign(2) is not None
+    assert stored() == (2, 1, 0)
+    # An answer to the older one leaves the newer one open.
+    assert lanes.take_answer(key_of("seeder"), lane, 1, ReceiptVerdict.ACCEPTED) is not None
+    (open_receipt,) = lanes.list_unacknowledged()
+    assert open_receipt.sequence == 2
+    assert lanes.take_answer(key_of("seeder"), lane, 2, ReceiptVerdict.ACCEPTED) is not None
+    assert lanes.list_unacknowledged() == []
+    assert stored() == (2, 2, ReceiptVerdict.ACCEPTED)
+    again = ReceiptLanes(journal, seed_of("viewer"))
+    assert again.is_known(key_of("seeder"))
+    assert again.list_unacknowledged() == []
