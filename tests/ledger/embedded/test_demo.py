@@ -12,8 +12,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from public_scan import scan, viewer_secrets
 
+from ledger.audit.file import parse_audit_file
+from ledger.audit.trust import parse_trust
 from ledger.embedded.postgres import create_state_dir
+from ledger.evidence.tile_proofs import TileReader
+from ledger.publiclog.epoch_document import format_epoch_document, read_epoch_leaves
+from ledger.publiclog.log_keys import keys_of_trust
+from ledger.publiclog.source import FolderSource
+from ledger.publiclog.verification import verify_folder
 
 pytestmark = pytest.mark.process
 
@@ -110,7 +118,32 @@ def test_a_small_demo_adds_up_and_an_outsider_proves_it(demo: DemoRun, tmp_path:
     trust = str(demo.out / "trust.json")
     assert subprocess.run([*verifier, *audits, "--trust", trust], check=False).returncode == 0
     assert subprocess.run([*verifier, *audits], check=False).returncode == 2
+    assert_public_files_name_nobody(demo.out)
     assert demo.debris() == []
+
+
+def assert_public_files_name_nobody(out: Path) -> None:
+    """The log's files and what is made of them, against what the audit files know."""
+    audits = [parse_audit_file(path.read_bytes()) for path in out.glob("epoch-*.audit")]
+    secrets = viewer_secrets(one.contents for one in audits)
+    assert len([name for name in secrets if name.startswith("session key")]) >= 2
+    trust = parse_trust((out / "trust.json").read_text())
+    (log,) = (out / "log").glob("G*")
+    found = verify_folder(log, keys_of_trust(trust))
+    public = {
+        path.relative_to(out).as_posix(): path.read_bytes()
+        for path in log.rglob("*")
+        if path.is_file()
+    }
+    reader = TileReader(found.tree_size, FolderSource(log).read)
+    for one in audits:
+        leaves = read_epoch_leaves(reader, one.contents.epoch)
+        public[f"document of epoch {one.contents.epoch}"] = format_epoch_document(
+            leaves, broadcaster=trust.broadcaster_account, note=one.contents.checkpoint
+        )
+    assert scan(public, secrets) == []
+    bitten = {"log": public[next(iter(public))] + next(iter(secrets.values()))}
+    assert scan(bitten, secrets) != []
 
 
 @pytest.mark.parametrize(
