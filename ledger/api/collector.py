@@ -9,6 +9,7 @@ later. Re-sending is harmless: the same bundle gets the same promise, byte for b
 under the same key are a conflict, kept as evidence.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
@@ -17,7 +18,7 @@ from ledger.api.answers import RefusedError, refuse_malformed
 from ledger.api.ledger_time import LedgerTime, LedgerTimeSource
 from ledger.api.metrics import ApiMetrics
 from ledger.api.pacing import Buckets
-from ledger.api.pressure import Pressure
+from ledger.api.pressure import Place, Pressure
 from ledger.api.request_note import note_sender, sender_tag
 from ledger.evidence.bundle import Bundle, is_signed_by_submitter, parse_bundle
 from ledger.evidence.encoding import Signed
@@ -110,18 +111,29 @@ class Collector:
             self._count(raw, again=True)
             return known.promise
         if self.admission is not None:
-            self.admission.pressure.require_disk()
+            self.admission.pressure.require_room()
         signed = _parse(raw)
         now = self.read_time()
         _require_signature(signed)
         self._admit_sender(signed.value)
+        with self._place(signed.value.broadcaster_account, len(raw)) as place:
+            promise, place.is_used = self._store(signed, now)
+        self._count(raw, again=not place.is_used)
+        return promise
+
+    def _place(self, account: bytes, size_bytes: int) -> AbstractContextManager[Place]:
+        if self.admission is None:
+            return nullcontext(Place())
+        return self.admission.pressure.place(account, size_bytes)
+
+    def _store(self, signed: Signed[Bundle], now: LedgerTime) -> tuple[bytes, bool]:
+        """Store a bundle; returns its promise, and whether it was not there before."""
         conflict = None
         with self.sessions.begin() as session:
             shard, terms = self._shard_of(session, signed.value)
             _check_frame(signed, terms.value, now)
             if self.admission is not None:
-                submitter_key = signed.value.submitter_key
-                self.admission.pressure.require_room(shard.account, submitter_key, session)
+                self.admission.pressure.require_share(signed.value.submitter_key, session)
             self._open_epochs(session, shard, terms.value, now)
             promise = self._take(session, shard, terms.value, signed, now)
             is_new = promise is not None
@@ -130,10 +142,7 @@ class Collector:
         # The bundle and its promise, or the conflicting bytes, are durable from here on.
         if conflict is not None:
             raise conflict
-        if is_new and self.admission is not None:
-            self.admission.pressure.note_taken(shard.account, len(raw))
-        self._count(raw, again=not is_new)
-        return promise
+        return promise, is_new
 
     def _admit_sender(self, bundle: Bundle) -> None:
         if self.admission is None:

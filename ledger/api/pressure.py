@@ -9,7 +9,8 @@ Nothing that was promised is ever dropped. Not here: the rate of requests (`paci
 
 import shutil
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -47,9 +48,12 @@ class Pressure:
         self._sessions = sessions
         self._limits = limits
         self._dirs = (log_dir, *limits.disk_dirs)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._seen = Look()
         self._taken: dict[bytes, tuple[int, int]] = {}
+        """Stored since the last look, by account: bundles, bytes."""
+        self._held: dict[bytes, tuple[int, int]] = {}
+        """Being stored now."""
 
     def look(self) -> Look:
         """Count what waits and what is free.
@@ -65,11 +69,8 @@ class Pressure:
         with self._lock:
             self._seen = seen
             # What came in while the database counted may be counted twice, never not at all.
-            self._taken = {
-                account: (bundles - done[0], size - done[1])
-                for account, (bundles, size) in self._taken.items()
-                if (bundles, size) != (done := before.get(account, (0, 0)))
-            }
+            for account, (bundles, size) in before.items():
+                _add(self._taken, account, -bundles, -size)
         return seen
 
     @property
@@ -103,63 +104,107 @@ class Pressure:
         if self._is_disk_low():
             raise RefusedError(503, "disk_low", retry_after_s=DISK_RETRY_S)
 
-    def require_room(self, account: bytes, submitter_key: bytes, session: Session) -> None:
-        """Refuse a bundle that would not be judged soon.
+    def require_room(self) -> None:
+        """Refuse before any work is done, while a disk is nearly full or too much waits in all.
+
+        Raises:
+            RefusedError: 503.
+        """
+        self.require_disk()
+        if self.reasons()["backlog_full"]:
+            raise _refuse_backlog("backlog_full")
+
+    def require_share(self, submitter_key: bytes, session: Session) -> None:
+        """Refuse a submitter that has its share of a backlog that is over half full.
 
         Args:
-            account: Its broadcaster's.
-            submitter_key: Its submitter's; the bundle's signature was verified.
+            submitter_key: The bundle's; its signature was verified.
             session: In a transaction, to count what waits of this submitter.
 
         Raises:
-            RefusedError: 503, too much waits or a disk is nearly full; 429, too much waits of this
-                submitter.
+            RefusedError: 429.
         """
-        self.require_disk()
-        limits = self._limits
-        bundles, size = self._sum()
-        if bundles >= limits.backlog_bundles or size >= limits.backlog_bytes:
-            raise _refuse_backlog("backlog_full")
-        own_bundles, own_size = self._sum(account)
-        share = limits.broadcaster_percent
-        if (
-            own_bundles * 100 >= limits.backlog_bundles * share
-            or own_size * 100 >= limits.backlog_bytes * share
-        ):
-            raise _refuse_backlog("broadcaster_backlog_full")
-        if self.is_tight:
-            waiting = count_waiting_of(session, submitter_key, at_most=limits.fair_bundles)
-            if waiting >= limits.fair_bundles:
-                raise RefusedError(
-                    429,
-                    "sender_backlog_full",
-                    field="bundle.submitter_key",
-                    got=f"{waiting} bundles that wait",
-                    want=f"fewer than {limits.fair_bundles}",
-                    retry_after_s=BACKLOG_RETRY_S,
-                )
+        share = self._limits.fair_bundles
+        if not self.is_tight:
+            return
+        waiting = count_waiting_of(session, submitter_key, at_most=share)
+        if waiting >= share:
+            raise RefusedError(
+                429,
+                "sender_backlog_full",
+                field="bundle.submitter_key",
+                got=f"{waiting} bundles that wait",
+                want=f"fewer than {share}",
+                retry_after_s=BACKLOG_RETRY_S,
+            )
 
-    def note_taken(self, account: bytes, size_bytes: int) -> None:
-        """Count a bundle that was taken in since the last look."""
+    @contextmanager
+    def place(self, account: bytes, size_bytes: int) -> Iterator["Place"]:
+        """Hold a place in the backlog while a bundle is stored.
+
+        Args:
+            account: Its broadcaster's.
+            size_bytes: Of the bundle.
+
+        Raises:
+            RefusedError: 503, too much waits, in all or of this broadcaster.
+        """
+        self._take_place(account, size_bytes)
+        place = Place()
+        try:
+            yield place
+        finally:
+            with self._lock:
+                _add(self._held, account, -1, -size_bytes)
+                if place.is_used:
+                    _add(self._taken, account, 1, size_bytes)
+
+    def _take_place(self, account: bytes, size_bytes: int) -> None:
+        limits, share = self._limits, self._limits.broadcaster_percent
+        # Looked at and taken under one lock: requests at hand cannot pass a limit together.
         with self._lock:
-            bundles, size = self._taken.get(account, (0, 0))
-            self._taken[account] = bundles + 1, size + size_bytes
+            bundles, size = self._sum()
+            if bundles >= limits.backlog_bundles or size >= limits.backlog_bytes:
+                raise _refuse_backlog("backlog_full")
+            own_bundles, own_size = self._sum(account)
+            if (
+                own_bundles * 100 >= limits.backlog_bundles * share
+                or own_size * 100 >= limits.backlog_bytes * share
+            ):
+                raise _refuse_backlog("broadcaster_backlog_full")
+            _add(self._held, account, 1, size_bytes)
 
     def _sum(self, account: bytes | None = None) -> tuple[int, int]:
         """Return bundles and bytes that wait, of one broadcaster or of all."""
         with self._lock:
-            seen = self._seen.backlogs
-            accounts = seen.keys() | self._taken.keys() if account is None else {account}
             bundles = size = 0
-            for each in accounts:
-                taken = self._taken.get(each, (0, 0))
-                backlog = seen.get(each)
-                bundles += taken[0] + (0 if backlog is None else backlog.bundle_count)
-                size += taken[1] + (0 if backlog is None else backlog.byte_count)
+            for one, backlog in self._seen.backlogs.items():
+                if account in {None, one}:
+                    bundles += backlog.bundle_count
+                    size += backlog.byte_count
+            for counts in (self._taken, self._held):
+                for one, (count, byte_count) in counts.items():
+                    if account in {None, one}:
+                        bundles += count
+                        size += byte_count
         return bundles, size
 
     def _is_disk_low(self) -> bool:
         return any(free < self._limits.disk_free_bytes for free in self.seen.disk_free.values())
+
+
+@dataclass(slots=True)
+class Place:
+    """A place in the backlog; set `is_used` once the bundle is durable."""
+
+    is_used: bool = False
+
+
+def _add(counts: dict[bytes, tuple[int, int]], account: bytes, bundles: int, size: int) -> None:
+    had = counts.pop(account, (0, 0))
+    now = had[0] + bundles, had[1] + size
+    if now != (0, 0):
+        counts[account] = now
 
 
 def _refuse_backlog(code: str) -> RefusedError:

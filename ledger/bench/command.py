@@ -17,9 +17,11 @@ from ledger.bench.engine import KINDS, EngineBench, run_engine_bench
 from ledger.bench.errors import BenchError
 from ledger.bench.ingest import IngestBench, run_ingest_bench
 from ledger.bench.live import LiveBench, run_live_bench
+from ledger.bench.overload import run_overload_bench
 from ledger.bench.playback import PlaybackBench, run_playback_bench
 from ledger.bench.reconcile import ReconcileBench, run_reconcile_bench
 from ledger.bench.report import format_json, format_table
+from ledger.bench.rules import RulesBench, run_rules_bench
 from ledger.bench.seal import EpochSize, run_seal_bench
 from ledger.bench.shaped_network import Shape
 from ledger.bench.verify import run_verify_bench
@@ -196,6 +198,18 @@ def ingest(
     _report(measure, as_json)
 
 
+@app.command()
+def rules(
+    lanes: Annotated[int, typer.Option(min=1, help="Lanes of the epoch.")] = 100_000,
+    per_viewer: Annotated[int, typer.Option(min=1, help="Lanes of each viewer.")] = 10,
+    runs: Runs = 3,
+    as_json: Json = False,
+) -> None:
+    """Measure what the standard rule costs a lane: values in, the rule, its result checked."""
+    bench = RulesBench(lanes=lanes, per_viewer=per_viewer, runs=runs)
+    _report(lambda: run_rules_bench(bench, _tell), as_json)
+
+
 def _size(receipts: int, per_bundle: int, folder: Path) -> EpochSize:
     try:
         return EpochSize(receipts=receipts, per_bundle=per_bundle, folder=folder)
@@ -227,6 +241,21 @@ def reconcile(
     sys.stdout.write(format_json(report) if as_json else format_table(report))
     if not report["is_recovered"]:
         raise typer.Exit(1)
+
+
+@app.command()
+def overload(
+    seconds: Annotated[float, typer.Option(min=5, help="How long to overload.")] = 60.0,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Judging processes.")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Offer a collector twice what its workers judge: memory, refusals, promises kept."""
+    try:
+        report = run_overload_bench(seconds, workers, tell=_tell)
+    except (BenchError, OSError) as error:
+        typer.echo(f"swarmledger bench: {error}", err=True)
+        raise typer.Exit(1) from None
+    sys.stdout.write(format_json(report) if as_json else format_table(report))
 
 
 def _tell(text: str) -> None:

@@ -75,11 +75,11 @@ def sign_bundles(
     """
     for group in range(first_group, first_group + receipts // (PAYEES_PER_VIEWER * per_bundle)):
         viewers = [f"viewer {group}.{number}" for number in range(per_bundle)]
-        entitlements = [_entitle(terms, viewer) for viewer in viewers]
+        entitlements = [entitle_viewer(terms, viewer) for viewer in viewers]
         for number in range(PAYEES_PER_VIEWER):
             payee = f"payee {group}.{round_number}.{number}"
             signed = [
-                _receipt(terms.value, viewer, entitlement.digest, payee)
+                sign_receipt(terms.value, viewer, entitlement.digest, payee)
                 for viewer, entitlement in zip(viewers, entitlements, strict=True)
             ]
             bundle = make_bundle(
@@ -89,7 +89,7 @@ def sign_bundles(
                 epoch=0,
                 kind=BundleKind.PAYEE,
                 number=0,
-                bindings=[_bind(terms.value, payee)],
+                bindings=[bind_payee(terms.value, payee)],
                 entitlements=entitlements,
                 receipts=signed,
                 heartbeats=[],
@@ -133,7 +133,8 @@ class Yardsticks:
         return self._bundles.cpu_s / self._bundles.signatures
 
 
-def _entitle(terms: Signed[Terms], viewer: str) -> Signed[Entitlement]:
+def entitle_viewer(terms: Signed[Terms], viewer: str) -> Signed[Entitlement]:
+    """Return a viewer's entitlement without caps."""
     value = terms.value
     entitlement = Entitlement(
         network_id=value.network_id,
@@ -156,7 +157,10 @@ def _entitle(terms: Signed[Terms], viewer: str) -> Signed[Entitlement]:
     return ENTITLEMENT.sign(entitlement, seed_of("issuing"))
 
 
-def _receipt(terms: Terms, viewer: str, entitlement_digest: bytes, payee: str) -> Signed[Receipt]:
+def sign_receipt(
+    terms: Terms, viewer: str, entitlement_digest: bytes, payee: str
+) -> Signed[Receipt]:
+    """Return a viewer's receipt for a payee."""
     root = sha256(f"{viewer} {payee}".encode()).digest()
     receipt = Receipt(
         network_id=terms.network_id,
@@ -173,7 +177,8 @@ def _receipt(terms: Terms, viewer: str, entitlement_digest: bytes, payee: str) -
     return RECEIPT.sign(receipt, seed_of(viewer))
 
 
-def _bind(terms: Terms, payee: str) -> Signed[Binding]:
+def bind_payee(terms: Terms, payee: str) -> Signed[Binding]:
+    """Return the binding of a payee's session key to its account."""
     account = f"{payee} account"
     binding = Binding(
         network_id=terms.network_id,

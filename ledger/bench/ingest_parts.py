@@ -39,7 +39,13 @@ MEASURED: Final = ("http", "worker", "postgres", "broker")
 class IngestParts:
     """Running parts of one operator."""
 
-    def __init__(self, folder: Path, cluster: PostgresCluster, papers: Papers) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        cluster: PostgresCluster,
+        papers: Papers,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
         self._folder = folder
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._postgres_pid = _postmaster_pid(folder)
@@ -50,6 +56,8 @@ class IngestParts:
             "SWARMLEDGER_API_ADDRESS_PER_S": "100000",
             "SWARMLEDGER_API_BACKLOG_BUNDLES": "1000000",
             "SWARMLEDGER_API_BACKLOG_BYTES": str(1 << 40),
+            "SWARMLEDGER_API_SENDER_PER_S": "100000",
+            **(settings or {}),
         }
         self.sessions: SessionFactory = open_sessions(cluster.url(), pool_size=1)
         self.api_url = ""
@@ -72,6 +80,10 @@ class IngestParts:
         arguments = ("--passphrase", passphrase, "--close-seconds", "1")
         self._spawn("network", "devnet", "serve", *arguments, "--ready-file", str(ready))
         return self._wait_for_url("network", ready)
+
+    def pid_of(self, name: str) -> int:
+        """Return the process number of a part that runs."""
+        return self._processes[name].pid
 
     def cpu_seconds(self) -> dict[str, float]:
         """Return what each measured part has used so far, its children included.
