@@ -139,10 +139,10 @@ class Content:
         self._require_here()
         self._session.set_priorities(self.number, priorities)
 
-    def limit_queues(self, *, is_limited: bool) -> None:
-        """Have every peer asked for little at a time, or for as much as it is good for."""
+    def touched_pieces(self) -> set[int]:
+        """Return the missing pieces of which anything was asked for or is here."""
         self._require_here()
-        self._session.limit_queues(self.number, is_limited=is_limited)
+        return self._session.touched_pieces(self.number)
 
     def add_web_seed(self, url: str) -> None:
         """Let the content come from a web seed (BEP 19) as well.

@@ -16,12 +16,11 @@ from engine_plugin.errors import SessionError
 from engine_plugin.libtorrent_door.peer_numbers import PeerNumbers
 from engine_plugin.libtorrent_door.port_mapping import SidePortMapping
 from engine_plugin.libtorrent_door.session_options import (
-    QUEUE_BLOCKS,
-    SHORT_QUEUE_BLOCKS,
     SessionOptions,
     buffer_for,
     format_endpoint,
     make_settings,
+    queue_for,
 )
 from engine_plugin.libtorrent_door.session_records import (
     ALL_TORRENTS,
@@ -88,8 +87,6 @@ class EngineSession:
         """Number of the peer at the other end of a torrent's connection, until that ends."""
         self._whole_pieces: dict[int, int] = {}
         """How many of a torrent's pieces, from the first on, have blocks of 16 KiB content only."""
-        self._short_queues: set[int] = set()
-        """Torrents that want little asked for at a time."""
         self._only_torrent: int | None = None
         """The one torrent that was ever added; None when there are more, or none."""
         self._counters: SessionCounters | None = None
@@ -204,7 +201,6 @@ class EngineSession:
         """
         handle = self._handles.pop(torrent)
         self._whole_pieces.pop(torrent, None)
-        self.limit_queues(torrent, is_limited=False)
         self._forget_torrent(torrent, handle)
         option = lt.session.delete_files if deletes_files else 0
         self._session.remove_torrent(handle, option)
@@ -228,13 +224,9 @@ class EngineSession:
         """Sets priorities of pieces: 0 = not wanted, 4 = as usual, 7 = first."""
         self._handles[torrent].prioritize_pieces(list(priorities.items()))
 
-    def limit_queues(self, torrent: int, *, is_limited: bool) -> None:
-        """Asks each peer for little at a time while any torrent wants it so."""
-        before = bool(self._short_queues)
-        (self._short_queues.add if is_limited else self._short_queues.discard)(torrent)
-        if bool(self._short_queues) != before:
-            most = SHORT_QUEUE_BLOCKS if is_limited else QUEUE_BLOCKS
-            self._session.apply_settings({"max_out_request_queue": most})
+    def touched_pieces(self, torrent: int) -> set[int]:
+        """Returns pieces of which blocks were asked for, are being written or are here."""
+        return {int(row["piece_index"]) for row in self._handles[torrent].get_download_queue()}
 
     def read_piece(self, torrent: int, piece: int) -> None:
         """Asks for the bytes of a piece that passed; the queue then holds a `PieceRead`."""
@@ -358,6 +350,7 @@ class EngineSession:
                 "upload_rate_limit": upload_limit,
                 "download_rate_limit": download_limit,
                 "send_buffer_watermark": buffer_for(upload_limit),
+                "max_allowed_in_request_queue": queue_for(upload_limit),
             }
         )
 

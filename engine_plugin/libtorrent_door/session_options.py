@@ -10,6 +10,7 @@ from functools import lru_cache
 import libtorrent as lt
 
 from engine_plugin.identity import PEER_ID_SIZE
+from engine_plugin.meter import BLOCK_BYTES
 
 _ALERT_QUEUE_SIZE = 1_000_000
 _CATEGORY = lt.alert.category_t
@@ -27,10 +28,9 @@ ALERT_MASK = (
 
 CONNECTIONS_MAX = 1000
 """Peers of all torrents together; libtorrent lowers it to what file descriptors allow."""
-QUEUE_BLOCKS = 500
-"""Most that one peer is asked for at a time; libtorrent's own default."""
-SHORT_QUEUE_BLOCKS = 8
-"""The same while a player waits: what a slow peer was asked for is late, whoever else could."""
+_QUEUE_BLOCKS = 2000
+"""What a peer may ask of us at a time; libtorrent's own default."""
+_QUEUE_LEAST_BLOCKS = 2
 _SEND_BUFFER_BYTES = 500 * 1024
 """libtorrent's own default."""
 _SEND_BUFFER_LEAST_BYTES = 48 * 1024
@@ -124,7 +124,8 @@ def make_settings(options: SessionOptions) -> dict[str, object]:
         "peer_timeout": 20,
         # A torrent's first pieces would be picked at random, whatever a player needs.
         "initial_picker_threshold": 0,
-        "max_out_request_queue": QUEUE_BLOCKS,
+        # A slow peer's long queue would be waited for when the player is elsewhere already.
+        "request_queue_time": 1,
         "listen_interfaces": options.listen,
         "enable_outgoing_utp": options.dials_utp,
         "out_enc_policy": int(
@@ -140,6 +141,7 @@ def make_settings(options: SessionOptions) -> dict[str, object]:
         "download_rate_limit": options.download_limit,
         # What a connection buffers counts as sent: at a slow rate it must not be seconds of it.
         "send_buffer_watermark": buffer_for(options.upload_limit),
+        "max_allowed_in_request_queue": queue_for(options.upload_limit),
         # Pieces served to choked peers would be served outside of the owner's hours.
         "allowed_fast_set_size": 0,
         "unchoke_slots_limit": options.upload_slots,
@@ -162,3 +164,15 @@ def buffer_for(upload_limit: int) -> int:
     if not upload_limit:
         return _SEND_BUFFER_BYTES
     return min(max(upload_limit // 4, _SEND_BUFFER_LEAST_BYTES), _SEND_BUFFER_BYTES)
+
+
+def queue_for(upload_limit: int) -> int:
+    """Return how many blocks a peer may ask for at a time at a rate; 0 = unlimited.
+
+    Peers are told, and wait for the last of them, whatever they need more by then: a quarter of a
+    second's worth.
+    """
+    if not upload_limit:
+        return _QUEUE_BLOCKS
+    blocks = upload_limit // (4 * BLOCK_BYTES)
+    return min(max(blocks, _QUEUE_LEAST_BLOCKS), _QUEUE_BLOCKS)

@@ -14,10 +14,15 @@ from typing import Final, Protocol
 
 import structlog
 
+from engine_plugin.content import SourceBytes
+
 REST_FIRST_S: Final = 5.0
 REST_MOST_S: Final = 300.0
 _DANGER_S: Final = 1.0
 """Nearer than this, the next missing pieces are the CDN's again."""
+
+_COMPARE_S: Final = 2.0
+"""Peers that deliver twice as much as the CDN for so long do without it."""
 
 _log = structlog.get_logger(__name__)
 
@@ -158,8 +163,8 @@ class StartDesk(Protocol):
     def stage(self, *, is_on: bool) -> None:
         """Order the next pieces so that a CDN gets them, or let deadlines order them again."""
 
-    def peers_keep_up(self) -> bool:
-        """Say whether peers delivered the better part of the last start."""
+    def received(self) -> SourceBytes:
+        """Return what came in so far."""
 
 
 class HybridDriver:
@@ -192,8 +197,8 @@ class HybridDriver:
         self._next_due_s = next_due_s
         self._desk = desk
         self._missing_since_s: float | None = None
-        self._was_starting = False
-        self._is_staged = False
+        self._was_starting = self._is_staged = False
+        self._compared_s, self._compared = 0.0, SourceBytes()
         self._alone_s = 0.0
         self._ticked_s: float | None = None
         self._seen_bytes = 0
@@ -207,17 +212,18 @@ class HybridDriver:
         """
         self._judge(now_s)
         due_s = self._next_due_s()
+        is_starting = self._desk is not None and self._desk.is_starting()
         if due_s is None:
             self._missing_since_s = None
-        elif self._missing_since_s is None:
+        elif self._missing_since_s is None or is_starting > self._was_starting:
             self._missing_since_s = now_s
-        is_starting = self._desk is not None and self._desk.is_starting()
-        if self._is_cdn_done_with(is_starting=is_starting):
-            self._missing_since_s = now_s
+        self._was_starting = is_starting
+        if self._do_peers_keep_up(now_s):
+            # They get their patience now, and at the next seek.
+            self._missing_since_s, self._alone_s = now_s, self._policy.trust_s
             wanted = None
         else:
             wanted = self._choose(due_s, now_s, is_starting=is_starting)
-        self._was_starting = is_starting
         if wanted != self.active:
             self._switch(wanted, now_s)
         self._count_alone(due_s, now_s)
@@ -239,21 +245,18 @@ class HybridDriver:
         is_late = due_s is not None and due_s < now_s
         return self.roster.choose(now_s, is_late=is_late) if is_wanted else None
 
-    def _is_cdn_done_with(self, *, is_starting: bool) -> bool:
-        """Say whether a start is through that peers could have done alone."""
-        return (
-            self._was_starting
-            and not is_starting
-            and self.active is not None
-            and self._desk is not None
-            and self._desk.peers_keep_up()
-        )
+    def _do_peers_keep_up(self, now_s: float) -> bool:
+        """Say whether peers have delivered far more than the CDN that is in use."""
+        if self.active is None or self._desk is None or now_s - self._compared_s < _COMPARE_S:
+            return False
+        before, now = self._compared, self._desk.received()
+        self._compared_s, self._compared = now_s, now
+        p2p, cdn = now.p2p_bytes - before.p2p_bytes, now.cdn_bytes - before.cdn_bytes
+        return p2p > 2 * cdn
 
     def _count_alone(self, due_s: float | None, now_s: float) -> None:
         """Take note of how long peers have kept a player supplied without the CDN."""
-        if self.active is not None:
-            self._alone_s = 0.0
-        elif due_s is not None and self._ticked_s is not None:
+        if self.active is None and due_s is not None and self._ticked_s is not None:
             self._alone_s += now_s - self._ticked_s
         self._ticked_s = now_s
 
@@ -290,6 +293,9 @@ class HybridDriver:
         self.stop()
         if wanted is not None:
             self._is_staged = True
+            self._alone_s = 0.0
+            if self._desk is not None:
+                self._compared_s, self._compared = now_s, self._desk.received()
             self._seen_bytes, self._progress_s = self._content.web_seed_bytes(), now_s
             self._content.add_web_seed(wanted)
             self.active = wanted

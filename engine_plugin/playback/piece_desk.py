@@ -63,8 +63,8 @@ class PieceSource(Protocol):
     def forget_deadlines(self) -> None:
         """Take back every `want_piece`."""
 
-    def limit_queues(self, *, is_limited: bool) -> None:
-        """Have every peer asked for little at a time, or for as much as it is good for."""
+    def touched_pieces(self) -> set[int]:
+        """Return the missing pieces of which anything was asked for or is here."""
 
     def set_priorities(self, priorities: Mapping[int, int]) -> None:
         """Set pieces' priorities: 0 = not wanted, 4 = as usual, 7 = first."""
@@ -113,7 +113,6 @@ class PieceDesk:
         self._counted_bytes = 0
         self._counted_s = float("-inf")
         self._stage = Stage(source)
-        self._before_start: SourceBytes = SourceBytes()
         self.on_start: Callable[[], None] = lambda: None
         """Called when a play head has begun and misses something."""
 
@@ -145,7 +144,6 @@ class PieceDesk:
         if is_new:
             head.begun_s = now_s
             if window:
-                self._before_start = self.source.bytes_by_source()
                 self.on_start()
         self._order(window, now_s)
 
@@ -169,10 +167,9 @@ class PieceDesk:
                 head.is_started = due_s - now_s >= START_S or now_s - head.begun_s >= START_MOST_S
         return any(not head.is_started for head in self._heads)
 
-    def peers_keep_up(self) -> bool:
-        """Say whether peers delivered the better part of what came since the last start."""
-        now, before = self.source.bytes_by_source(), self._before_start
-        return now.p2p_bytes - before.p2p_bytes > now.cdn_bytes - before.cdn_bytes
+    def received(self) -> SourceBytes:
+        """Return what came in so far."""
+        return self.source.bytes_by_source()
 
     def stage(self, *, is_on: bool) -> None:
         """Order the next pieces for a CDN that begins, or let deadlines order them again.
@@ -181,11 +178,14 @@ class PieceDesk:
             ContentError: The content was removed.
         """
         if is_on == self._stage.is_on:
+            if is_on:
+                self._stage.update(self._next_pieces(), self._clock())
             return
         if not is_on:
             self._stage.clear()
             self._want_all()
-        elif self._stage.begin(self._next_pieces(), had_deadlines=bool(self._due_s)):
+        else:
+            self._stage.begin(self._next_pieces(), self._clock(), had_deadlines=bool(self._due_s))
             self._due_s.clear()
 
     def next_due_s(self) -> float | None:
@@ -260,7 +260,7 @@ class PieceDesk:
 
     def _order(self, window: dict[int, float], now_s: float) -> None:
         if self._stage.is_on:
-            self._stage.update(self._next_pieces())
+            self._stage.update(self._next_pieces(), self._clock())
         else:
             self._want(window, now_s)
 

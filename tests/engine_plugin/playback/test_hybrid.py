@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine_plugin.config import ContentOptions, EngineConfig
-from engine_plugin.content import Content
+from engine_plugin.content import Content, SourceBytes
 from engine_plugin.engine import Engine
 from engine_plugin.playback.hybrid import (
     REST_FIRST_S,
@@ -135,6 +135,70 @@ def test_failure_told_by_the_session_switches_at_once() -> None:
     content.failures = ["a"]
     driver.tick(1.25)
     assert content.active == ["b"]
+
+
+class _Desk:
+    """A desk of which a test says what is going on there."""
+
+    def __init__(self) -> None:
+        self.starting = True
+        self.staged: list[bool] = []
+        self.p2p = self.cdn = 0
+
+    def is_starting(self) -> bool:
+        return self.starting
+
+    def stage(self, *, is_on: bool) -> None:
+        if self.staged[-1:] != [is_on]:
+            self.staged.append(is_on)
+
+    def received(self) -> SourceBytes:
+        return SourceBytes(p2p_bytes=self.p2p, cdn_bytes=self.cdn)
+
+
+def test_player_who_waits_gets_the_cdn_at_once_unless_peers_have_kept_one_supplied() -> None:
+    content, desk = _Told(), _Desk()
+    due_s = 0.0
+    driver = HybridDriver(content, ["a"], policy=POLICY, next_due_s=lambda: due_s, desk=desk)
+    driver.tick(0.0)
+    assert content.active == ["a"]
+    assert desk.staged == [True]
+    desk.starting, due_s = False, 30.0
+    for second in range(1, 40):
+        due_s = second + 15.0
+        driver.tick(float(second))
+    assert content.active == []
+    assert desk.staged == [True, False]
+    desk.starting, due_s = True, 39.0
+    driver.tick(39.5)
+    driver.tick(40.0)
+    assert content.active == [], "peers have their patience"
+    driver.tick(40.3)
+    assert content.active == ["a"]
+
+
+def test_peers_that_deliver_twice_as_much_end_the_cdns_help() -> None:
+    content, desk = _Told(), _Desk()
+    driver = HybridDriver(content, ["a"], policy=POLICY, next_due_s=lambda: 0.0, desk=desk)
+    seen: list[bool] = []
+    for now_s, p2p, cdn in ((0.0, 0, 0), (2.1, 19, 10), (4.2, 40, 20), (4.8, 41, 20), (5, 41, 20)):
+        content.delivered, desk.p2p, desk.cdn = cdn, p2p, cdn
+        driver.tick(now_s)
+        seen.append(content.active == ["a"])
+    assert seen == [True, True, False, False, True], "at the end something is late even so"
+
+
+def test_next_pieces_are_the_cdns_until_the_buffer_is_out_of_danger() -> None:
+    content, desk = _Told(), _Desk()
+    desk.starting = False
+    due_s = 0.0
+    driver = HybridDriver(content, ["a"], policy=POLICY, next_due_s=lambda: due_s, desk=desk)
+    steps = ((0.0, 0.5), (1.0, 0.5), (1.2, 3.9), (1.4, 4.0), (1.6, 1.0), (1.8, 0.9))
+    for now_s, slack_s in steps:
+        content.delivered += 1
+        due_s = now_s + slack_s
+        driver.tick(now_s)
+    assert desk.staged == [False, True, False, True]
 
 
 def test_cdn_is_let_go_when_all_that_was_asked_for_is_here() -> None:

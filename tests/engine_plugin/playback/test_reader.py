@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections.abc import Mapping
 from contextlib import aclosing
 
 import pytest
@@ -52,6 +53,7 @@ class MemoryContent:
             self.data[start:end] = bytes(end - start)
         self.there = set(range(layout.piece_count)) if is_there else set()
         self.wanted: dict[int, int] = {}
+        self.priorities: dict[int, int] = {}
         self.forgotten = 0
         self.received = 0
         self.reads: list[int] = []
@@ -75,6 +77,12 @@ class MemoryContent:
     def want_piece(self, piece: int, deadline_ms: int) -> None:
         assert deadline_ms >= 0
         self.wanted[piece] = deadline_ms
+
+    def touched_pieces(self) -> set[int]:
+        return set(self.wanted)
+
+    def set_priorities(self, priorities: Mapping[int, int]) -> None:
+        self.priorities.update(priorities)
 
     def bytes_by_source(self) -> SourceBytes:
         return SourceBytes(p2p_bytes=self.received)
@@ -213,6 +221,28 @@ def test_window_ends_with_the_range() -> None:
             assert set(content.wanted) == {10, 11}
             await content.arrive(10)
             await waiting
+
+    asyncio.run(run())
+
+
+def test_stage_takes_the_deadlines_of_the_next_pieces_and_gives_them_back() -> None:
+    async def run() -> None:
+        content = MemoryContent([200 * PIECE], is_there=False)
+        desk = PieceDesk(content, clock=lambda: 100.0)
+        started: list[bool] = []
+        desk.on_start = lambda: started.append(desk.is_starting())
+        reading = asyncio.ensure_future(Reader(desk, 0, policy=SMALL).read_all(50 * PIECE, PIECE))
+        await settle()
+        assert started == [True]
+        assert set(content.wanted) == {50}
+        desk.stage(is_on=True)
+        assert 50 not in content.wanted
+        assert content.priorities[50] == 7
+        desk.stage(is_on=False)
+        assert content.wanted[50] == 0
+        await content.arrive(50)
+        await reading
+        assert not desk.is_starting()
 
     asyncio.run(run())
 
