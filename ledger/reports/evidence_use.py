@@ -125,7 +125,11 @@ def _signed_bytes(
             continue
         cdn = terms.cdn_of(lane.payee_key)
         host = cdn.host if cdn is not None and cdn.host else f"key {lane.payee_key.hex()[:16]}"
-        session = known[lane.entitlement_digest]
+        # A lane whose entitlement came in no viewer's bundle is a session of its own.
+        session = known.get(
+            lane.entitlement_digest,
+            KnownSession(session=lane.entitlement_digest, content_id=lane.content_id),
+        )
         signed_cdn[SignedKey(host, lane.content_id, session.session, day)] += lane.bytes_new
         sessions[lane.entitlement_digest[:SESSION_ID_BYTES]] = session
     return dict(signed_cdn), dict(signed_p2p), sessions
