@@ -12,7 +12,7 @@ offsets are in FORMATS.md, which a test compares with the record types.
 
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from enum import IntEnum
 from hashlib import sha256
 from itertools import accumulate
@@ -261,6 +261,8 @@ class Signed(Generic[RecordT]):
     signatures: tuple[bytes, ...]
     """64 bytes each, in the order of the record type's signers."""
 
+    _digest: bytes = field(default=b"", init=False, repr=False, compare=False)
+
     @property
     def body(self) -> bytes:
         """The signed bytes."""
@@ -269,7 +271,11 @@ class Signed(Generic[RecordT]):
     @property
     def digest(self) -> bytes:
         """SHA-256 of the body: the record's name; independent of signature bytes."""
-        return sha256(self.body).digest()
+        if not self._digest:
+            # Kept, for a bundle's body is large; hashed where it is, for the same reason.
+            body = memoryview(self.raw)[SIGNATURE_SIZE * len(self.signatures) :]
+            object.__setattr__(self, "_digest", sha256(body).digest())
+        return self._digest
 
 
 class RecordType(Generic[RecordT]):

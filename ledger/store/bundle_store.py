@@ -6,7 +6,7 @@ stored once; the seal only makes its receipt codes final. Not here: deciding any
 """
 
 import struct
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any, overload
@@ -22,9 +22,10 @@ from ledger.books.refusals import RefusalReader
 from ledger.evidence.bundle import Bundle, parse_bundle
 from ledger.evidence.encoding import ZERO_KEY, Signed
 from ledger.store.errors import ExpiredError
-from ledger.store.receipt_store import merge_receipts, raw_connection
+from ledger.store.raw_store import load_raws, store_raw
+from ledger.store.receipt_store import merge_receipts
 from ledger.store.shard_store import Shard
-from ledger.store.tables import BundleRawRow, BundleRow, ConflictRow, EpochRow, RefusalRow
+from ledger.store.tables import BundleRow, ConflictRow, EpochRow, RefusalRow
 
 CONFLICTS_MAX = 4
 """Most other versions of a bundle that are kept as evidence."""
@@ -172,9 +173,7 @@ def insert_bundle(
     ).scalar()
     if inserted is None:
         return False
-    session.execute(
-        insert(BundleRawRow).values(sealing_epoch=sealing_epoch, bundle_id=inserted, raw=signed.raw)
-    )
+    store_raw(session, sealing_epoch, inserted, signed.raw)
     return True
 
 
@@ -299,7 +298,7 @@ def claim_bundles(session: Session, bundle_ids: Sequence[int]) -> list[ClaimedBu
         )
         .execution_options(synchronize_session=False)
     ).all()
-    raws = _load_raws(session, {(row.sealing_epoch, row.id) for row in rows})
+    raws = load_raws(session, {(row.sealing_epoch, row.id) for row in rows})
     return [
         ClaimedBundle(
             id=row.id,
@@ -310,22 +309,6 @@ def claim_bundles(session: Session, bundle_ids: Sequence[int]) -> list[ClaimedBu
         )
         for row in sorted(rows, key=lambda row: row.id)
     ]
-
-
-def _load_raws(session: Session, keys: Collection[tuple[int, int]]) -> dict[int, bytes]:
-    """Return bundles' bytes by id, of (sealing epoch, id) each; as binary, not as text."""
-    raws: dict[int, bytes] = {}
-    query = (
-        "SELECT bundle_id, raw FROM bundle_raws WHERE sealing_epoch = %s AND bundle_id = ANY(%s)"
-    )
-    with raw_connection(session).cursor(binary=True) as cursor:
-        for epoch in sorted({epoch for epoch, _ in keys}):
-            ids = sorted(bundle_id for of_epoch, bundle_id in keys if of_epoch == epoch)
-            # Some at a time: what the driver holds beside the bytes is as large as they are.
-            for at in range(0, len(ids), _RAWS_PER_STATEMENT):
-                cursor.execute(query, (epoch, ids[at : at + _RAWS_PER_STATEMENT]))
-                raws.update(cursor.fetchall())
-    return raws
 
 
 def store_verdict(session: Session, bundle_id: int, check: BundleCheck, vouch: bytes) -> bool:
@@ -466,7 +449,7 @@ class StoredChecks(Sequence[StoredCheck]):
         Raises:
             ExpiredError: The epoch's bundles were dropped; its audit file has them.
         """
-        raws = _load_raws(self._session, [(self._epoch, row.id) for row in rows])
+        raws = load_raws(self._session, [(self._epoch, row.id) for row in rows])
         missing = [row.id for row in rows if row.id not in raws]
         if missing:
             raise ExpiredError(f"bundles of epoch {self._epoch}: got {len(missing)} without bytes")

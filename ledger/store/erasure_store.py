@@ -20,12 +20,14 @@ from sqlalchemy import (
     delete,
     exists,
     func,
+    literal,
     or_,
     select,
     table,
     text,
     update,
 )
+from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from ledger.evidence.terms import parse_terms
@@ -132,20 +134,25 @@ def list_erased(session: Session, shard: Shard) -> list[int]:
 
 def find_viewer(session: Session, shard: Shard, key: bytes) -> list[EpochUse]:
     """Return the epochs whose bundles name a key: as sender, or anywhere in their bytes."""
+    # Joined before it is looked through: a key may lie across two pages.
+    raw = (
+        select(
+            func.string_agg(BundleRawRow.raw, aggregate_order_by(literal(b""), BundleRawRow.page))
+        )
+        .where(
+            BundleRawRow.bundle_id == BundleRow.id,
+            BundleRawRow.sealing_epoch == BundleRow.sealing_epoch,
+        )
+        .scalar_subquery()
+    )
     rows = session.execute(
         select(BundleRow.sealing_epoch, func.count())
-        .join(
-            BundleRawRow,
-            (BundleRawRow.bundle_id == BundleRow.id)
-            & (BundleRawRow.sealing_epoch == BundleRow.sealing_epoch),
-            isouter=True,
-        )
         .where(
             BundleRow.broadcaster_id == shard.id,
             or_(
                 BundleRow.submitter_key == key,
                 BundleRow.payee_account == key,
-                text("position(:key IN bundle_raws.raw) > 0").bindparams(key=key),
+                func.pg_catalog.position(raw, key) > 0,
             ),
         )
         .group_by(BundleRow.sealing_epoch)

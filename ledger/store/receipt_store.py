@@ -21,16 +21,16 @@ from ledger.evidence.record_rows import part_struct
 
 _STAGE: Final = """
 CREATE TEMP TABLE staged_receipts (
-  broadcaster_id bigint, sealing_epoch bigint, lane uuid, epoch bigint, sequence bigint,
+  lane uuid, sealing_epoch bigint, broadcaster_id bigint, epoch bigint, sequence bigint,
   bytes_total bigint, bundle_id bigint, place integer, is_cdn boolean
 ) ON COMMIT DELETE ROWS
 """
 
 _MERGE: Final = """
 INSERT INTO receipts AS kept
-SELECT DISTINCT ON (broadcaster_id, sealing_epoch, lane) * FROM staged_receipts
-ORDER BY broadcaster_id, sealing_epoch, lane, sequence DESC, bytes_total, bundle_id, place
-ON CONFLICT (broadcaster_id, sealing_epoch, lane) DO UPDATE SET
+SELECT DISTINCT ON (lane, sealing_epoch) * FROM staged_receipts
+ORDER BY lane, sealing_epoch, sequence DESC, bytes_total, bundle_id, place
+ON CONFLICT (lane, sealing_epoch) DO UPDATE SET
   sequence = excluded.sequence, bytes_total = excluded.bytes_total,
   bundle_id = excluded.bundle_id, place = excluded.place, is_cdn = excluded.is_cdn
 WHERE kept.sequence < excluded.sequence
@@ -43,7 +43,7 @@ COPY_HEAD: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 COPY_END: Final = b"\xff\xff"
 """Closes it."""
 
-_COPY_ROW: Final = struct.Struct(">hiqiqi16siqiqiqiqiii?")
+_COPY_ROW: Final = struct.Struct(">hi16siqiqiqiqiqiqiii?")
 _PART: Final = part_struct(RECEIPT, "flags", "epoch", "sequence", "bytes_total")
 
 
@@ -91,6 +91,6 @@ def _copy_rows(
     for place, (code, lane_digest, (flags, epoch, sequence, bytes_total)) in enumerate(places):
         if code is counted:
             yield pack(
-                9, 8, broadcaster_id, 8, sealing_epoch, 16, lane_digest[:16], 8, epoch,
+                9, 16, lane_digest[:16], 8, sealing_epoch, 8, broadcaster_id, 8, epoch,
                 8, sequence, 8, bytes_total, 8, bundle_id, 4, place, 1, flags & FLAG_CDN,
             )  # fmt: skip

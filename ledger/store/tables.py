@@ -224,13 +224,15 @@ class ConflictRow(Base):
 
 
 class BundleRawRow(Base):
-    """A bundle as it came; expires once its epoch's audit file, which holds it too, is written."""
+    """A page of a bundle's bytes; expires once its epoch's audit file holds them."""
 
     __tablename__ = "bundle_raws"
     __table_args__ = (_BY_EPOCH,)
 
     sealing_epoch: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     bundle_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    page: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    """From 0; `raw_store` joins them."""
     raw: Mapped[bytes]
 
 
@@ -244,10 +246,10 @@ class ReceiptRow(Base):
     __tablename__ = "receipts"
     __table_args__ = (check_natural("sequence"), check_natural("bytes_total"), _BY_EPOCH)
 
-    broadcaster_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    sealing_epoch: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     lane: Mapped[UUID] = mapped_column(primary_key=True)
-    """First 16 bytes of the lane digest."""
+    """First 16 bytes of the lane digest, which no other broadcaster's lane has."""
+    sealing_epoch: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    broadcaster_id: Mapped[int]
     epoch: Mapped[int]
     sequence: Mapped[int]
     bytes_total: Mapped[int]

@@ -1,9 +1,9 @@
 """Partition by sealing epoch what an epoch leaves behind, so that it goes with one DROP each.
 
-A bundle's bytes move out of its row into `bundle_raws`; `receipts` holds one row a lane, the one
-that counts so far; `lanes` follows. Their partitions are made when the first bundle of a seal comes
-in. A partition has no foreign keys: its rows come and go with it, and a lookup a row would cost
-more than the row. A refusal gets the field and the numbers that disagree.
+A bundle's bytes move out of its row into the pages of `bundle_raws`; `receipts` holds one row a
+lane, the one that counts so far; `lanes` follows. Their partitions are made when the first bundle
+of a seal comes in. A partition has no foreign keys: its rows come and go with it, and a lookup a
+row would cost more than the row. A refusal gets the field and the numbers that disagree.
 """
 
 from alembic import op
@@ -38,25 +38,27 @@ TABLES = """
 CREATE TABLE bundle_raws (
   sealing_epoch bigint NOT NULL,
   bundle_id bigint NOT NULL,
+  page integer NOT NULL,
   raw bytea NOT NULL,
-  CONSTRAINT pk_bundle_raws PRIMARY KEY (sealing_epoch, bundle_id)
+  CONSTRAINT pk_bundle_raws PRIMARY KEY (sealing_epoch, bundle_id, page)
 ) PARTITION BY LIST (sealing_epoch);
--- Signatures and digests do not compress; trying costs more than the check of a signature.
-ALTER TABLE bundle_raws ALTER COLUMN raw SET STORAGE EXTERNAL;
+-- In place and as it is: signatures and digests do not compress, and trying costs more than the
+-- check of a signature.
+ALTER TABLE bundle_raws ALTER COLUMN raw SET STORAGE PLAIN;
 
 ALTER TABLE receipts RENAME TO receipts_before;
 ALTER TABLE receipts_before RENAME CONSTRAINT pk_receipts TO pk_receipts_before;
 CREATE TABLE receipts (
-  broadcaster_id bigint NOT NULL,
-  sealing_epoch bigint NOT NULL,
   lane uuid NOT NULL,
+  sealing_epoch bigint NOT NULL,
+  broadcaster_id bigint NOT NULL,
   epoch bigint NOT NULL,
   sequence bigint NOT NULL,
   bytes_total bigint NOT NULL,
   bundle_id bigint NOT NULL,
   place integer NOT NULL,
   is_cdn boolean NOT NULL,
-  CONSTRAINT pk_receipts PRIMARY KEY (broadcaster_id, sealing_epoch, lane),
+  CONSTRAINT pk_receipts PRIMARY KEY (lane, sealing_epoch),
   CONSTRAINT ck_receipts_sequence_natural CHECK (sequence >= 0),
   CONSTRAINT ck_receipts_bytes_total_natural CHECK (bytes_total >= 0)
 ) PARTITION BY LIST (sealing_epoch);
@@ -80,13 +82,15 @@ CREATE TABLE lanes (
 MOVE = """
 SELECT make_partitions(sealing_epoch)
   FROM (SELECT sealing_epoch FROM bundles UNION SELECT sealing_epoch FROM lanes_before) AS known;
-INSERT INTO bundle_raws SELECT sealing_epoch, id, raw FROM bundles;
+INSERT INTO bundle_raws
+  SELECT sealing_epoch, id, page, substring(raw FROM page * 8000 + 1 FOR 8000)
+  FROM bundles, generate_series(0, (octet_length(raw) - 1) / 8000) AS page;
 INSERT INTO receipts
-  SELECT DISTINCT ON (r.broadcaster_id, b.sealing_epoch, r.lane_digest)
-    r.broadcaster_id, b.sealing_epoch, encode(substring(r.lane_digest FROM 1 FOR 16), 'hex')::uuid,
-    r.epoch, r.sequence, r.bytes_total, r.bundle_id, r.place, r.is_cdn
+  SELECT DISTINCT ON (r.lane_digest, b.sealing_epoch)
+    encode(substring(r.lane_digest FROM 1 FOR 16), 'hex')::uuid, b.sealing_epoch,
+    r.broadcaster_id, r.epoch, r.sequence, r.bytes_total, r.bundle_id, r.place, r.is_cdn
   FROM receipts_before r JOIN bundles b ON b.id = r.bundle_id
-  ORDER BY r.broadcaster_id, b.sealing_epoch, r.lane_digest, r.sequence DESC, r.bytes_total;
+  ORDER BY r.lane_digest, b.sealing_epoch, r.sequence DESC, r.bytes_total;
 INSERT INTO lanes
   SELECT broadcaster_id, sealing_epoch, lane_digest, epoch, sequence, bytes_total
   FROM lanes_before;
@@ -138,8 +142,8 @@ CREATE TRIGGER guard_bundle BEFORE INSERT OR UPDATE OR DELETE ON bundles
 
 CREATE FUNCTION guard_receipt() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-  IF (NEW.broadcaster_id, NEW.sealing_epoch, NEW.lane, NEW.epoch)
-      IS DISTINCT FROM (OLD.broadcaster_id, OLD.sealing_epoch, OLD.lane, OLD.epoch)
+  IF (NEW.lane, NEW.sealing_epoch, NEW.broadcaster_id, NEW.epoch)
+      IS DISTINCT FROM (OLD.lane, OLD.sealing_epoch, OLD.broadcaster_id, OLD.epoch)
       OR NEW.sequence < OLD.sequence
       OR (NEW.sequence = OLD.sequence AND NEW.bytes_total >= OLD.bytes_total) THEN
     RAISE EXCEPTION 'receipts: got sequence % after % on a lane, want a receipt that replaces it',

@@ -27,6 +27,7 @@ from ledger.sealing.judging import (
 )
 from ledger.sealing.judging import _batch as batch
 from ledger.store.bundle_store import WaitingBundle, claim_bundles, store_verdicts
+from ledger.store.raw_store import load_raws
 from ledger.store.receipt_store import merge_receipts
 
 pytestmark = pytest.mark.postgres
@@ -132,14 +133,14 @@ def _claimed_again(session, ids):
 
     rows = session.execute(
         text(
-            "SELECT bundles.id, broadcaster_id, bundles.sealing_epoch, raw FROM bundles"
-            " JOIN bundle_raws ON bundle_id = bundles.id WHERE bundles.id = ANY(:ids) ORDER BY 1"
+            "SELECT id, broadcaster_id, sealing_epoch FROM bundles WHERE id = ANY(:ids) ORDER BY 1"
         ),
         {"ids": list(ids)},
-    )
+    ).all()
+    raws = load_raws(session, [(row.sealing_epoch, row.id) for row in rows])
     made = []
     for row in rows:
-        bundle = parse_bundle(row.raw).value
+        bundle = parse_bundle(raws[row.id]).value
         codes = (ReceiptCode.COUNTED,) * bundle.receipt_count
         made.append((row.id, row.broadcaster_id, row.sealing_epoch, bundle, codes))
     return made
