@@ -1,12 +1,7 @@
 """A party's own line of an epoch, as `.tlog-proof`: whoever asks must be the party.
 
-The asker signs, with the account's key or a session key that a bundle of it bound to the account,
-
-    "swarmledger line v1" 0⁵ ‖ network id₃₂ ‖ broadcaster₃₂ ‖ account₃₂ ‖ epoch, u32 little-endian
-
-and sends key and signature in the headers `Swarmledger-Key` and `Swarmledger-Signature`, in
-hexadecimal. The signature says nothing but "my line of this epoch", so who has seen it can read
-that line and no other: the connection is to be private. Salts of other lines never leave here.
+The request is signed (`ledger.publiclog.line_request`) with the account's key, or a session key
+that a bundle of it bound to the account. Salts of other lines never leave here.
 """
 
 from dataclasses import dataclass
@@ -23,6 +18,7 @@ from ledger.evidence.errors import MalformedError
 from ledger.evidence.keys import SIGNATURE_SIZE, verify
 from ledger.evidence.sumtree import SumTree
 from ledger.publiclog.line_file import format_line_file
+from ledger.publiclog.line_request import format_line_request
 from ledger.store.engine import Session
 from ledger.store.epoch_store import find_epoch, find_result, load_leaves
 from ledger.store.line_store import is_bound_key
@@ -30,8 +26,6 @@ from ledger.store.shard_store import Shard
 
 TREES_KEPT: Final = 2
 """Sum trees that a process keeps in memory; about 0.7 kB a line each."""
-
-_DOMAIN: Final = b"swarmledger line v1".ljust(24, b"\0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,11 +41,6 @@ class LineAsker:
 
     signature: str
     """Hexadecimal digits of its signature."""
-
-
-def format_line_request(network_id: bytes, broadcaster: bytes, account: bytes, epoch: int) -> bytes:
-    """Return what the asker signs."""
-    return _DOMAIN + network_id + broadcaster + account + epoch.to_bytes(4, "little")
 
 
 def answer_line(session: Session, shard: Shard, asker: LineAsker, log_dir: Path) -> bytes:

@@ -13,6 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
+from ledger.audit.address import parse_account
 from ledger.audit.errors import DisprovenError, UndecidableError
 from ledger.audit.trust import TRUST_SIZE_MAX, Trust, format_trust, parse_trust
 from ledger.evidence.errors import EvidenceError
@@ -26,6 +27,7 @@ from ledger.publiclog.errors import ForkError
 from ledger.publiclog.evidence_folder import save_fork
 from ledger.publiclog.folder import MirrorFolder
 from ledger.publiclog.line_file import LINE_CHARACTERS_MAX, check_line_file
+from ledger.publiclog.line_request import fetch_line
 from ledger.publiclog.log_keys import LogKeys, keys_of_texts, keys_of_trust
 from ledger.publiclog.mirror import BYTES_MAX, mirror_log
 from ledger.publiclog.missing import Fate, Findings, find_missing
@@ -36,6 +38,7 @@ from ledger.publiclog.spool_file import read_spool_file
 from ledger.publiclog.verification import verify_folder
 from ledger.sealing.files import write_file
 from ledger.stellar.errors import SeedFileError
+from ledger.stellar.seed_files import read_seed
 
 EXIT_PROVEN: Final = 0
 EXIT_DISPROVEN: Final = 1
@@ -128,6 +131,16 @@ def _add_party_commands(
     line = commands.add_parser("check-line", parents=[common], help="check a line's .tlog-proof")
     line.add_argument("file", type=Path, metavar="FILE")
     line.set_defaults(run=_check_line)
+    mine = commands.add_parser(
+        "my-line", parents=[common], help="fetch and check your own line of an epoch"
+    )
+    mine.add_argument("url", metavar="URL", help="base URL of the operator's API")
+    mine.add_argument("--epoch", type=int, required=True, metavar="N")
+    mine.add_argument("--account", required=True, metavar="G…")
+    mine.add_argument("--key-file", type=Path, required=True, metavar="FILE",
+                      help="seed of the account, or of a session key bound to it")  # fmt: skip
+    mine.add_argument("--out", type=Path, required=True, metavar="FILE", help="the .tlog-proof")
+    mine.set_defaults(run=_my_line)
     rotate = commands.add_parser(
         "rotate", parents=[common], help="operator: make the next log key and the trust file for it"
     )
@@ -292,9 +305,28 @@ def _epoch(arguments: argparse.Namespace) -> int:
     )
 
 
+def _my_line(arguments: argparse.Namespace) -> int:
+    trust = _need_trust(arguments)
+    content = fetch_line(
+        arguments.url,
+        trust,
+        account=parse_account(arguments.account),
+        epoch=arguments.epoch,
+        seed=read_seed(arguments.key_file),
+    )
+    status = _report_line(arguments, content, trust)
+    write_file(arguments.out, content)
+    return status
+
+
 def _check_line(arguments: argparse.Namespace) -> int:
     trust = _need_trust(arguments)
-    proven = check_line_file(_read_text(arguments.file, LINE_CHARACTERS_MAX).encode(), trust)
+    content = _read_text(arguments.file, LINE_CHARACTERS_MAX).encode()
+    return _report_line(arguments, content, trust)
+
+
+def _report_line(arguments: argparse.Namespace, content: bytes, trust: Trust) -> int:
+    proven = check_line_file(content, trust)
     _print(
         arguments,
         f"proven: epoch {proven.epoch}, {proven.line.credited_bytes:,} bytes, charge "

@@ -5,6 +5,7 @@ answers are believed in nothing: who reads checks hashes and signatures.
 """
 
 import http.client
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
@@ -116,7 +117,9 @@ class WebSource:
             raise UndecidableError(f"{self.url}/{path}: got HTTP {status}, want 200")
         return _bounded(f"{self.url}/{path}", path, content)
 
-    def get(self, target: str, bytes_max: int) -> tuple[int, bytes]:
+    def get(
+        self, target: str, bytes_max: int, headers: Mapping[str, str] | None = None
+    ) -> tuple[int, bytes]:
         """Ask for a path of the server, and return status and at most `bytes_max` + 1 bytes.
 
         Raises:
@@ -126,7 +129,8 @@ class WebSource:
         for _ in range(TRIES):
             connection = self._connect()
             try:
-                connection.request("GET", target, headers={"Accept-Encoding": "identity"})
+                asked = {"Accept-Encoding": "identity", **(headers or {})}
+                connection.request("GET", target, headers=asked)
                 with connection.getresponse() as answer:
                     content = answer.read(bytes_max + 1)
                     is_whole = answer.isclosed()

@@ -23,7 +23,6 @@ from simulated_operator import (
 )
 
 from ledger.api.app import make_app
-from ledger.api.line_answers import format_line_request
 from ledger.audit.errors import DisprovenError, UndecidableError
 from ledger.audit.trust import TrustedKey, format_trust
 from ledger.evidence.keys import sign
@@ -31,6 +30,7 @@ from ledger.evidence.merkle import check_consistency, root_hash
 from ledger.evidence.tlog_proof import check_tlog_proof, format_tlog_proof, parse_tlog_proof
 from ledger.publiclog.command import main as log_command
 from ledger.publiclog.line_file import check_line_file
+from ledger.publiclog.line_request import format_line_request
 from ledger.publiclog.log_keys import keys_of_trust
 from ledger.publiclog.mirror import mirror_log
 from ledger.publiclog.source import WebSource
@@ -169,8 +169,18 @@ def ask_line(client, *, by: str, account: str = "seeder account", epoch: int = 1
     return client.get(f"/v1/lines/{address(account)}/{epoch}.tlog-proof", headers=headers)
 
 
-def test_a_party_alone_gets_its_line_and_proves_it(scene, client) -> None:
+def test_a_party_alone_gets_its_line_and_proves_it(scene, client, tmp_path) -> None:
     trust = scene.operator.trust
+    (tmp_path / "trust.json").write_text(format_trust(trust))
+    for name, status in (("seeder", 0), ("viewer", 2)):
+        seed_file = tmp_path / f"{name}.seed"
+        seed_file.touch(mode=0o600)
+        seed_file.write_text(seed(name).hex())
+        arguments = ["my-line", url_of(client, ""), "--epoch", "1", "--key-file", str(seed_file)]
+        arguments += ["--account", address("seeder account"), "--out", str(tmp_path / "line")]
+        assert log_command([*arguments, "--trust", str(tmp_path / "trust.json")]) == status
+    check = ["check-line", str(tmp_path / "line"), "--trust", str(tmp_path / "trust.json")]
+    assert log_command(check) == 0
     for by in ("seeder account", "seeder"):
         for epoch in (1, 2):
             answer = ask_line(client, by=by, epoch=epoch)
