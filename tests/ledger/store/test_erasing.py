@@ -23,12 +23,13 @@ from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError
 
 from ledger.api.answers import RefusedError
-from ledger.api.line_answers import LineAsker, answer_line, format_line_request
+from ledger.api.line_answers import LineAsker, answer_line
 from ledger.api.log_routes import make_epoch_document
 from ledger.audit.trust import format_trust
 from ledger.embedded.postgres_binaries import find_binaries
 from ledger.evidence.keys import sign
 from ledger.publiclog.line_file import check_line_file
+from ledger.publiclog.line_request import format_line_request
 from ledger.publiclog.log_keys import keys_of_trust
 from ledger.publiclog.verification import verify_folder
 from ledger.sealing.publishing import log_folder, publish
