@@ -51,7 +51,8 @@ Networks = Annotated[
 Names = Annotated[list[str] | None, typer.Option(help="Further host name that players use.")]
 Origins = Annotated[list[str] | None, typer.Option(help="Origin of pages trusted like programs.")]
 _CDN_TIMES = {
-    "risk": "risk_s", "safe": "safe_s", "patience": "patience_s", "stall": "stall_s",
+    "risk": "risk_s", "safe": "safe_s", "patience": "patience_s", "trust": "trust_s",
+    "stall": "stall_s",
 }  # fmt: skip
 PrivateUrls = Annotated[bool, typer.Option(help="Fetch torrents from private networks too.")]
 

@@ -25,7 +25,7 @@ _END_PIECES: Final = 4
 """So many that peers do not take all of them before the web seed is asked."""
 
 _LATE_S: Final = 0.7
-"""A first piece that is awaited for so long has got stuck with somebody."""
+"""A first piece that is awaited for so long has got stuck; large ones get time in proportion."""
 
 _LATER_MS: Final = 60_000
 
@@ -67,7 +67,8 @@ class Stage:
         self._source = source
         self._run = max(1, RUN_BYTES // source.torrent.layout.piece_bytes)
         self._set: dict[int, int] = {}
-        self._first, self._first_s = -1, 0.0
+        self._late_s = _LATE_S * max(1, source.torrent.layout.piece_bytes * 2 / RUN_BYTES)
+        self._first, self._first_s, self._is_late = -1, 0.0, False
 
     def begin(self, pieces: Sequence[int], now_s: float, *, had_deadlines: bool) -> None:
         """Order pieces by priority, and have what was asked for taken back.
@@ -79,10 +80,7 @@ class Stage:
         """
         self.is_on = True
         if had_deadlines and pieces:
-            self._source.forget_deadlines()
-            # The first deadline after none has libtorrent cancel what was asked for without one.
-            far = self._find_further(pieces)
-            self._source.want_piece(pieces[-1] if far is None else far, _LATER_MS)
+            self._cancel(pieces)
         self.update(pieces, now_s)
 
     def update(self, pieces: Sequence[int], now_s: float) -> None:
@@ -94,11 +92,16 @@ class Stage:
         """
         first = pieces[0] if pieces else -1
         if first != self._first:
-            self._first, self._first_s = first, now_s
-        elif pieces and now_s - self._first_s >= _LATE_S:
-            # Whoever holds it is asked for nothing else, and others are asked for it too.
-            self._source.want_piece(first, 0)
+            self._first, self._first_s, self._is_late = first, now_s, False
+        elif pieces and now_s - self._first_s >= self._late_s:
             self._first_s = now_s
+            if self._is_late:
+                # Whoever holds it is gone: it is taken back.
+                self._cancel(pieces)
+            else:
+                # Whoever holds it is asked for nothing else, and others are asked for it too.
+                self._source.want_piece(first, 0)
+            self._is_late = not self._is_late
         self._apply(self._grade(pieces) if pieces else {})
 
     def clear(self) -> None:
@@ -116,6 +119,12 @@ class Stage:
         self._set = wanted
         if changes:
             self._source.set_priorities(changes)
+
+    def _cancel(self, pieces: Sequence[int]) -> None:
+        self._source.forget_deadlines()
+        # The first deadline after none has libtorrent cancel what was asked for without one.
+        far = self._find_further(pieces)
+        self._source.want_piece(pieces[-1] if far is None else far, _LATER_MS)
 
     def _missing(self, pieces: Collection[int]) -> list[int]:
         return [piece for piece in pieces if not self._source.has_piece(piece)]

@@ -99,6 +99,10 @@ def test_first_piece_that_is_stuck_is_asked_for_by_deadline() -> None:
     assert 100 not in picker.deadlines
     stage.update(range(100, 164), 0.8)
     assert picker.deadlines[100] == 0
+    stage.update(range(100, 164), 1.4)
+    assert 100 in picker.deadlines
+    stage.update(range(100, 164), 1.6)
+    assert set(picker.deadlines) == {164}, "taken back: nobody is asked for it any more"
 
 
 def test_end_of_the_stage_leaves_usual_priorities() -> None:
