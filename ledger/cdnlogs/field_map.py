@@ -37,6 +37,7 @@ SHIPPED: Final = (
     "cdni",
     "cloudflare",
     "cloudfront",
+    "combined",
     "fastly",
     "nginx",
     "w3c",

@@ -48,7 +48,15 @@ def test_every_format_states_bytes_time_place_and_session(name: str) -> None:
 
 
 def test_every_shipped_map_is_covered() -> None:
-    assert {*FORMATS, "cdni"} == set(SHIPPED)
+    assert {*FORMATS, "cdni", "combined"} == set(SHIPPED)
+
+
+def test_plain_combined_logs_are_read_without_a_request_id() -> None:
+    line = (
+        b'127.0.0.1 - - [01/Jan/2026:01:00:00 +0000] "GET /film/1.ts HTTP/1.1" 206 1000 "-" "x"\n'
+    )
+    [row] = rows_of("combined", line)
+    assert (row.key, row.body_bytes, row.total_bytes, row.time_ms) == (b"", 1000, None, AT_MS)
 
 
 @pytest.mark.parametrize("time_format", ["rfc3339", "unix", "unixnano"])
