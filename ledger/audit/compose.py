@@ -6,7 +6,7 @@ bytes. The verifier does not use it.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import overload
+from typing import Protocol, overload
 
 from ledger.audit.counts import CountEvidence, format_count_evidence
 from ledger.audit.file import AuditContents, BundleCodes, LogProof, ProvenLeaf
@@ -20,9 +20,32 @@ from ledger.books.transactions import NetworkFact, format_fact
 from ledger.evidence.merkle import HashTree, RootBuilder, leaf_hash
 
 
+class EpochLog(Protocol):
+    """The log up to and including one epoch's leaves, as far as its audit file needs it."""
+
+    @property
+    def epoch_leaves(self) -> Sequence[bytes]:
+        """The epoch's leaves, in order."""
+
+    @property
+    def frontier(self) -> bytes:
+        """State of a `RootBuilder` over the log before them."""
+
+    @property
+    def activation_index(self) -> int:
+        """Index of the activation leaf in force."""
+
+    @property
+    def previous_result_index(self) -> int | None:
+        """Index of the result leaf of the epoch before; None for the log's first epoch."""
+
+    def prove(self, leaf_index: int) -> ProvenLeaf:
+        """Return a leaf with its inclusion proof in this log."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogView:
-    """The log up to and including one epoch's leaves."""
+    """A log that is in memory as a whole."""
 
     leaves: Sequence[bytes]
     """All leaves, from index 0."""
@@ -42,6 +65,19 @@ class LogView:
     def __post_init__(self) -> None:
         # A frozen record sets what it derives from its fields past its own guard.
         object.__setattr__(self, "_tree", HashTree(leaf_hash(leaf) for leaf in self.leaves))
+
+    @property
+    def epoch_leaves(self) -> Sequence[bytes]:
+        """The epoch's leaves, in order."""
+        return self.leaves[self.first_leaf_index :]
+
+    @property
+    def frontier(self) -> bytes:
+        """State of a `RootBuilder` over the log before them."""
+        before = RootBuilder()
+        for leaf in self.leaves[: self.first_leaf_index]:
+            before.append(leaf)
+        return before.export_state()
 
     def prove(self, leaf_index: int) -> ProvenLeaf:
         """Return a leaf with its inclusion proof in this log."""
@@ -97,7 +133,7 @@ def compose_contents(
     inputs: EpochInputs,
     seal: Seal,
     result: Result,
-    log: LogView,
+    log: EpochLog,
     notes: Notes,
     counts: Sequence[CountEvidence],
     anchor: NetworkFact,
@@ -113,9 +149,6 @@ def compose_contents(
         counts: Evidence for late lanes, in any order.
         anchor: The fact that anchored the checkpoint.
     """
-    before = RootBuilder()
-    for leaf in log.leaves[: log.first_leaf_index]:
-        before.append(leaf)
     previous = log.previous_result_index
     return AuditContents(
         network_id=inputs.terms.value.network_id,
@@ -127,9 +160,9 @@ def compose_contents(
         rule=inputs.rule.source,
         activation=log.prove(log.activation_index),
         previous_checkpoint=notes.previous_checkpoint,
-        frontier=before.export_state(),
+        frontier=log.frontier,
         previous_result=None if previous is None else log.prove(previous),
-        leaves=tuple(log.leaves[log.first_leaf_index :]),
+        leaves=tuple(log.epoch_leaves),
         checkpoint=notes.checkpoint,
         bundles=RawBundles(inputs.checks),
         codes=tuple(

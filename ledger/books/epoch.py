@@ -20,7 +20,7 @@ from ledger.books.gathering import BundleHead, GatheredChecks, gather_checks
 from ledger.books.journal import Account, Book, EntryKind, JournalEntry, Posting, sum_postings
 from ledger.books.judgement import BundleCheck, Judgement, LaneCount, ReceiptCode
 from ledger.books.lane_judgement import Codes, codes_root_of, judge_lanes
-from ledger.books.lanes import JudgedLane
+from ledger.books.lanes import JudgedLane, LanePayee
 from ledger.books.payouts import plan_payouts
 from ledger.books.state import CorrectedLane, PayeeBalance, State, state_root
 from ledger.books.statements import StatementLine, salt_of_line, sum_tree_of
@@ -284,8 +284,8 @@ def _accrue(draft: Draft, settlement: Settlement) -> list[Posting]:
 def _lines(inputs: EpochInputs, settlement: Settlement, draft: Draft) -> tuple[StatementLine, ...]:
     """One line for every party that delivered, was charged for, or was paid in this epoch."""
     bytes_by_subject: dict[bytes, list[int]] = defaultdict(lambda: [0, 0])
-    for payee, outcome in zip(settlement.lanes.payees, settlement.outcomes, strict=True):
-        bytes_by_subject[payee.subject][payee.is_cdn] += outcome.credited_bytes
+    for payee, credited_bytes in _credited_by_payee(settlement).items():
+        bytes_by_subject[payee.subject][payee.is_cdn] += credited_bytes
     money_by_subject: dict[bytes, list[int]] = defaultdict(lambda: [0, 0])
     for charge in settlement.charges:
         money_by_subject[charge.payee][0] += charge.charge_stroops
@@ -314,6 +314,14 @@ def _lines(inputs: EpochInputs, settlement: Settlement, draft: Draft) -> tuple[S
         )
         lines.append(line)
     return tuple(lines)
+
+
+def _credited_by_payee(settlement: Settlement) -> dict[LanePayee, int]:
+    credited: dict[LanePayee, int] = defaultdict(int)
+    payees, outcomes = settlement.lanes.payees, settlement.outcomes
+    for payee, credited_bytes in zip(payees, outcomes.credited_bytes, strict=True):
+        credited[payee] += credited_bytes
+    return credited
 
 
 def _opening_balance(inputs: EpochInputs, account: bytes) -> PayeeBalance:
@@ -352,7 +360,7 @@ def _check_views(
 ) -> None:
     """Contract, statements, journal and state are four views of the same numbers."""
     charged = sum(charge.charge_stroops for charge in settlement.charges)
-    credited = sum(outcome.credited_bytes for outcome in settlement.outcomes)
+    credited = sum(settlement.outcomes.credited_bytes)
     require_equal("Σ statement charges", got=sum(x.charge_stroops for x in lines), want=charged)
     require_equal("Σ statement bytes", got=sum(x.bytes_credited for x in lines), want=credited)
     require_equal(
@@ -394,10 +402,8 @@ def _result_leaf(
     payout_count: int,
 ) -> ResultLeaf:
     credited = [0, 0]
-    uncredited = 0
-    for payee, outcome in zip(settlement.lanes.payees, settlement.outcomes, strict=True):
-        credited[payee.is_cdn] += outcome.credited_bytes
-        uncredited += outcome.uncredited_bytes
+    for payee, credited_bytes in _credited_by_payee(settlement).items():
+        credited[payee.is_cdn] += credited_bytes
     return ResultLeaf(
         network_id=inputs.terms.value.network_id,
         epoch=inputs.epoch,
@@ -406,7 +412,7 @@ def _result_leaf(
         lane_root=seal.judgement.lanes.root(),
         bytes_p2p_credited=credited[0],
         bytes_cdn_credited=credited[1],
-        bytes_uncredited=uncredited,
+        bytes_uncredited=sum(settlement.outcomes.uncredited_bytes),
         charged_stroops=sum(charge.charge_stroops for charge in settlement.charges),
         fee_stroops=sum(charge.fee_stroops for charge in settlement.charges),
         sum_tree_hash=sum_root.hash,

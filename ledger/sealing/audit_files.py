@@ -1,15 +1,16 @@
 """Writing audit files: once an epoch's checkpoint is anchored, its file says everything about it.
 
-The file is made from the database alone and comes out the same however often; the database keeps
-its digest. Not here: the file's format (`ledger.audit.file`) and its proof (`ledger.audit.verify`).
+The file is made from the database, and from the log's files as far as the signed root vouches for
+them; it comes out the same however often, and the database keeps its digest. Not here: the file's
+format (`ledger.audit.file`) and its proof (`ledger.audit.verify`).
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ledger.audit.compose import LogView, Notes, compose_contents
+from ledger.audit.compose import EpochLog, Notes, compose_contents
 from ledger.audit.counts import CountEvidence, prove_counts
 from ledger.audit.file import AuditContents, generate_audit_file
 from ledger.audit.trust import Trust
@@ -18,19 +19,20 @@ from ledger.books.gathering import gather_checks
 from ledger.books.lanes import format_lane_entries
 from ledger.sealing.files import sync_folders, write_pieces
 from ledger.sealing.inputs import late_lanes
-from ledger.sealing.transitions import Replay, replay_seal, require_epoch
+from ledger.sealing.log_reading import open_log
+from ledger.sealing.publishing import log_folder
+from ledger.sealing.transitions import replay_seal, require_epoch
 from ledger.store.engine import Session, SessionFactory
 from ledger.store.epoch_store import (
     EpochState,
     find_checkpoint,
     first_epoch,
-    load_leaves,
     store_audit_digest,
 )
 from ledger.store.errors import EpochOrderError
 from ledger.store.lane_store import load_lanes
 from ledger.store.settlement_store import anchor_fact
-from ledger.store.shard_store import Shard, activation_in_force, issuing_binding
+from ledger.store.shard_store import Shard, issuing_binding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +47,9 @@ class AuditFileParts:
 
     log_seed: bytes
     """Seed of the log key, which signs them."""
+
+    log_dir: Path | None = None
+    """Folder of all public logs; None: logs are read from the database."""
 
 
 def write_audit_file(
@@ -84,12 +89,17 @@ def _contents_of(
         raise EpochOrderError(number, got=epoch.state, want=EpochState.SETTLED)
     replay = replay_seal(session, shard, epoch, parts.log_seed)
     previous = find_checkpoint(session, shard, number - 1)
-    leaves = load_leaves(session, shard, end=epoch.result_size)
-    log = LogView(
-        leaves=leaves,
-        first_leaf_index=epoch.opening_size or 0,
-        activation_index=_activation_index(session, shard, number, leaves),
+    late = late_lanes(gather_checks(replay.inputs.checks), replay.inputs.opening, number)
+    results = {epoch: _result_index(session, shard, epoch) for epoch in sorted(set(late.values()))}
+    log = open_log(
+        session,
+        shard,
+        epoch,
+        checkpoint,
+        frontier=replay.frontier,
         previous_result_index=_result_index(session, shard, number - 1),
+        needed=[index for index in results.values() if index is not None],
+        folder=None if parts.log_dir is None else log_folder(parts.log_dir, shard),
     )
     return compose_contents(
         inputs=replay.inputs,
@@ -104,13 +114,9 @@ def _contents_of(
             previous_checkpoint=b"" if previous is None else previous.note,
             checkpoint=checkpoint.note,
         ),
-        counts=_count_evidence(session, shard, replay, log),
+        counts=_count_evidence(session, shard, late, results, log),
         anchor=anchor,
     )
-
-
-def _activation_index(session: Session, shard: Shard, number: int, leaves: list[bytes]) -> int:
-    return leaves.index(activation_in_force(session, shard, number).raw)
 
 
 def _result_index(session: Session, shard: Shard, number: int) -> int | None:
@@ -122,17 +128,17 @@ def _result_index(session: Session, shard: Shard, number: int) -> int | None:
 
 
 def _count_evidence(
-    session: Session, shard: Shard, replay: Replay, log: LogView
+    session: Session,
+    shard: Shard,
+    late: Mapping[bytes, int],
+    results: Mapping[int, int | None],
+    log: EpochLog,
 ) -> list[CountEvidence]:
-    inputs = replay.inputs
-    late = late_lanes(gather_checks(inputs.checks), inputs.opening, inputs.epoch)
     evidence: list[CountEvidence] = []
-    for epoch in sorted(set(late.values())):
-        entries = format_lane_entries(load_lanes(session, shard, epoch))
-        index = _result_index(session, shard, epoch)
+    for epoch, index in results.items():
         if index is None:
             raise EpochOrderError(epoch, got="before the log", want="an epoch of the log")
-        result = log.prove(index)
+        entries = format_lane_entries(load_lanes(session, shard, epoch))
         lanes = sorted(digest for digest, of_epoch in late.items() if of_epoch == epoch)
-        evidence.extend(prove_counts(lanes, entries, result))
+        evidence.extend(prove_counts(lanes, entries, log.prove(index)))
     return evidence

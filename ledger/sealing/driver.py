@@ -132,7 +132,8 @@ def _write(parts: SealingParts, shard: Shard) -> int:
     with parts.sessions.begin() as session:
         _, unaudited = find_unwritten(session, shard)
     for number in unaudited:
-        audit = replace(parts.audit, log_seed=_seed_of(parts, shard, number))
+        seed = _seed_of(parts, shard, number)
+        audit = replace(parts.audit, log_seed=seed, log_dir=parts.log_dir)
         path = write_audit_file(parts.sessions, shard, number, audit)
         _log.info("audit_file_written", epoch=number, path=str(path))
     return written + len(unaudited)
