@@ -9,6 +9,7 @@ as "not stated". Keys of a map:
     columns                names in the order of the line, where the log has no header
     header                 begin of the line that names the columns, such as "#Fields:"
     directive              begin of lines about the log, such as "#"
+    hash_directive         begin of a line with the SHA-256 of all lines before it, ends CR LF
     nulls                  texts that mean "not stated"
     sampled                true: the source gives a part of its requests only
     [time]                 fields (joined by a space), format (see `timestamps.TimeFormat`, or
@@ -62,8 +63,8 @@ FIELD_NAMES: Final = (
     "log_id",
 )
 _TOP = {
-    "title", "notes", "layout", "columns", "header", "directive", "nulls", "sampled", "time",
-    "fields", "aborted", "midgress", "sampling",
+    "title", "notes", "layout", "columns", "header", "directive", "hash_directive", "nulls",
+    "sampled", "time", "fields", "aborted", "midgress", "sampling",
 }  # fmt: skip
 
 
@@ -107,6 +108,9 @@ class FieldMap:
 
     header: str
     directive: str
+    hash_directive: str
+    """Empty: the log states no hash of itself."""
+
     nulls: frozenset[str]
     is_sampled: bool
     time_fields: tuple[str, ...]
@@ -174,6 +178,7 @@ def parse_field_map(text: str, *, name: str) -> FieldMap:
         columns=_texts(document, "columns"),
         header=_text(document, "header"),
         directive=_text(document, "directive"),
+        hash_directive=_text(document, "hash_directive"),
         nulls=frozenset(_texts(document, "nulls")),
         is_sampled=_flag(document, "sampled"),
         time_fields=_texts(time, "fields"),

@@ -138,6 +138,8 @@ class _Reader:
     pick: Picker | None = None
     log_id: str = ""
     _wanted: tuple[str, ...] = field(init=False)
+    _hashed: ContentDigest = field(default_factory=ContentDigest)
+    """Of all lines so far, for logs that state their hash."""
 
     def __post_init__(self) -> None:
         field_map = self.job.field_map
@@ -164,6 +166,8 @@ class _Reader:
         field_map = self.job.field_map
         if not text.strip():
             return ExcludedLine(line.number, Exclusion.BLANK, 0)
+        if field_map.hash_directive:
+            self._check_hash(text, line.data)
         if field_map.header and text.startswith(field_map.header):
             self._read_header(text[len(field_map.header) :])
             return ExcludedLine(line.number, Exclusion.DIRECTIVE, 0)
@@ -176,6 +180,15 @@ class _Reader:
         if self.pick is None:
             raise _RowError(f"columns: got none, want a line {field_map.header!r} before")
         return self._read_values(line, self.pick(text))
+
+    def _check_hash(self, text: str, data: bytes) -> None:
+        """Hold the log's hash of itself against its lines: RFC 7937 §3.3, SHA256-hash."""
+        directive = self.job.field_map.hash_directive
+        if text.startswith(directive):
+            got, want = self._hashed.digest().hex(), text[len(directive) :].strip().lower()
+            if got != want:
+                raise _RowError(f"hash: got {got[:16]}…, want {want[:16]}…: the file was changed")
+        self._hashed.update(data + b"\r\n")
 
     def _read_header(self, text: str) -> None:
         columns = text.split()

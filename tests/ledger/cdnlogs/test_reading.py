@@ -360,3 +360,16 @@ def test_a_long_log_is_read_in_little_memory() -> None:
         tracemalloc.stop()
     assert count * len(line) > 6 << 20
     assert peak < 2 << 20
+
+
+def test_a_cdni_log_that_was_changed_does_not_hold_its_own_hash() -> None:
+    rows = rows_of("nginx", write_log("nginx", [FIRST, changed(FIRST, request_id="r2")]))
+    exported = b"".join(format_cdni_log(rows, uuid="urn:uuid:1", origin="cdn.example"))
+    assert not any(isinstance(x, MalformedLine) for x in outcomes_of("cdni", exported))
+    [fault] = [
+        outcome
+        for outcome in outcomes_of("cdni", exported.replace(b"\t1300\t", b"\t1301\t", 1))
+        if isinstance(outcome, MalformedLine)
+    ]
+    assert fault.reason.startswith("hash:")
+    assert fault.line == exported.count(b"\n")
