@@ -7,8 +7,8 @@ that only an auditor may read.
 """
 
 import hashlib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -99,15 +99,9 @@ def make_app(parts: ApiParts) -> FastAPI:
         admission=admission,
     )
 
-    @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        parts.ledger_time.start()
-        watch.start()
-        yield
-        await run_in_threadpool(watch.stop)
-        await run_in_threadpool(parts.ledger_time.stop)
-
-    app = FastAPI(title="swarmledger", version="1", lifespan=lifespan, docs_url=None)
+    app = FastAPI(
+        title="swarmledger", version="1", lifespan=_lifespan_of(parts, watch), docs_url=None
+    )
     app.add_middleware(Gate, limits=limits, metrics=metrics, sender_secret=secret)
     add_error_answers(app)
     add_collector(app, collector, limits.body_timeout_s)
@@ -135,6 +129,20 @@ def make_app(parts: ApiParts) -> FastAPI:
     document_app(app)
     app.state.watch = watch
     return app
+
+
+def _lifespan_of(
+    parts: ApiParts, watch: Watch
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        parts.ledger_time.start()
+        watch.start()
+        yield
+        await run_in_threadpool(watch.stop)
+        await run_in_threadpool(parts.ledger_time.stop)
+
+    return lifespan
 
 
 def add_error_answers(app: FastAPI) -> None:

@@ -35,6 +35,12 @@ _CHUNK: Final = {
 
 def add_uploads(app: FastAPI, uploads: Uploads, sender_secret: bytes) -> None:
     """Add the routes of resumable uploads to an application."""
+    _add_creation(app, uploads, sender_secret)
+    _add_chunks(app, uploads)
+    _add_questions(app, uploads)
+
+
+def _add_creation(app: FastAPI, uploads: Uploads, sender_secret: bytes) -> None:
     timeout_s = uploads.limits.body_timeout_s
 
     @app.post(
@@ -61,19 +67,9 @@ def add_uploads(app: FastAPI, uploads: Uploads, sender_secret: bytes) -> None:
             lambda: uploads.create(sender=sender, length=length, digest=digest)
         )
 
-    @app.head(
-        "/v1/uploads/{upload_id}",
-        response_class=Response,
-        status_code=204,
-        responses={
-            204: {"description": "How far it is.", "headers": UPLOAD_HEADERS},
-            **document_refusals(400, 404),
-            **RETRIES,
-        },
-    )
-    def upload_offset(upload_id: UploadId) -> Response:
-        """How many bytes of an upload are durable."""
-        return uploads.describe(parse_hex("upload", upload_id, 16))
+
+def _add_chunks(app: FastAPI, uploads: Uploads) -> None:
+    timeout_s = uploads.limits.body_timeout_s
 
     @app.patch(
         "/v1/uploads/{upload_id}",
@@ -105,6 +101,22 @@ def add_uploads(app: FastAPI, uploads: Uploads, sender_secret: bytes) -> None:
         return await run_in_threadpool(
             lambda: uploads.append(upload, offset=offset, is_last=is_last, raw=raw)
         )
+
+
+def _add_questions(app: FastAPI, uploads: Uploads) -> None:
+    @app.head(
+        "/v1/uploads/{upload_id}",
+        response_class=Response,
+        status_code=204,
+        responses={
+            204: {"description": "How far it is.", "headers": UPLOAD_HEADERS},
+            **document_refusals(400, 404),
+            **RETRIES,
+        },
+    )
+    def upload_offset(upload_id: UploadId) -> Response:
+        """How many bytes of an upload are durable."""
+        return uploads.describe(parse_hex("upload", upload_id, 16))
 
     @app.get(
         "/v1/uploads/{upload_id}",

@@ -9,16 +9,23 @@ from typing import Final
 
 from ledger.bench.ingest_load import bind_payee, entitle_viewer, sign_receipt
 from ledger.bench.synthetic_epoch import key_of, seed_of
-from ledger.evidence.binding import Binding
-from ledger.evidence.bundle import BundleKind, make_bundle, sign_bundle
-from ledger.evidence.encoding import Signed
-from ledger.evidence.entitlement import Entitlement
-from ledger.evidence.receipt import Receipt
+from ledger.evidence.bundle import (
+    BUNDLE_HEAD,
+    BundleKind,
+    format_bundle_body,
+    make_bundle,
+)
+from ledger.evidence.encoding import TAG_SIZE, Signed
+from ledger.evidence.keys import sign
 from ledger.evidence.terms import Terms
 
 PAYEES: Final = 16
 NUMBERS: Final = 1 << 16
 """Bundles that one payee may number in an epoch."""
+
+_NUMBER_AT: Final = TAG_SIZE + next(
+    offset for offset, field in BUNDLE_HEAD.offsets() if field.name == "number"
+)
 
 
 class BundleMaker:
@@ -35,12 +42,7 @@ class BundleMaker:
         self._viewers = [f"overload viewer {number}" for number in range(receipts)]
         self._entitlements = [entitle_viewer(terms, viewer) for viewer in self._viewers]
         self._lock = threading.Lock()
-        self._known: dict[str, tuple[Signed[Binding], list[Signed[Receipt]]]] = {}
-
-    @property
-    def entitlements(self) -> list[Signed[Entitlement]]:
-        """Those that stand in every bundle."""
-        return self._entitlements
+        self._bodies: dict[str, bytes] = {}
 
     def make(self, number: int) -> bytes:
         """Return the n-th bundle.
@@ -50,9 +52,15 @@ class BundleMaker:
         """
         payee = f"overload payee {number % PAYEES}"
         with self._lock:
-            if payee not in self._known:
-                self._known[payee] = self._sign(payee)
-            binding, receipts = self._known[payee]
+            if payee not in self._bodies:
+                self._bodies[payee] = self._format(payee)
+            body = bytearray(self._bodies[payee])
+        # Only its number differs from the payee's other bundles.
+        body[_NUMBER_AT : _NUMBER_AT + 2] = (number // PAYEES).to_bytes(2, "little")
+        raw = bytes(body)
+        return sign(seed_of(payee), raw) + raw
+
+    def _format(self, payee: str) -> bytes:
         terms = self._terms.value
         bundle = make_bundle(
             network_id=terms.network_id,
@@ -60,18 +68,13 @@ class BundleMaker:
             broadcaster_account=terms.broadcaster_account,
             epoch=0,
             kind=BundleKind.PAYEE,
-            number=number // PAYEES,
-            bindings=[binding],
+            number=0,
+            bindings=[bind_payee(terms, payee)],
             entitlements=self._entitlements,
-            receipts=receipts,
+            receipts=[
+                sign_receipt(terms, viewer, entitlement.digest, payee)
+                for viewer, entitlement in zip(self._viewers, self._entitlements, strict=True)
+            ],
             heartbeats=[],
         )
-        return sign_bundle(bundle, seed_of(payee)).raw
-
-    def _sign(self, payee: str) -> tuple[Signed[Binding], list[Signed[Receipt]]]:
-        terms = self._terms.value
-        receipts = [
-            sign_receipt(terms, viewer, entitlement.digest, payee)
-            for viewer, entitlement in zip(self._viewers, self._entitlements, strict=True)
-        ]
-        return bind_payee(terms, payee), receipts
+        return format_bundle_body(bundle)
