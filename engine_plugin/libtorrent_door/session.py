@@ -44,6 +44,8 @@ _STATS_WAIT_MS = 2000
 
 
 _SENT = int(EventKind.SENT)
+_UNTOLD = -1
+"""Kind of an alert that tells nothing that is wanted."""
 _CONNECTION_KINDS = {NoticeKind.CONNECTED, NoticeKind.DISCONNECTED}
 
 
@@ -98,8 +100,9 @@ class EngineSession:
             lt.block_finished_alert: int(EventKind.WRITTEN),
             lt.block_uploaded_alert: int(EventKind.SENT),
         }
-        if options.tells_requests:
-            self._block_kinds[lt.block_downloading_alert] = int(EventKind.ASKED)
+        # Every second alert of a download; it cannot be masked without the write reports.
+        asked = int(EventKind.ASKED) if options.tells_requests else _UNTOLD
+        self._block_kinds[lt.block_downloading_alert] = asked
 
     @property
     def reports_every_write(self) -> bool:
@@ -270,6 +273,8 @@ class EngineSession:
         # and no more than needed; whatever comes less often goes through the handlers.
         for alert in alerts:
             kind = block_kinds.get(type(alert))
+            if kind == _UNTOLD:
+                continue
             if kind is not None:
                 torrent = self._only_torrent
                 if torrent is None:
