@@ -45,10 +45,12 @@ def grown_files(
         MalformedTileError: A bundle, or a file of the old right edge, is missing or malformed.
         ValueError: A leaf is over 65,535 bytes.
     """
-    between: dict[str, bytes] = {}
+    # A level's newest partial tile, until there is another: most pieces change the lowest only.
+    edges: dict[int | None, tuple[str, bytes]] = {}
 
     def read_edge(path: str) -> bytes | None:
-        return between.get(path) or read_old(path)
+        text, content = edges.get(parse_tile_path(path).level, ("", b""))
+        return content if text == path else read_old(path)
 
     at = old_size
     while at < new_size:
@@ -56,14 +58,13 @@ def grown_files(
         # `end` is the log's size or begins a bundle, so only its last bundle may be partial.
         leaves = list(read_leaves(end, read_new, first=at))
         take_leaves(leaves)
-        edge: dict[str, bytes] = {}
         for text, content in growth_files(old_size=at, new_leaves=leaves, read_file=read_edge):
             path = parse_tile_path(text)
             if path.is_partial:
-                edge[text] = content
+                edges[path.level] = text, content
             if not path.is_partial or is_edge_of(path, new_size):
                 yield path, text, content
-        between, at = edge, end
+        at = end
 
 
 def is_edge_of(path: TilePath, tree_size: int) -> bool:
