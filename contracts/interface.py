@@ -80,6 +80,17 @@ def check_key(name: str, value: bytes) -> None:
         raise ContractInputError(name, f"{len(value)} bytes", f"{KEY_BYTES} bytes")
 
 
+def _is_row(payer: bytes, payee: bytes, version: int, size: int, charge: int, fee: int) -> bool:
+    """Whether the fields of a row are in range; if not, checks by name say which is not."""
+    return (
+        len(payer) == KEY_BYTES == len(payee)
+        and type(version) is type(size) is type(charge) is type(fee) is int
+        and 0 <= version <= MAX_AMOUNT
+        and 0 <= size <= MAX_AMOUNT
+        and 0 <= fee <= charge <= MAX_AMOUNT
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaneInput:
     """One judged lane of an epoch.
@@ -225,6 +236,9 @@ class CumulativeRow:
     """Fee so far, part of the charge; stroops."""
 
     def __post_init__(self) -> None:
+        charge, fee = self.charge_stroops, self.fee_stroops
+        if _is_row(self.payer, self.payee, self.price_version, self.total_bytes, charge, fee):
+            return
         check_key("payer", self.payer)
         check_key("payee", self.payee)
         check_amount("price_version", self.price_version)
@@ -272,6 +286,9 @@ class Charge:
     """The network's part of the charge; the payee earns the rest; stroops."""
 
     def __post_init__(self) -> None:
+        charge, fee = self.charge_stroops, self.fee_stroops
+        if _is_row(self.payer, self.payee, self.price_version, self.charged_bytes, charge, fee):
+            return
         check_key("payer", self.payer)
         check_key("payee", self.payee)
         check_amount("price_version", self.price_version)

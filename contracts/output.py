@@ -30,6 +30,7 @@ from contracts.interface import (
 )
 
 _HEX_DIGITS = frozenset("0123456789abcdef")
+_SOURCES = {source.value: source for source in LaneSource}
 _SOURCE_NAMES = (LaneSource.P2P.value, LaneSource.CDN.value)
 
 
@@ -134,7 +135,7 @@ class OutputReader:
                 Charge(
                     payer=key[0],
                     payee=key[1],
-                    source=LaneSource(key[2]),
+                    source=_SOURCES[key[2]],
                     price_version=key[3],
                     charged_bytes=charged_bytes,
                     charge_stroops=charge_stroops,
@@ -152,7 +153,7 @@ class OutputReader:
             lanes.entitlements, outcomes.credited_bytes, lanes.media_ms, strict=True
         ):
             credited[entitlement] = credited.get(entitlement, 0) + credited_bytes
-            if media_ms >= latest_ms.get(entitlement, 0):
+            if media_ms > latest_ms.get(entitlement, -1):
                 latest_ms[entitlement] = media_ms
         max_bytes = dict(zip(lanes.entitlements, lanes.max_bytes, strict=True))
         rows: list[CapUse] = []
@@ -194,7 +195,7 @@ class OutputReader:
                 CumulativeRow(
                     payer=key[0],
                     payee=key[1],
-                    source=LaneSource(key[2]),
+                    source=_SOURCES[key[2]],
                     price_version=key[3],
                     total_bytes=amounts[0],
                     charge_stroops=amounts[1],
@@ -205,17 +206,17 @@ class OutputReader:
 
     def _row(self, name: str, value: Any) -> tuple[RowKey, tuple[int, int, int]]:
         """Read payer, payee, source, price version, bytes, charge and fee."""
-        if type(value) is list and set(map(type, value[:3])) == {str} and len(value) == 7:
-            payer, payee, source, *amounts = value
-            version, total_bytes, charge, fee = amounts
+        if type(value) is list and len(value) == 7:
+            payer, payee, source, version, total_bytes, charge, fee = value
             if (
-                payer in self._keys
-                and payee in self._keys
+                type(version) is type(total_bytes) is type(charge) is type(fee) is int
+                and type(payer) is type(payee) is type(source) is str
+                and 0 <= version <= MAX_AMOUNT
+                and 0 <= total_bytes <= MAX_AMOUNT
+                and 0 <= fee <= charge <= MAX_AMOUNT
                 and source in _SOURCE_NAMES
-                and set(map(type, amounts)) == {int}
-                and min(amounts) >= 0
-                and max(amounts) <= MAX_AMOUNT
-                and fee <= charge
+                and payer in self._keys
+                and payee in self._keys
             ):
                 key = (self._keys[payer], self._keys[payee], source, version)
                 return key, (total_bytes, charge, fee)

@@ -11,6 +11,7 @@ before it agrees with the lanes, the opening state, and itself.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from contracts.collector import collector_waits
 from contracts.columns import LaneColumns, LaneOutcomes
 from contracts.interface import (
     CapUse,
@@ -76,6 +77,7 @@ class SettlementResult:
         return sum(charge.fee_stroops for charge in self.charges)
 
 
+@collector_waits()
 def settle(
     rule: Rule,
     lanes: Sequence[LaneInput],
@@ -102,16 +104,12 @@ def settle(
     columns.check_agree()
     if limits is None:
         limits = limits_for(len(lanes), len(opening.cap_use) + len(opening.cumulative))
-    texts = _Texts()
-
-    def make_arguments() -> list[Value]:
-        return [
-            _lane_values(columns, texts),
-            _parameters_value(parameters),
-            _state_value(opening, texts),
-        ]
-
-    result = rule.parse().call_on(ENTRY_POINT, make_arguments, limits=limits)
+    texts = KeyTexts()
+    result = rule.parse().call_on(
+        ENTRY_POINT,
+        lambda: make_arguments(columns, parameters, opening, texts),
+        limits=limits,
+    )
     reader = OutputReader(lanes=columns, parameters=parameters, opening=opening, texts=texts)
     outcomes, charges, closing = reader.read(result.value)
     return SettlementResult(outcomes=outcomes, charges=charges, closing=closing, steps=result.steps)
@@ -132,12 +130,33 @@ def limits_for(lane_count: int, row_count: int) -> Limits:
     )
 
 
-class _Texts(dict[bytes, str]):
+class KeyTexts(dict[bytes, str]):
     """Keys as rules see them; each is made once, so that a rule finds them quickly."""
 
     def __missing__(self, key: bytes) -> str:
         text = self[key] = key.hex()
         return text
+
+
+def make_arguments(
+    lanes: LaneColumns,
+    parameters: Parameters,
+    opening: ContractState,
+    texts: Mapping[bytes, str],
+) -> list[Value]:
+    """Make the arguments of a rule, which it may change.
+
+    Args:
+        lanes: judged lanes.
+        parameters: price, fee and CDN prices.
+        opening: the closing state of the epoch before.
+        texts: `KeyTexts`.
+    """
+    return [
+        _lane_values(lanes, texts),
+        _parameters_value(parameters),
+        _state_value(opening, texts),
+    ]
 
 
 def _lane_values(lanes: LaneColumns, texts: Mapping[bytes, str]) -> list[Value]:

@@ -6,7 +6,7 @@ arguments alone, so every machine stops at the same place. Specification: RULES.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from contracts.language.errors import (
     AllocationLimitError,
@@ -89,11 +89,13 @@ class Limits:
 class Meter:
     """Counts the steps and allocated bytes of one call down to zero."""
 
-    __slots__ = ("_limits", "bytes_left", "locks", "steps_left")
+    __slots__ = ("_limits", "bytes_left", "last_key", "locks", "steps_left")
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self.locks: Locks = {}
+        self.last_key: Any = None
+        """The last key of a dict that was a flat tuple, for `values.key_of`."""
         self.steps_left = limits.steps
         self.bytes_left = limits.allocation_bytes
 

@@ -10,6 +10,8 @@ walk here counts its depth and charges its steps, because a rule can build value
 themselves.
 """
 
+from collections.abc import Iterable
+from itertools import chain
 from typing import Any, NoReturn, TypeAlias
 
 from contracts.language.errors import (
@@ -58,9 +60,11 @@ class TextKey(str):
     hash, so that no rule can choose colliding keys, and 1 and True stay apart.
     """
 
-    __slots__ = ("original",)
+    __slots__ = ("original", "size_bytes")
 
     original: Internal
+    size_bytes: int
+    """What making the key is charged, if the key is flat."""
 
 
 def type_name(value: Internal) -> str:
@@ -128,12 +132,20 @@ def key_of(value: Internal, at: Place, meter: Meter) -> str:
     """
     if type(value) is str:
         return value
+    known: TextKey | None = meter.last_key
+    if known is not None and known.original is value:
+        # The same tuple again, as when a key is looked for and then set.
+        meter.step(len(value), at)
+        meter.allocate(known.size_bytes, at)
+        return known
     if type(value) is tuple and len(value) <= _FLAT_ITEMS and _FLAT.issuperset(map(type, value)):
         # Python's own text of a flat tuple is unambiguous too, and quicker.
         meter.step(len(value), at)
-        lengths = [len(item) for item in value if type(item) is str]
-        meter.allocate(STRING_BYTES + sum(lengths), at)
+        size_bytes = STRING_BYTES + sum([len(item) for item in value if type(item) is str])
+        meter.allocate(size_bytes, at)
         key = TextKey(f"\0{value!r}")
+        key.size_bytes = size_bytes
+        meter.last_key = key
     else:
         parts: list[str] = []
         _write_key(value, parts, at, meter, 1)
@@ -197,39 +209,42 @@ def is_equal(left: Internal, right: Internal, at: Place, meter: Meter, depth: in
     kind = type(left)
     if kind is not type(right):
         return False
-    if kind is list or kind is tuple:
+    if kind is dict:
+        return _is_equal_dict(left, right, at, meter, depth)
+    if kind is not list and kind is not tuple:
+        return bool(left == right)
+    if depth > MAX_VALUE_DEPTH:
         check_depth(depth, at)
-        if len(left) != len(right):
-            return False
-        if _FLAT.issuperset(map(type, left)) and _FLAT.issuperset(map(type, right)):
-            return _is_equal_flat(left, right, at, meter)
-        for one, other in zip(left, right, strict=True):
-            meter.step(1, at)
+    if len(left) != len(right):
+        return False
+    steps = 0
+    for one, other in zip(left, right, strict=True):
+        steps += 1
+        if type(one) is not int or type(other) is not int:
+            meter.step(steps, at)
+            steps = 0
             if not is_equal(one, other, at, meter, depth + 1):
                 return False
-        return True
-    if kind is dict:
-        check_depth(depth, at)
-        if len(left) != len(right):
+        elif one != other:
+            meter.step(steps, at)
             return False
-        for key, one in left.items():
-            meter.step(1, at)
-            if key not in right or not is_equal(one, right[key], at, meter, depth + 1):
-                return False
-        return True
-    return bool(left == right)
+    meter.steps_left -= steps
+    if meter.steps_left < 0:
+        meter.step(0, at)
+    return True
 
 
-def _is_equal_flat(left: Internal, right: Internal, at: Place, meter: Meter) -> bool:
-    """Compare two sequences of integers and strings, which Python compares alike."""
-    if left == right:
-        meter.step(len(left), at)
-        return True
-    for count, (one, other) in enumerate(zip(left, right, strict=True), 1):
-        if one != other:
-            meter.step(count, at)
-            break
-    return False
+def _is_equal_dict(
+    left: dict[str, Any], right: dict[str, Any], at: Place, meter: Meter, depth: int
+) -> bool:
+    check_depth(depth, at)
+    if len(left) != len(right):
+        return False
+    for key, one in left.items():
+        meter.step(1, at)
+        if key not in right or not is_equal(one, right[key], at, meter, depth + 1):
+            return False
+    return True
 
 
 def compare(left: Internal, right: Internal, at: Place, meter: Meter, depth: int = 1) -> int:
@@ -354,6 +369,13 @@ def copy_out(value: Internal, at: Place, meter: Meter, depth: int = 1) -> Any:
 _SCALARS = frozenset((int, str, bool, type(None)))
 
 
+def _are_flat_lists(items: Iterable[Internal]) -> bool:
+    """Whether all items are lists of plain values only."""
+    if set(map(type, items)) != {list}:
+        return False
+    return _SCALARS.issuperset(map(type, chain.from_iterable(items)))
+
+
 def charge_out(value: Internal, at: Place, meter: Meter, depth: int = 1) -> None:
     """Charge and check a returned value as `copy_out` does, without copying it.
 
@@ -376,6 +398,8 @@ def charge_out(value: Internal, at: Place, meter: Meter, depth: int = 1) -> None
             charge_out(item, at, meter, depth + 1)
     elif _SCALARS.issuperset(map(type, value)):
         meter.step(len(value), at)
+    elif depth < MAX_VALUE_DEPTH and _are_flat_lists(value):
+        meter.step(len(value) + sum(map(len, value)), at)
     else:
         for item in value:
             charge_out(item, at, meter, depth + 1)

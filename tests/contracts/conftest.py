@@ -11,6 +11,7 @@ from contracts.language.limits import Meter
 from contracts.language.syntax import Define
 from contracts.language.values import copy_out
 
+
 @pytest.fixture(autouse=True)
 def _both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
     run = Program._run

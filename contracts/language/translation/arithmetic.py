@@ -27,7 +27,7 @@ _OPERATORS: dict[str, type[ast.operator]] = {
 }
 _RELATIONS: dict[str, tuple[type[ast.cmpop], str]] = {
     "==": (ast.Eq, "is_equal"),
-    "!=": (ast.NotEq, "is_unequal"),
+    "!=": (ast.NotEq, "is_equal"),
     "<": (ast.Lt, "is_less"),
     ">": (ast.Gt, "is_greater"),
     "<=": (ast.LtE, "is_at_most"),
@@ -106,7 +106,9 @@ def emit_relation(out: Emitter, operator: str, left: Atom, right: Atom) -> ast.e
         out.want(right, kind)
         return compared
     made = out.temporary(bool)
-    called = call(function, left, right, variable("at"), variable("m"))
+    called: ast.expr = call(function, left, right, variable("at"), variable("m"))
+    if operator == "!=":
+        called = negated(called)
     out.add(fragments.COMPARE, OUT=made, LEFT=left, RIGHT=right, COMPARED=compared, CALLED=called)
     return made
 

@@ -37,7 +37,7 @@ from contracts.language.operations import (
 from contracts.language.syntax import Node
 from contracts.language.translation.emitter import UntranslatableError
 from contracts.language.translation.statements import translate_function
-from contracts.language.values import Internal, items_of, key_of, mismatch
+from contracts.language.values import Internal, is_equal, items_of, key_of, mismatch
 
 _SCALARS = (int, str, bool, type(None))
 
@@ -83,10 +83,9 @@ _TABLE: dict[str, Any] = {
     "int": int,
     "is_at_least": RELATIONS[">="],
     "is_at_most": RELATIONS["<="],
-    "is_equal": RELATIONS["=="],
+    "is_equal": is_equal,
     "is_greater": RELATIONS[">"],
     "is_less": RELATIONS["<"],
-    "is_unequal": RELATIONS["!="],
     "items_of": items_of,
     "key_of": key_of,
     "len": len,
