@@ -34,7 +34,10 @@ JITTER: Final = 0.1
 """Share of an interval by which it differs by chance."""
 
 REFUSED_WAIT_S: Final = 300.0
-"""After a refusal: the collector takes no reports, or not from us."""
+"""After a refusal that the next report would meet too: the collector takes none, or none of us."""
+
+_PASSING: Final = frozenset({"epoch_not_open", "stale_report"})
+"""Refusals about a report's time: around an epoch's turn two clocks may differ."""
 
 RECEIPTS_MAX: Final = 1_500
 """Most lanes in a report, those with most bytes: with an entitlement each they stay under 1 MiB."""
@@ -86,7 +89,7 @@ class Reporter:
         self._interval_s = interval_s or max(
             INTERVAL_LEAST_S, min(INTERVAL_S, terms.epoch_length_s / EPOCH_PARTS)
         )
-        self._told: dict[BundleKind, bytes] = {}
+        self._told: dict[tuple[int, BundleKind], bytes] = {}
 
     async def run(self) -> None:
         """Report until cancelled."""
@@ -100,7 +103,8 @@ class Reporter:
                 wait_s = max(wait_s, error.retry_after_s or 0.0)
             except CollectorRefusedError as error:
                 _log.info("report_refused", code=error.code)
-                wait_s = REFUSED_WAIT_S
+                if error.code not in _PASSING:
+                    wait_s = REFUSED_WAIT_S
             await asyncio.sleep(wait_s * random.uniform(1 - JITTER, 1 + JITTER))  # noqa: S311
 
     async def report(self) -> None:
@@ -114,6 +118,13 @@ class Reporter:
         now_ms, epoch = self._clock.now_ms(), self._clock.epoch()
         if now_ms is None or epoch is None:
             return
+        self._told = {key: told for key, told in self._told.items() if key[0] >= epoch - 1}
+        await self._report_epoch(epoch, now_ms)
+        # An epoch's last receipts are signed at its turn.
+        if epoch > self._terms.first_epoch:
+            await self._report_epoch(epoch - 1, now_ms)
+
+    async def _report_epoch(self, epoch: int, now_ms: int) -> None:
         await self._tell(BundleKind.PAYEE, epoch, now_ms, self._payee_receipts(epoch))
         await self._tell(BundleKind.VIEWER, epoch, now_ms, self._cdn_receipts(epoch))
 
@@ -121,7 +132,7 @@ class Reporter:
         self, kind: BundleKind, epoch: int, now_ms: int, receipts: Sequence[Signed[Receipt]]
     ) -> None:
         state = sha256(b"".join(signed.digest for signed in receipts)).digest()
-        if not receipts or self._told.get(kind) == state:
+        if not receipts or self._told.get((epoch, kind)) == state:
             return
         entitlements = self._entitlements_of(receipts)
         known = {entitlement.digest for entitlement in entitlements}
@@ -137,8 +148,16 @@ class Reporter:
             receipts=[each for each in receipts if each.value.entitlement_digest in known],
             heartbeats=[],
         )
-        await self._door.send_report(sign_report(bundle, now_ms, self._seed))
-        self._told[kind] = state
+        raw = sign_report(bundle, now_ms, self._seed)
+        try:
+            await self._door.send_report(raw)
+        except CollectorRefusedError as error:
+            if error.code not in _PASSING:
+                raise
+            if epoch == self._clock.epoch():
+                return
+        # Also when the epoch was sealed meanwhile: nobody asks for a report of it any more.
+        self._told[epoch, kind] = state
 
     def _payee_receipts(self, epoch: int) -> list[Signed[Receipt]]:
         return self._spool.list_newest(epoch, BundleKind.PAYEE, RECEIPTS_MAX)

@@ -102,7 +102,6 @@ def test_newest_receipts_of_the_running_epoch_are_reported_once(scene):
     scene.receive(100, 1)
     scene.receive(900, 2)
     scene.receive(77, 1, viewer="bob")
-    scene.receive(55, 1, viewer="carl", epoch=0)
     scene.report()
     scene.report()
     (report,) = scene.door.reports
@@ -113,6 +112,36 @@ def test_newest_receipts_of_the_running_epoch_are_reported_once(scene):
     scene.receive(950, 3)
     scene.report()
     assert len(scene.door.reports) == 2
+
+
+def test_last_receipts_of_an_epoch_are_reported_after_its_turn(scene):
+    scene.receive(100, 1)
+    scene.report()
+    scene.receive(170, 2)
+    scene.clock.ms += EPOCH_S * 1_000
+    scene.report()
+    scene.report()
+    assert [each.bundle.epoch for each in scene.door.reports] == [1, 1]
+    assert scene.door.reports[1].bundle.receipts[0].value.bytes_total == 170
+
+
+def test_epoch_that_is_sealed_meanwhile_holds_up_nothing(scene):
+    scene.receive(100, 1, epoch=0)
+    scene.receive(50, 1)
+    sent = scene.door.send_report
+
+    async def refuse_what_is_sealed(raw: bytes) -> None:
+        if parse_report(raw).bundle.epoch == 0:
+            refused.append(raw)
+            raise CollectorRefusedError("epoch_not_open", "")
+        await sent(raw)
+
+    refused: list[bytes] = []
+    scene.door.send_report = refuse_what_is_sealed
+    for _ in range(3):
+        scene.report()
+    assert [each.bundle.epoch for each in scene.door.reports] == [1]
+    assert len(refused) == 1
 
 
 def test_engine_with_nothing_new_or_no_clock_sends_nothing(scene):

@@ -55,6 +55,7 @@ def ask(case: schemathesis.Case) -> None:
     case.call_and_validate(checks=[CHECKS.get_one(name) for name in CHECKED], timeout=30)
 
 
+@pytest.mark.timeout(1_800)
 def test_every_operation_answers_as_the_document_says(scene):
     load_all_checks()
     app = make_app(scene.api_parts())
