@@ -52,6 +52,7 @@ from engine_plugin.pump_steps import StepResult
 from engine_plugin.pump_thread import PumpThread
 from engine_plugin.state_dir import StateDir
 from engine_plugin.upload_volume import UploadVolume
+from engine_plugin.url_text import hide_queries
 from engine_plugin.wire import Endpoint
 from ledger.evidence.encoding import Signed
 from ledger.evidence.entitlement import Entitlement
@@ -498,8 +499,9 @@ class Engine:
         elif notice.kind in FAULTS:
             if content is not None and notice.kind is NoticeKind.WEB_SEED_FAILED:
                 content.note_web_seed_failure(notice.url)
-            _log.warning("session_notice", kind=str(notice.kind), detail=notice.text)
-            self._hub.tell("notice", kind=str(notice.kind), detail=notice.text)
+            detail = hide_queries(notice.text)
+            _log.warning("session_notice", kind=str(notice.kind), detail=detail)
+            self._hub.tell("notice", kind=str(notice.kind), detail=detail)
 
     async def _tick_until_stopped(self) -> None:
         while True:

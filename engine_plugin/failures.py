@@ -6,6 +6,7 @@ import structlog
 
 from engine_plugin.events import Emit
 from engine_plugin.libtorrent_door import NoticeKind
+from engine_plugin.url_text import hide_queries
 
 FAULTS = frozenset(
     {
@@ -36,6 +37,7 @@ class FailureTeller:
 
     def tell(self, where: str, detail: str) -> None:
         """Tell of a failure, unless the same one was told just now."""
+        detail = hide_queries(detail)
         now_s = time.monotonic()
         last, told_s = self._last.get(where, ("", 0.0))
         if detail == last and now_s - told_s < REPEAT_S:

@@ -17,8 +17,13 @@ import httpx
 import m3u8
 
 from engine_plugin.errors import ContentError
+from engine_plugin.live.bounded_http import ask_bounded
+from engine_plugin.url_text import hide_queries
 
 _TIMEOUT_S = 10.0
+"""Longest silence of an origin."""
+_ANSWER_S = 30.0
+"""Longest answer: what takes longer is no live stream's."""
 _PLAYLIST_MOST = 4 << 20
 _SEGMENT_MOST = 48 << 20
 _TRIES = 4
@@ -55,7 +60,7 @@ class HlsOrigin:
         self.target_ms = 0
         """Longest segment that the playlist announces; 0 before it was read."""
         self._most_kbps = most_kbps
-        self._report = report
+        self._tell = report
         self._http = httpx.AsyncClient(timeout=_TIMEOUT_S, follow_redirects=True)
         self._next = -1
         self._is_broken = False
@@ -75,8 +80,9 @@ class HlsOrigin:
             if playlist.is_variant:
                 self.url = self._choose(playlist)
                 playlist = await self._load()
-        except httpx.HTTPError as error:
-            raise ContentError(f"{self.url}: {type(error).__name__} {error}") from None
+        except (httpx.HTTPError, TimeoutError) as error:
+            reason = hide_queries(f"{self.url}: {type(error).__name__} {error}")
+            raise ContentError(reason) from None
         _require_shareable(self.url, playlist)
         self.target_ms = int(1000 * (playlist.target_duration or 0))
 
@@ -87,7 +93,7 @@ class HlsOrigin:
             started_s = time.monotonic()
             try:
                 playlist = await self._load()
-            except (httpx.HTTPError, ContentError) as error:
+            except (httpx.HTTPError, TimeoutError, ContentError) as error:
                 self._report(f"{self.url}: {type(error).__name__} {error}; trying again")
                 await asyncio.sleep(pause_s)
                 continue
@@ -103,15 +109,18 @@ class HlsOrigin:
             pause_s = max(0.2, target_s / 2)
             await asyncio.sleep(max(0.05, pause_s - (time.monotonic() - started_s)))
 
+    def _report(self, text: str) -> None:
+        self._tell(hide_queries(text))
+
     async def _load(self) -> m3u8.M3U8:
-        answer = await self._http.get(self.url)
-        answer.raise_for_status()
-        if len(answer.content) > _PLAYLIST_MOST:
-            raise ContentError(f"{self.url}: got {len(answer.content)} bytes, want a playlist")
+        answer = await ask_bounded(
+            self._http, "GET", self.url, most_bytes=_PLAYLIST_MOST, within_s=_ANSWER_S
+        )
         try:
-            return m3u8.loads(answer.text, uri=str(answer.url))
+            # RFC 8216 §4.1: always UTF-8.
+            return m3u8.loads(answer.body.decode(), uri=answer.url)
         except (ValueError, m3u8.ParseError) as error:
-            raise ContentError(f"{self.url}: got no playlist: {error}") from None
+            raise ContentError(hide_queries(f"{self.url}: got no playlist: {error}")) from None
 
     def _choose(self, playlist: m3u8.M3U8) -> str:
         variants = sorted(playlist.playlists, key=lambda item: item.stream_info.bandwidth or 0)
@@ -145,20 +154,21 @@ class HlsOrigin:
             if attempt:
                 await asyncio.sleep(_TRY_PAUSE_S * 2**attempt)
             try:
-                answer = await self._http.get(url)
-                answer.raise_for_status()
-            except httpx.HTTPError as error:
+                answer = await ask_bounded(
+                    self._http, "GET", url, most_bytes=_SEGMENT_MOST, within_s=_ANSWER_S
+                )
+            except (httpx.HTTPError, TimeoutError) as error:
                 reason = f"{type(error).__name__} {error}"
                 continue
-            if 0 < len(answer.content) <= _SEGMENT_MOST:
+            if answer.body:
                 is_broken, self._is_broken = self._is_broken, False
                 return OriginSegment(
                     url=url,
-                    data=answer.content,
+                    data=answer.body,
                     media_ms=max(1, round(1000 * float(listed.duration or 0))),
                     is_discontinuous=bool(listed.discontinuity) or is_broken,
                 )
-            reason = f"got {len(answer.content)} bytes"
+            reason = "got 0 bytes"
         self._report(f"{url}: segment {number} is left out: {reason}")
         self._is_broken = True
         return None

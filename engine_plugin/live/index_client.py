@@ -3,7 +3,6 @@
 Bytes that do not parse count as no answer. Signatures and links are the chain's to judge.
 """
 
-import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,8 +12,10 @@ import httpx
 
 from engine_plugin.config import ConfigError, parse_endpoint
 from engine_plugin.errors import EngineError
+from engine_plugin.live.bounded_http import ask_bounded
 from engine_plugin.live.gossip import IndexEntry, parse_entries
 from engine_plugin.name_lookup import NameLookup
+from engine_plugin.url_text import hide_queries
 from engine_plugin.wire import Endpoint
 from ledger.evidence.encoding import Signed
 from ledger.evidence.errors import EvidenceError
@@ -121,32 +122,20 @@ class IndexClient:
             url = self._urls[self._at]
             try:
                 await self._names.require(urlsplit(url).hostname or "", within_s=_CONNECT_S)
-                return await _ask_bounded(
-                    self._http, method, url + path, body, within_s=2 * self._longest_s
+                answer = await ask_bounded(
+                    self._http,
+                    method,
+                    url + path,
+                    body=body,
+                    most_bytes=_ANSWER_MOST,
+                    within_s=2 * self._longest_s,
                 )
             except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-                reasons.append(f"{url}: {type(error).__name__} {error}")
+                reasons.append(hide_queries(f"{url}: {type(error).__name__} {error}"))
+            else:
+                return answer.body
             self._at = (self._at + 1) % len(self._urls)
         raise IndexUnreachableError("index: " + ("; ".join(reasons) or "no URL"))
-
-
-async def _ask_bounded(
-    http: httpx.AsyncClient, method: str, url: str, body: bytes, *, within_s: float
-) -> bytes:
-    """Return an answer's body; neither its size nor the time it takes is the server's choice.
-
-    Raises:
-        httpx.HTTPError: There is no such answer, or it is too long.
-        TimeoutError: It took too long.
-    """
-    content = bytearray()
-    async with asyncio.timeout(within_s), http.stream(method, url, content=body) as answer:
-        answer.raise_for_status()
-        async for part in answer.aiter_bytes():
-            content += part
-            if len(content) > _ANSWER_MOST:
-                raise httpx.ReadError(f"got over {_ANSWER_MOST} bytes")
-    return bytes(content)
 
 
 async def fetch_descriptor(url: str) -> Signed[Stream]:
@@ -158,10 +147,13 @@ async def fetch_descriptor(url: str) -> Signed[Stream]:
     whole = url if url.endswith(("/descriptor", ".stream")) else url.rstrip("/") + "/descriptor"
     try:
         async with httpx.AsyncClient(timeout=_DESCRIPTOR_S, follow_redirects=True) as http:
-            raw = await _ask_bounded(http, "GET", whole, b"", within_s=2 * _DESCRIPTOR_S)
-            return read_descriptor(raw)
+            answer = await ask_bounded(
+                http, "GET", whole, most_bytes=_ANSWER_MOST, within_s=2 * _DESCRIPTOR_S
+            )
+            return read_descriptor(answer.body)
     except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
-        raise IndexUnreachableError(f"{whole}: {type(error).__name__} {error}") from None
+        reason = hide_queries(f"{whole}: {type(error).__name__} {error}")
+        raise IndexUnreachableError(reason) from None
 
 
 def read_descriptor(raw: bytes) -> Signed[Stream]:

@@ -38,6 +38,9 @@ ENTRIES_MOST = 64
 WAIT_MOST_MS = 25_000
 """Longest wait for the next entry: below the idle limits of common proxies."""
 
+CONNECTIONS_MOST = 800
+"""Each viewer waits on one, and a process may have 1,024 files open as systems come."""
+
 _BODY_MOST = 1024
 _BYTES_TYPE = "application/octet-stream"
 
@@ -181,8 +184,12 @@ class _Server(uvicorn.Server):
 class IndexServer:
     """Serves one application in the running event loop."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, *, connections_most: int = CONNECTIONS_MOST) -> None:
         """Bind the port; port 0 lets the system choose.
+
+        Args:
+            endpoint: Where to listen.
+            connections_most: Whoever comes beyond is answered 503; n ≥ 1.
 
         Raises:
             SessionError: It is taken.
@@ -197,6 +204,7 @@ class IndexServer:
             raise SessionError(f"index: {endpoint}: {error.strerror}") from None
         self.endpoint = Endpoint(endpoint.ip, self._socket.getsockname()[1])
         """Where it listens."""
+        self._connections_most = connections_most
         self._server: _Server | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -206,6 +214,7 @@ class IndexServer:
             app,
             log_config=None,
             access_log=False,
+            limit_concurrency=self._connections_most + 1,  # uvicorn refuses the one that reaches it
             server_header=False,
             lifespan="off",
             timeout_graceful_shutdown=1,

@@ -130,6 +130,8 @@ class LiveViewer:
         self._tasks: set[asyncio.Task[None]] = set()
         self._removals: set[asyncio.Task[None]] = set()
         self._kept: deque[_Fetch] = deque()
+        self._fetches: set[_Fetch] = set()
+        """All whose segment the engine may hold."""
         self._started_s = self._heard_s = 0.0
         self._is_playing = False
         self._forks_told = 0
@@ -139,6 +141,11 @@ class LiveViewer:
         """Everybody that this viewer dials: the sources, the given, and its share of viewers."""
         every = (*self._found.sources, *self._given, *self._found.peers)
         return tuple(peer for peer in dict.fromkeys(every) if peer != self._listen)
+
+    @property
+    def told_of(self) -> tuple[Endpoint, ...]:
+        """Addresses that peers told of, the newest last."""
+        return tuple(self._gossiped)
 
     async def run(self) -> None:
         """Follow the stream until cancelled."""
@@ -161,6 +168,7 @@ class LiveViewer:
             # What is being removed goes on: half of a removal would confuse the engine.
             await asyncio.gather(*self._tasks, *self._removals, return_exceptions=True)
             await self.window.end()
+            await self._drop_all()
             try:
                 async with asyncio.timeout(1.0):
                     await self._client.announce(self._listen, is_leaving=True)
@@ -193,10 +201,16 @@ class LiveViewer:
         return is_new
 
     def take_peers(self, endpoints: Sequence[Endpoint]) -> None:
-        """Take addresses that a peer told; they are dialled when the index has gone quiet."""
+        """Take addresses that a peer told; they are dialled when a segment is late.
+
+        The newest are kept: a viewer who was told of long ago has left.
+        """
         for endpoint in endpoints:
-            if endpoint != self._listen and len(self._gossiped) < GOSSIPED_PEERS_MOST:
+            if endpoint != self._listen:
+                self._gossiped.pop(endpoint, None)
                 self._gossiped[endpoint] = None
+        for oldest in list(self._gossiped)[:-GOSSIPED_PEERS_MOST]:
+            del self._gossiped[oldest]
 
     async def _keep_announcing(self) -> None:
         while True:
@@ -250,6 +264,7 @@ class LiveViewer:
         behind = max(0, self.chain.newest - number)
         due_ms = due_in_ms(self._policy, segment_ms=self._stream.segment_ms, behind=behind)
         fetch = _Fetch(entry, now_s, now_s + due_ms / 1000)
+        self._fetches.add(fetch)
         self._queue.put_nowait(fetch)
         _start(self._fetch(fetch), self._tasks)
 
@@ -360,9 +375,14 @@ class LiveViewer:
         if not urls:
             self._dial(fetch.content, self._found.reserve)
 
+    async def _drop_all(self) -> None:
+        """Take every segment out of the engine: it may go on without this stream."""
+        await asyncio.gather(*(self._drop(fetch) for fetch in list(self._fetches)))
+
     async def _drop(self, fetch: _Fetch) -> None:
         content = fetch.content
         if content is None:
+            self._fetches.discard(fetch)
             return
         totals = content.bytes_by_source()
         try:
@@ -372,6 +392,7 @@ class LiveViewer:
             # With the next segment it is tried again.
             self._kept.appendleft(fetch)
             return
+        self._fetches.discard(fetch)
         self._emit(
             "segment_done",
             number=fetch.segment.number,

@@ -15,6 +15,7 @@ from typing import Final, Protocol
 import structlog
 
 from engine_plugin.content import SourceBytes
+from engine_plugin.url_text import hide_queries
 
 REST_FIRST_S: Final = 5.0
 REST_MOST_S: Final = 300.0
@@ -118,7 +119,12 @@ class CdnRoster:
             rest_s = min(REST_FIRST_S * 2**record.failures, REST_MOST_S)
             record.failures = min(record.failures + 1, 16)
             record.failed_s, record.rests_until_s = now_s, now_s + rest_s
-            _log.info("cdn_failed", url=url, failures=record.failures, rests_s=rest_s)
+            _log.info(
+                "cdn_failed",
+                url=hide_queries(url),
+                failures=record.failures,
+                rests_s=rest_s,
+            )
 
     def note_success(self, url: str) -> None:
         """Forget a CDN's failures and its rest: it delivers."""
@@ -268,6 +274,7 @@ class HybridDriver:
                 row["state"] = "active"
             else:
                 row["state"] = "resting" if row["rests_s"] else "ready"
+            row["url"] = hide_queries(str(row["url"]))
         return rows
 
     def stop(self) -> None:
@@ -289,7 +296,11 @@ class HybridDriver:
             self.roster.note_failure(self.active, now_s)
 
     def _switch(self, wanted: str | None, now_s: float) -> None:
-        _log.info("cdn_switched", url=wanted, before=self.active)
+        _log.info(
+            "cdn_switched",
+            url=hide_queries(wanted or ""),
+            before=hide_queries(self.active or ""),
+        )
         self.stop()
         if wanted is not None:
             self._is_staged = True

@@ -162,6 +162,7 @@ def test_late_joiner_begins_near_the_newest_segment_and_peers_serve_it(
     assert newest - first <= 4
     late.wait_for("segment", number=first + 4)
     end = late.stop()
+    assert not list((tmp_path / "viewer-4" / "segments").glob("**/*.ts"))
     assert early.stop()["uploaded_bytes"] + broadcaster.stop()["uploaded_bytes"] > 0
     assert end["bytes"]["p2p_unattested"] > 0
 
