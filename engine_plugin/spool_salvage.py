@@ -10,7 +10,7 @@ Not here: the spool itself (`spool`), the meter's journal (without it a session 
 """
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -193,9 +193,7 @@ def _read_bundle(row: tuple[Any, ...]) -> SpooledBundle | None:
         return None
 
 
-def _standing_receipts(
-    spool: Spool, receipts: tuple[Signed[Receipt], ...]
-) -> list[Signed[Receipt]]:
+def _standing_receipts(spool: Spool, receipts: Sequence[Signed[Receipt]]) -> list[Signed[Receipt]]:
     """Return a bundle's receipts, those that were not carved taken over from it."""
     for signed in receipts:
         entitlement = spool.find_entitlement(signed.value.entitlement_digest)

@@ -129,8 +129,7 @@ class Turns:
         try:
             self.wait()
             actor()
-        except Exception as error:
-            # Raised again by `run`, in the thread that waits.
+        except Exception as error:  # noqa: BLE001 - `run` raises it again, whatever it is
             self._failures.append(error)
         finally:
             with self._changed:

@@ -138,7 +138,7 @@ def verify_rows(buffer: bytes, start: int, size: int, keys: Sequence[bytes | Non
             f"rows: got {len(keys)} of {size} bytes from {start} in {len(buffer)} bytes, "
             f"want all inside, of at least {SIGNATURE_SIZE} bytes"
         )
-    valid = {key for key in set(keys) if key is not None and is_valid_key(key)}
+    valid = {key for key in dict.fromkeys(keys) if key is not None and is_valid_key(key)}
     if _sodium is None:
         return [
             key in valid and _opens(buffer[start + index * size :][:size], bytes(key or b""))

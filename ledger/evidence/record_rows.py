@@ -223,7 +223,9 @@ class RecordRows(Sequence[Signed[RecordT]], Generic[RecordT]):
 
     def _are_texts(self, offset: int, size: int) -> bool:
         """Tell whether a text field holds padded text of plain ASCII in all records."""
-        for value in set(zip(*(self.column(offset + at) for at in range(size)), strict=True)):
+        for value in dict.fromkeys(
+            zip(*(self.column(offset + at) for at in range(size)), strict=True)
+        ):
             text, _, padding = bytes(value).partition(b"\0")
             if not text.isascii() or padding.strip(b"\0"):
                 return False

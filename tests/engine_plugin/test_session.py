@@ -156,6 +156,47 @@ def _hashes(folder: Path) -> dict[str, str]:
     }
 
 
+def require_accounted(leecher: Node, seeder: Node, torrent: TorrentFile, content: Path) -> None:
+    """Every byte of the content has its source, and each is claimed once."""
+    audit = leecher.pump.audit()
+    assert audit is not None
+    assert audit.unexplained_bytes == 0
+    assert leecher.pump.finish(grace_seconds=0.5).journal_error is None
+    totals = read_totals(leecher.state / "meter.db")
+    delivered = totals.delivered_p2p_bytes + totals.delivered_cdn_bytes
+    assert delivered + totals.unattested_bytes + totals.ambiguous_bytes == torrent.content_bytes
+    assert totals.pending_bytes == 0
+    assert not totals.is_estimated
+    assert totals.delivered_p2p_bytes > 0
+    assert totals.delivered_cdn_bytes > 0
+    assert totals.unclaimed_bytes == delivered
+    claims = leecher.journal.list_claims()
+    assert {claim.epoch for claim in claims} == {7}
+    assert {claim.source: claim.payee_key for claim in claims} == {
+        Source.P2P: seeder.key,
+        Source.CDN: b"C" * 32,
+    }
+    with leecher.journal.transaction():
+        blocks = [
+            block
+            for claim in claims
+            for part in leecher.journal.take_credits(claim)
+            for block in unpack_blocks(part.packed)
+        ]
+    assert len({(b.piece, b.block) for b in blocks}) == len(blocks)
+    assert sum(b.length for b in blocks) == delivered
+    assert _hashes(leecher.state / "show") == _hashes(content)
+
+    # What the seeder handed out bounds what the leecher may claim.
+    peer_id = make_peer_id(leecher.key, leecher.session_id)
+    sent = sum(
+        seeder.pump.sent_bytes(key)
+        for row in seeder.journal.list_peers()
+        if (key := row.peer).peer_id == peer_id
+    )
+    assert sent >= totals.delivered_p2p_bytes
+
+
 def test_two_leechers_a_seeder_and_a_web_seed_account_for_every_content_byte(
     content: Path, web_seed: str, tmp_path: Path, nodes: Callable[..., Node]
 ) -> None:
@@ -190,43 +231,7 @@ def test_two_leechers_a_seeder_and_a_web_seed_account_for_every_content_byte(
         leecher.journal.prove_cdn(web_seed, b"C" * 32, epoch=7)
 
     for leecher in leechers:
-        audit = leecher.pump.audit()
-        assert audit is not None
-        assert audit.unexplained_bytes == 0
-        assert leecher.pump.finish(grace_seconds=0.5).journal_error is None
-        totals = read_totals(leecher.state / "meter.db")
-        delivered = totals.delivered_p2p_bytes + totals.delivered_cdn_bytes
-        assert delivered + totals.unattested_bytes + totals.ambiguous_bytes == torrent.content_bytes
-        assert totals.pending_bytes == 0
-        assert not totals.is_estimated
-        assert totals.delivered_p2p_bytes > 0
-        assert totals.delivered_cdn_bytes > 0
-        assert totals.unclaimed_bytes == delivered
-        claims = leecher.journal.list_claims()
-        assert {claim.epoch for claim in claims} == {7}
-        assert {claim.source: claim.payee_key for claim in claims} == {
-            Source.P2P: seeder.key,
-            Source.CDN: b"C" * 32,
-        }
-        with leecher.journal.transaction():
-            blocks = [
-                block
-                for claim in claims
-                for part in leecher.journal.take_credits(claim)
-                for block in unpack_blocks(part.packed)
-            ]
-        assert len({(b.piece, b.block) for b in blocks}) == len(blocks)
-        assert sum(b.length for b in blocks) == delivered
-        assert _hashes(leecher.state / "show") == _hashes(content)
-
-        # What the seeder handed out bounds what the leecher may claim.
-        peer_id = make_peer_id(leecher.key, leecher.session_id)
-        sent = sum(
-            seeder.pump.sent_bytes(key)
-            for row in seeder.journal.list_peers()
-            if (key := row.peer).peer_id == peer_id
-        )
-        assert sent >= totals.delivered_p2p_bytes
+        require_accounted(leecher, seeder, torrent, content)
     seeder.pump.commit()
     assert read_totals(content.parent / "meter.db").present_bytes == torrent.content_bytes
     assert read_totals(content.parent / "meter.db").delivered_p2p_bytes == 0

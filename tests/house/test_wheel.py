@@ -31,7 +31,8 @@ for package in packages:
     for module in pkgutil.walk_packages(top.__path__, package + "."):
         if module.name != skipped:
             importlib.import_module(module.name)
-loaded = {name.partition(".")[0] for name in set(sys.modules) - before}
+loaded = {name.partition(".")[0] for name in set(sys.modules) - before
+    if name != "__mp_main__"}  # a second name of the main module, by multiprocessing
 own = {package.partition(".")[0] for package in packages}
 print(*sorted(loaded - own - set(sys.stdlib_module_names)))
 """
