@@ -22,10 +22,11 @@ from ledger.books.refusals import RefusalReader
 from ledger.evidence.bundle import Bundle, parse_bundle
 from ledger.evidence.encoding import ZERO_KEY, Signed
 from ledger.store.errors import ExpiredError
+from ledger.store.raw_cursor import raw_cursor
 from ledger.store.raw_store import load_raws, store_raw
 from ledger.store.receipt_store import merge_receipts
 from ledger.store.shard_store import Shard
-from ledger.store.tables import BundleRow, ConflictRow, EpochRow, RefusalRow
+from ledger.store.tables import BundleRow, ConflictRow, RefusalRow
 
 CONFLICTS_MAX = 4
 """Most other versions of a bundle that are kept as evidence."""
@@ -40,6 +41,28 @@ _RAWS_PER_STATEMENT = 32
 _GOOD_CODES = frozenset({ReceiptCode.COUNTED, ReceiptCode.SUPERSEDED, ReceiptCode.DUPLICATE})
 """Codes of receipts nobody has to hear about: they count, or another one counts for them."""
 
+
+_LOCK_EPOCH = b"""
+SELECT number FROM epochs WHERE broadcaster_id = %s AND number >= %s AND state = 'open'
+ORDER BY number LIMIT 1 FOR SHARE
+"""
+_INSERT_BUNDLE = b"""
+INSERT INTO bundles (broadcaster_id, submitter_key, epoch, kind, number, digest, size_bytes,
+  promise, sealing_epoch)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING RETURNING id
+"""
+_FIND = b"""
+SELECT digest, promise, sealing_epoch, bundles.state, code, coalesce(final_codes, receipt_codes),
+  epochs.state
+FROM bundles JOIN epochs
+  ON epochs.broadcaster_id = bundles.broadcaster_id AND epochs.number = sealing_epoch
+"""
+_FIND_BY_DIGEST = _FIND + b"WHERE digest = %s"
+_FIND_BY_KEY = _FIND + (
+    b"WHERE submitter_key = %s AND bundles.broadcaster_id = %s AND epoch = %s AND kind = %s"
+    b" AND bundles.number = %s"
+)
+"""What is asked for every upload, as the driver takes it."""
 
 _CODES = {int(code): code for code in ReceiptCode}
 
@@ -127,22 +150,12 @@ def lock_sealing_epoch(session: Session, shard: Shard, epoch: int) -> int | None
     Returns:
         The lowest open epoch that is not below `epoch`, or None if no such row exists.
     """
-    statement = (
-        select(EpochRow.number)
-        .where(
-            EpochRow.broadcaster_id == shard.id,
-            EpochRow.number >= epoch,
-            EpochRow.state == "open",
-        )
-        .order_by(EpochRow.number)
-        .limit(1)
-        .with_for_update(read=True)
-    )
-    for _ in range(LOCK_TRIES):
-        # A row that began to seal while we waited for it drops out; the next try sees the next.
-        number = session.scalar(statement)
-        if number is not None:
-            return number
+    with raw_cursor(session) as cursor:
+        for _ in range(LOCK_TRIES):
+            # A row that began to seal while we waited for it drops out; the next try sees the next.
+            row = cursor.execute(_LOCK_EPOCH, (shard.id, epoch)).fetchone()
+            if row is not None:
+                return int(row[0])
     return None
 
 
@@ -155,25 +168,22 @@ def insert_bundle(
         Whether it was stored.
     """
     bundle = signed.value
-    inserted = session.execute(
-        insert(BundleRow)
-        .values(
-            broadcaster_id=shard.id,
-            submitter_key=bundle.submitter_key,
-            epoch=bundle.epoch,
-            kind=bundle.kind,
-            number=bundle.number,
-            digest=signed.digest,
-            size_bytes=len(signed.raw),
-            promise=promise,
-            sealing_epoch=sealing_epoch,
-        )
-        .on_conflict_do_nothing()
-        .returning(BundleRow.id)
-    ).scalar()
-    if inserted is None:
+    values = (
+        shard.id,
+        bundle.submitter_key,
+        bundle.epoch,
+        int(bundle.kind),
+        bundle.number,
+        signed.digest,
+        len(signed.raw),
+        promise,
+        sealing_epoch,
+    )
+    with raw_cursor(session) as cursor:
+        row = cursor.execute(_INSERT_BUNDLE, values).fetchone()
+    if row is None:
         return False
-    store_raw(session, sealing_epoch, inserted, signed.raw)
+    store_raw(session, sealing_epoch, row[0], signed.raw)
     return True
 
 
@@ -181,47 +191,29 @@ def find_by_key(session: Session, shard: Shard, bundle: Bundle) -> StoredBundle 
     """Return the stored bundle that has this bundle's key."""
     return _find(
         session,
-        BundleRow.submitter_key == bundle.submitter_key,
-        BundleRow.broadcaster_id == shard.id,
-        BundleRow.epoch == bundle.epoch,
-        BundleRow.kind == bundle.kind,
-        BundleRow.number == bundle.number,
+        _FIND_BY_KEY,
+        (bundle.submitter_key, shard.id, bundle.epoch, int(bundle.kind), bundle.number),
     )
 
 
 def find_by_digest(session: Session, digest: bytes) -> StoredBundle | None:
     """Return the stored bundle with this digest."""
-    return _find(session, BundleRow.digest == digest)
+    return _find(session, _FIND_BY_DIGEST, (digest,))
 
 
-def _find(session: Session, *conditions: object) -> StoredBundle | None:
-    row = session.execute(
-        select(
-            BundleRow.digest,
-            BundleRow.promise,
-            BundleRow.sealing_epoch,
-            BundleRow.state,
-            BundleRow.code,
-            func.coalesce(BundleRow.final_codes, BundleRow.receipt_codes).label("codes"),
-            EpochRow.state.label("epoch_state"),
-        )
-        .join(
-            EpochRow,
-            (EpochRow.broadcaster_id == BundleRow.broadcaster_id)
-            & (EpochRow.number == BundleRow.sealing_epoch),
-        )
-        .where(*conditions)  # type: ignore[arg-type]  # SQLAlchemy's own column expressions
-    ).one_or_none()
+def _find(session: Session, query: bytes, values: tuple[int | bytes, ...]) -> StoredBundle | None:
+    with raw_cursor(session) as cursor:
+        row = cursor.execute(query, values).fetchone()
     if row is None:
         return None
-    is_sealed = row.epoch_state not in {"open", "sealing"}
+    digest, promise, sealing_epoch, state, code, codes, epoch_state = row
     return StoredBundle(
-        digest=row.digest,
-        promise=row.promise,
-        sealing_epoch=row.sealing_epoch,
-        state=row.epoch_state if is_sealed else row.state,
-        code=row.code,
-        receipt_codes=parse_codes(row.codes or b""),
+        digest=digest,
+        promise=promise,
+        sealing_epoch=sealing_epoch,
+        state=state if epoch_state in {"open", "sealing"} else epoch_state,
+        code=code,
+        receipt_codes=parse_codes(codes or b""),
     )
 
 

@@ -22,6 +22,7 @@ from ledger.evidence.keys import generate_seed
 from ledger.evidence.merkle import leaf_hash
 from ledger.store.errors import EpochOrderError
 from ledger.store.lane_store import store_lanes
+from ledger.store.raw_cursor import raw_cursor
 from ledger.store.shard_store import Shard
 from ledger.store.tables import (
     CheckpointRow,
@@ -92,9 +93,9 @@ def open_epochs(session: Session, shard: Shard, *, first: int, last: int) -> Non
 
     The salt key is committed with the row, long before the seal that commits to it.
     """
-    known = session.scalar(
-        select(func.max(EpochRow.number)).where(EpochRow.broadcaster_id == shard.id)
-    )
+    query = b"SELECT max(number) FROM epochs WHERE broadcaster_id = %s"
+    with raw_cursor(session) as cursor:
+        (known,) = cursor.execute(query, (shard.id,)).fetchone() or (None,)
     missing = range(first if known is None else known + 1, last + 1)
     rows = [
         {"broadcaster_id": shard.id, "number": number, "salt_key": generate_seed()}

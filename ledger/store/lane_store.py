@@ -11,7 +11,8 @@ from typing import Final
 from sqlalchemy.orm import Session
 
 from ledger.books.lanes import Lanes
-from ledger.store.receipt_store import COPY_END, COPY_HEAD, raw_connection
+from ledger.store.raw_cursor import raw_cursor
+from ledger.store.receipt_store import COPY_END, COPY_HEAD
 from ledger.store.shard_store import Shard
 
 _COPY: Final = """
@@ -32,7 +33,7 @@ def store_lanes(session: Session, shard: Shard, sealing_epoch: int, lanes: Lanes
     """Store the lanes of a seal."""
     if not len(lanes):
         return
-    with raw_connection(session).cursor() as cursor, cursor.copy(_COPY) as copy:
+    with raw_cursor(session) as cursor, cursor.copy(_COPY) as copy:
         copy.write(COPY_HEAD)
         for piece in _pieces(shard.id, sealing_epoch, lanes):
             copy.write(piece)
@@ -61,5 +62,5 @@ def _pieces(broadcaster_id: int, sealing_epoch: int, lanes: Lanes) -> Iterator[b
 
 def load_lanes(session: Session, shard: Shard, sealing_epoch: int) -> list[tuple[bytes, int, int]]:
     """Return (lane digest, sequence, counted bytes) of a seal's lanes, by ascending digest."""
-    with raw_connection(session).cursor(binary=True) as cursor:
+    with raw_cursor(session, binary=True) as cursor:
         return cursor.execute(_LANES, (shard.id, sealing_epoch)).fetchall()

@@ -10,7 +10,8 @@ from typing import Final
 
 from sqlalchemy.orm import Session
 
-from ledger.store.receipt_store import COPY_END, COPY_HEAD, raw_connection
+from ledger.store.raw_cursor import raw_cursor
+from ledger.store.receipt_store import COPY_END, COPY_HEAD
 
 PAGE_BYTES: Final = 8_000
 """Bytes of a bundle in one row: with its header it fills a page of 8,192."""
@@ -29,7 +30,7 @@ def store_raw(session: Session, sealing_epoch: int, bundle_id: int, raw: bytes) 
         parts.append(piece)
     parts.append(COPY_END)
     with (
-        raw_connection(session).cursor() as cursor,
+        raw_cursor(session) as cursor,
         cursor.copy("COPY bundle_raws FROM STDIN (FORMAT BINARY)") as copy,
     ):
         copy.write(b"".join(parts))
@@ -42,7 +43,7 @@ def load_raws(session: Session, keys: Collection[tuple[int, int]]) -> dict[int, 
         "SELECT bundle_id, raw FROM bundle_raws"
         " WHERE sealing_epoch = %s AND bundle_id = ANY(%s) ORDER BY bundle_id, page"
     )
-    with raw_connection(session).cursor(binary=True) as cursor:
+    with raw_cursor(session, binary=True) as cursor:
         for epoch in sorted({epoch for epoch, _ in keys}):
             ids = sorted(bundle_id for of_epoch, bundle_id in keys if of_epoch == epoch)
             # Some at a time: what the driver holds beside the bytes is as large as they are.

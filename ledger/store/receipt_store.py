@@ -8,16 +8,15 @@ here: verdicts (`bundle_store`), judging a lane's receipts as a set (`ledger.boo
 
 import struct
 from collections.abc import Iterable, Iterator
-from typing import Any, Final
+from typing import Final
 
-from psycopg import Connection
-from psycopg.rows import TupleRow
 from sqlalchemy.orm import Session
 
 from ledger.books.codes import ReceiptCode
 from ledger.evidence.bundle import Bundle
 from ledger.evidence.receipt import FLAG_CDN, RECEIPT
 from ledger.evidence.record_rows import part_struct
+from ledger.store.raw_cursor import raw_cursor
 
 _STAGE: Final = """
 CREATE TEMP TABLE staged_receipts (
@@ -47,14 +46,6 @@ _COPY_ROW: Final = struct.Struct(">hi16siqiqiqiqiqiqiii?")
 _PART: Final = part_struct(RECEIPT, "flags", "epoch", "sequence", "bytes_total")
 
 
-def raw_connection(session: Session) -> Connection[TupleRow]:
-    """Return the driver's connection of a session, in the same transaction."""
-    connection: Any = session.connection().connection.driver_connection
-    if not isinstance(connection, Connection):
-        raise TypeError(f"connection: got {type(connection).__name__}, want psycopg's")
-    return connection
-
-
 def merge_receipts(
     session: Session,
     bundles: Iterable[tuple[int, int, int, Bundle, tuple[ReceiptCode, ...]]],
@@ -69,7 +60,7 @@ def merge_receipts(
     rows = b"".join(row for one in bundles for row in _copy_rows(*one))
     if not rows:
         return
-    with raw_connection(session).cursor() as cursor:
+    with raw_cursor(session) as cursor:
         cursor.execute("SELECT to_regclass('pg_temp.staged_receipts') IS NULL")
         if cursor.fetchone() == (True,):
             cursor.execute(_STAGE)

@@ -5,6 +5,7 @@ nothing. Not here: which DAO key may activate a contract (the reader's trust fil
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from sqlalchemy import exists, select
 from sqlalchemy.dialects.postgresql import insert
@@ -22,6 +23,7 @@ from ledger.evidence.errors import (
 from ledger.evidence.leaf import ACTIVATION, Activation
 from ledger.evidence.terms import Terms, parse_terms, require_valid_terms
 from ledger.store.errors import UnknownBroadcasterError, UnknownRulesError, UnprovenError
+from ledger.store.raw_cursor import raw_cursor
 from ledger.store.tables import (
     ActivationRow,
     BroadcasterRow,
@@ -254,10 +256,12 @@ def find_shard(session: Session, account: bytes) -> Shard:
     Raises:
         UnknownBroadcasterError: There is none.
     """
-    row = session.scalar(select(BroadcasterRow).where(BroadcasterRow.account == account))
+    query = b"SELECT id, account, network_id, binding FROM broadcasters WHERE account = %s"
+    with raw_cursor(session) as cursor:
+        row = cursor.execute(query, (account,)).fetchone()
     if row is None:
         raise UnknownBroadcasterError(account)
-    return _shard_of(row)
+    return Shard(id=row[0], account=row[1], network_id=row[2], binding=row[3])
 
 
 def load_shard(session: Session, broadcaster_id: int) -> Shard:
@@ -269,6 +273,9 @@ def _shard_of(row: BroadcasterRow) -> Shard:
     return Shard(id=row.id, account=row.account, network_id=row.network_id, binding=row.binding)
 
 
+_parse_terms = lru_cache(maxsize=64)(parse_terms)
+
+
 def terms_in_force(session: Session, shard: Shard, epoch: int | None = None) -> Signed[Terms]:
     """Return the newest terms that cover an epoch; the newest of all when None.
 
@@ -278,15 +285,13 @@ def terms_in_force(session: Session, shard: Shard, epoch: int | None = None) -> 
     Raises:
         UnknownBroadcasterError: The broadcaster has no terms.
     """
-    rows = session.scalars(
-        select(TermsRow).where(TermsRow.broadcaster_id == shard.id).order_by(TermsRow.id)
-    ).all()
+    query = b"SELECT raw, first_epoch, last_epoch FROM terms WHERE broadcaster_id = %s ORDER BY id"
+    with raw_cursor(session) as cursor:
+        rows = cursor.execute(query, (shard.id,)).fetchall()
     if not rows:
         raise UnknownBroadcasterError(shard.account)
-    covering = [
-        row for row in rows if epoch is not None and row.first_epoch <= epoch <= row.last_epoch
-    ]
-    return parse_terms((covering or rows)[-1].raw)
+    covering = [raw for raw, first, last in rows if epoch is not None and first <= epoch <= last]
+    return _parse_terms(covering[-1] if covering else rows[-1][0])
 
 
 def authentic_terms(session: Session, shard: Shard, epoch: int | None = None) -> Signed[Terms]:
