@@ -145,10 +145,11 @@ def verify_rows(buffer: bytes, start: int, size: int, keys: Sequence[bytes | Non
             for index, key in enumerate(keys)
         ]
     first = _ffi.from_buffer(buffer) + start
-    message, length = _ffi.new("unsigned char[]", size), _ffi.new("unsigned long long *")
+    # libsodium hands the message out only if it is told where to.
+    nowhere = _ffi.NULL
     sign_open = _sodium.crypto_sign_open
     return [
-        key in valid and sign_open(message, length, first + index * size, size, key) == 0
+        key in valid and sign_open(nowhere, nowhere, first + index * size, size, key) == 0
         for index, key in enumerate(keys)
     ]
 
