@@ -191,7 +191,7 @@ def _bundle_leaf(
         sealing_epoch=inputs.epoch,
         bundle_digest=head.digest,
         submitter_commitment=commit_to(inputs.salt_key, RecordCode.LEAF_BUNDLE, head.submitter_key),
-        code=head.code,
+        code=int(head.code),
         receipts_counted=counted,
         receipts_refused=len(codes) - counted,
         bytes_counted=bytes_counted,

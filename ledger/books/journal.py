@@ -171,15 +171,6 @@ class _EntryHead:
     posting_count: int
 
 
-@dataclass(frozen=True, slots=True)
-class _PostingRow:
-    account: int
-    party: bytes
-    book: int
-    is_credit: int
-    amount_stroops: int
-
-
 def format_journal(entries: Sequence[JournalEntry]) -> bytes:
     """Return the canonical bytes of a list of entries: u32 count, then entries in order."""
     parts = [len(entries).to_bytes(4, "little")]
@@ -189,11 +180,11 @@ def format_journal(entries: Sequence[JournalEntry]) -> bytes:
         )
         parts.append(_ENTRY.pack(head))
         parts.extend(
-            _POSTING.pack(
-                _PostingRow(
-                    posting.account,
+            _POSTING.pack_values(
+                (
+                    int(posting.account),
                     posting.party,
-                    posting.book,
+                    int(posting.book),
                     int(posting.amount_stroops < 0),
                     abs(posting.amount_stroops),
                 )

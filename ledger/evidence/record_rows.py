@@ -9,6 +9,7 @@ here: the order of records (`bundle`), signatures (`keys.verify_rows`).
 
 import struct
 from collections.abc import Iterator, Sequence
+from functools import cache
 from hashlib import sha256
 from typing import Any, ClassVar, Generic, Self, TypeVar, overload
 
@@ -47,6 +48,12 @@ def part_struct(record: RecordType[Any], *names: str) -> struct.Struct:
     items += [(field.name, field.code, field.size) for field in record.layout.fields]
     codes = (code if name in names else f"{size}x" for name, code, size in items)
     return struct.Struct(f"<{_FLAGS_AT}x" + "".join(codes))
+
+
+@cache
+def _known_flags(allowed: int) -> bytes:
+    """Every value of the flags' lower byte that has allowed bits only."""
+    return bytes(flags for flags in range(256) if not flags & ~allowed)
 
 
 class RecordRows(Sequence[Signed[RecordT]], Generic[RecordT]):
@@ -210,7 +217,7 @@ class RecordRows(Sequence[Signed[RecordT]], Generic[RecordT]):
         for offset, wanted in enumerate(prefix, SIGNATURE_SIZE):
             if self.column(offset) != bytes([wanted]) * self._count:
                 return False
-        known = bytes(flags for flags in range(256) if not flags & ~self.record.allowed_flags)
+        known = _known_flags(self.record.allowed_flags)
         if self.column(_FLAGS_AT).strip(known) or any(self.column(_FLAGS_AT + 1)):
             return False
         for at, field in self.record.layout.offsets():

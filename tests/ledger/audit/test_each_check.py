@@ -447,6 +447,16 @@ def test_checkpoint_by_a_key_that_was_rotated_away_is_disproven(scene: Scene) ->
     assert report.failed_step.detail.startswith("checkpoint of epoch 1: signers")
 
 
+def test_checkpoint_before_a_rotation_by_the_key_after_it_is_disproven(scene: Scene) -> None:
+    old = scene.operator.trust
+    first = TrustedKey(key=key("mallory"), first_epoch=0)
+    trust = replace(old, log_keys=(first, TrustedKey(key=key("log"), first_epoch=1)))
+    data = build_audit_file(replace(scene.contents(), trust_digest=trust.digest), seed("log"))
+    report = verify_audit_file(data, trust)
+    assert report.failed_step is not None
+    assert report.failed_step.detail.startswith("checkpoint of epoch 0: signers")
+
+
 def test_file_that_the_log_key_did_not_sign_is_disproven(scene: Scene) -> None:
     report = verify_audit_file(
         build_audit_file(scene.contents(), seed("mallory")), scene.operator.trust
