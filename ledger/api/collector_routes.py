@@ -89,8 +89,14 @@ def _add_questions(app: FastAPI, collector: Collector) -> None:
     )
     def terms(broadcaster: Broadcaster = None) -> Response:
         """The signed terms in force."""
+        now = collector.ledger_time.read()
         with sessions.begin() as session:
-            raw = terms_in_force(session, shard_of(session, broadcaster)).raw
+            shard = shard_of(session, broadcaster)
+            signed = terms_in_force(session, shard)
+            if now is not None:
+                # The newest may be registered ahead of their first epoch.
+                signed = terms_in_force(session, shard, signed.value.epoch_at(now.now_s))
+            raw = signed.raw
         return Response(raw, media_type=OCTETS, headers={"Cache-Control": "max-age=10"})
 
 

@@ -26,7 +26,7 @@ from ledger.evidence.clock import CLOCK
 from ledger.evidence.encoding import Signed
 from ledger.evidence.note import VerifierKey, format_verifier_key
 from ledger.evidence.promise import PROMISE
-from ledger.evidence.terms import sign_terms
+from ledger.evidence.terms import parse_terms, sign_terms
 from ledger.publiclog.log_keys import keys_of_trust
 from ledger.publiclog.verification import verify_folder
 from ledger.sealing.log_seeds import LogSeeds, next_seed_file, read_log_seeds
@@ -134,10 +134,12 @@ def test_the_clock_is_signed_by_the_key_that_the_asker_knows(scene: ShardScene) 
     parts = replace(scene.api_parts(), next_log_seed=seed("log 2"))
     with serve_app(make_app(parts)) as client:
         assert signer_of(client) == "log"
+        assert parse_terms(client.get("/v1/terms").content).value.log_key == key("log")
         assert signer_of(client, "log 2") == "log 2"
         scene.reach_epoch(FIRST)
         assert signer_of(client) == "log 2"
         assert signer_of(client, "log") == "log"
+        assert parse_terms(client.get("/v1/terms").content).value.log_key == key("log 2")
 
 
 def signer_of(client: httpx.Client, asked: str | None = None) -> str:
