@@ -41,7 +41,7 @@ def arguments() -> list[Any]:
 
 
 @given(seed=st.integers(0, (1 << 48) - 1))
-@settings(max_examples=20_000 if LONG else 120)
+@settings(max_examples=20_000 if LONG else 50)
 def test_random_program_runs_the_same_both_ways(seed: int) -> None:
     source = ProgramMaker(seed).program()
     program = parse(source.encode())
@@ -64,7 +64,7 @@ def test_random_program_runs_the_same_both_ways(seed: int) -> None:
 
 def test_random_programs_mostly_succeed() -> None:
     verdicts: Counter[str] = Counter()
-    for seed in range(60):
+    for seed in range(40):
         program = parse(ProgramMaker(seed).program().encode())
         try:
             verdict = check_equal(program, "f", arguments, ROOMY)
@@ -72,7 +72,7 @@ def test_random_programs_mostly_succeed() -> None:
             verdicts[type(error).__name__] += 1
             continue
         verdicts["value" if isinstance(verdict, Run) else verdict.kind.__name__] += 1
-    assert verdicts["value"] >= 20, verdicts
+    assert verdicts["value"] >= 10, verdicts
     assert len(verdicts) >= 4, verdicts
 
 
