@@ -17,7 +17,7 @@ from typing import Final
 from ledger.bench.errors import BenchError
 from ledger.bench.ingest_load import Papers
 from ledger.embedded.postgres import PostgresCluster
-from ledger.store.engine import SessionFactory, open_sessions
+from ledger.store.engine import SessionFactory, make_session_factory, open_engine
 from ledger.store.migrate import upgrade
 
 START_TIMEOUT_S = 90.0
@@ -59,7 +59,8 @@ class IngestParts:
             "SWARMLEDGER_API_SENDER_PER_S": "100000",
             **(settings or {}),
         }
-        self.sessions: SessionFactory = open_sessions(cluster.url(), pool_size=1)
+        self._engine = open_engine(cluster.url(), pool_size=1)
+        self.sessions: SessionFactory = make_session_factory(self._engine)
         self.api_url = ""
 
     def start(self, *, gateway_url: str, workers: int) -> None:
@@ -101,6 +102,7 @@ class IngestParts:
 
     def stop(self) -> None:
         """Stop everything but Postgres, the last started first."""
+        self._engine.dispose()
         for process in reversed(self._processes.values()):
             if process.poll() is None:
                 process.terminate()
