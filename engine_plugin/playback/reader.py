@@ -2,8 +2,8 @@
 
 Each `read` is a play head: a window of deadlines runs ahead of it, so that what is needed next is
 fetched next. After a start or a seek it holds what comes in within a moment: less would leave room
-for requests of no use now, more would let later pieces compete with the first. It doubles with
-every piece delivered until it holds the wished time at the rate at which the player takes bytes. A
+for requests of no use now, more would let later pieces compete with the first. It grows by every
+piece delivered until it holds the wished time at the rate at which the player takes bytes. A
 seek is the end of one `read` and the start of another.
 
 A slow player slows only its own head: nothing is read for it before it asks, beyond a small stock.
@@ -29,8 +29,8 @@ _SPACING_MS_MAX = 1000
 _LOOK_S = 0.1
 """How often the window is looked at anew while its first piece is awaited."""
 
-_PIPELINE_MS = 1500
-"""libtorrent has so much asked for at a time; see `request_queue_time`."""
+_PIPELINE_MS = 500
+"""What peers are asked for at a time: more would let later pieces come before the first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +130,7 @@ class Reader:
                 rate = max(_RATE_FLOOR, int((at - first) / max(self._clock() - begun_s, 0.1)))
                 piece = at // self._piece_bytes
                 data = await self._take(head, at, end, ahead_bytes, rate)
-                ahead_bytes = min(2 * ahead_bytes, self._policy.full_bytes(rate))
+                ahead_bytes = min(ahead_bytes + len(data), self._policy.full_bytes(rate))
                 base = piece * self._piece_bytes
                 stop = min(end, base + len(data))
                 while at < stop:
