@@ -8,9 +8,8 @@ needs to be durable in a hurry.
 Pure; the clock is handed in. Not here: what a receipt needs (`cadence`), libtorrent, the journal.
 """
 
-from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 LOOK_MOST_S = 0.25
 """Longest time between two looks at the queue."""
@@ -22,7 +21,9 @@ RATE_WINDOW_S = 1.0
 
 PAYEES_MAX = 4096
 
-_JUMPS_KEPT = 4
+BURST_BYTES = 1 << 20
+"""No more than this is let come between two looks: the rate is a mean, and senders burst."""
+
 _IDLE_S = 10.0
 """Of a payee that brought nothing for so long no rate is known any more."""
 
@@ -36,8 +37,8 @@ class _Flow:
     fresh_bytes: int = 0
     """Firm and not durable."""
     bytes_per_s: float = 0.0
-    jumps: deque[int] = field(default_factory=lambda: deque([0], maxlen=_JUMPS_KEPT))
-    """What the last looks brought that brought anything: whole pieces, mostly."""
+    grain_bytes: int = 0
+    """By how much its firm bytes grow at a time: a piece."""
 
 
 class Lookahead:
@@ -53,8 +54,14 @@ class Lookahead:
         self.room_of = room_of
         self._flows: dict[bytes, _Flow] = {}
 
-    def note(self, credited: Mapping[bytes, int], now_s: float) -> None:
-        """Take note of the firm bytes that a look brought, by payee."""
+    def note(self, credited: Mapping[bytes, int], now_s: float, *, grain_bytes: int) -> None:
+        """Take note of the firm bytes that a look brought.
+
+        Args:
+            credited: By payee.
+            now_s: Monotonic seconds.
+            grain_bytes: Size of the pieces that they came in.
+        """
         for key, count in credited.items():
             flow = self._flows.pop(key, None)
             if flow is None or now_s - flow.since_s > _IDLE_S:
@@ -66,7 +73,7 @@ class Lookahead:
                 flow.bytes_per_s += share * (count / passed_s - flow.bytes_per_s)
             flow.since_s = now_s
             flow.fresh_bytes += count
-            flow.jumps.append(count)
+            flow.grain_bytes = grain_bytes
         while len(self._flows) > PAYEES_MAX:
             del self._flows[next(iter(self._flows))]
 
@@ -76,9 +83,9 @@ class Lookahead:
             flow.fresh_bytes = 0
 
     def jump_of(self, key: bytes) -> int:
-        """Return by how much a payee's firm bytes grow from one look to the next; n ≥ 0."""
+        """Return by how much a payee's firm bytes grow at a time; n ≥ 0."""
         flow = self._flows.get(key)
-        return 0 if flow is None else max(list(flow.jumps))
+        return 0 if flow is None else flow.grain_bytes
 
     def rate_of(self, key: bytes) -> float:
         """Return the bytes a second that come from a payee, as of its last bytes; n ≥ 0."""
@@ -101,8 +108,8 @@ class Lookahead:
             if flow.bytes_per_s and now_s - flow.since_s < _IDLE_S:
                 room = self._room(key, flow)
                 if room is not None:
-                    # Bytes come in jumps: more than two looks a jump tell nothing new.
-                    room = max(room, max(flow.jumps) // 2)
+                    # Bytes come in pieces: more than two looks a piece tell nothing new.
+                    room = min(max(room, flow.grain_bytes // 2), BURST_BYTES)
                     wait_s = min(wait_s, room / flow.bytes_per_s)
         return max(wait_s, LOOK_LEAST_S)
 
@@ -111,4 +118,4 @@ class Lookahead:
         room = self.room_of(key)
         if room is None or room <= 0:
             return None  # nobody signs for it: a commit would not help
-        return room - flow.fresh_bytes - max(flow.jumps) // 2
+        return room - flow.fresh_bytes - flow.grain_bytes // 2

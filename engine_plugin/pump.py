@@ -446,7 +446,7 @@ class MeterPump:
                 metering.settle_at = None
 
     def _collect_credits(self) -> int:
-        credited = 0
+        credited = grain = 0
         by_key: defaultdict[bytes, int] = defaultdict(int)
         for metering in self._torrents.values():
             for peer, new in metering.meter.take_credits().items():
@@ -457,8 +457,9 @@ class MeterPump:
                 self._credited.add(peer)
                 if key := self.journal.proved_key(PeerKey(*self.session.peer_key(peer))):
                     by_key[key] += count
+                    grain = max(grain, metering.meter.layout.piece_bytes)
         if by_key:
-            self.lookahead.note(by_key, self._clock())
+            self.lookahead.note(by_key, self._clock(), grain_bytes=grain)
         return credited
 
     def _close_epoch(self) -> str | None:
