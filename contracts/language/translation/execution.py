@@ -141,7 +141,7 @@ class Translation:
         exec(self._code, namespace)  # noqa: S102 - our own code, in a closed namespace
         try:
             return namespace[self._function_names[function]](*arguments)
-        except (LanguageError, LookupError, UnboundLocalError) as error:
+        except (LanguageError, LookupError, TypeError, UnboundLocalError) as error:
             raise Deviation from error
 
 
