@@ -19,10 +19,12 @@ from shard_scene import ShardScene, make_shard_scene
 from simulated_operator import key, make_entitlement, make_payee_bundle, make_receipt
 from sqlalchemy import func, select, table, text
 
+from ledger.api.answers import RefusedError
 from ledger.api.app import ApiParts, make_app
 from ledger.api.ledger_time import LedgerTimeSource
 from ledger.api.limits import IntakeLimits
 from ledger.api.pacing import Buckets
+from ledger.api.pressure import Pressure
 from ledger.api.watch import Watch
 from ledger.logs import configure_logs
 from ledger.store.engine import open_sessions
@@ -87,6 +89,24 @@ def test_backlog_counts_what_another_process_took(scene):
             wait_until(lambda: not other.get("/readyz").is_success)
             answer = other.post("/v1/bundles", content=bundle(scene, 2))
             assert refusal_of(answer) == (503, "backlog_full")
+
+
+def test_requests_at_hand_cannot_pass_the_limit_together(scene):
+    pressure = Pressure(
+        scene.sessions, IntakeLimits(backlog_bundles=2, broadcaster_percent=100), scene.log_dir
+    )
+    account = key("broadcaster")
+    with pressure.place(account, 1) as first, pressure.place(account, 1):
+        with pytest.raises(RefusedError, match="backlog_full"), pressure.place(account, 1):
+            pass
+        first.is_used = True
+    # One was stored, the other was not: one place is free again.
+    with (
+        pressure.place(account, 1),
+        pytest.raises(RefusedError, match="backlog_full"),
+        pressure.place(account, 1),
+    ):
+        pass
 
 
 def test_backlog_is_bounded_in_bytes_too(scene):
