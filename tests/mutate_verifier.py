@@ -23,7 +23,7 @@ MODULES = ("steps_evidence", "steps_books", "counts")
 VARIABLE = "MUTANT"
 TIMEOUT_S = 600
 # The cases that are made for one check each come first: nearly all mutants die there.
-ALL_TESTS = ("test_each_check.py", "test_attacks.py", "test_verify.py")
+ALL_TESTS = ("test_each_check.py", "test_counts.py", "test_attacks.py", "test_verify.py")
 # What these return is not what they are called for.
 ALWAYS_CHECKS = {"check_inclusion", "check_line"}
 
