@@ -143,7 +143,7 @@ CHANGES = [
     (change_result_leaf_too, "leaves of epoch 0"),
     (lower_lane, "lanes of epoch 0"),
     (change_note, "checkpoint of epoch 0"),
-    (delete_checkpoint, "got no checkpoint"),
+    (delete_checkpoint, "got no checkpoint|want one of the database"),
     (raise_price, "not valid under their issuing key"),
     (take_issuing_key, "got issuing key"),
     (name_other_rule, "rule of epoch 1"),
