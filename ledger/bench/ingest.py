@@ -8,10 +8,10 @@ each time that it is verified: a bundle's own by the collector and by the worker
 only in the first round (a worker remembers it).
 """
 
+import contextlib
 import http.client
 import shutil
 import statistics
-import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -219,22 +219,20 @@ class _Run:
 
     def _upload(self, bundles: Sequence[bytes]) -> None:
         address = urlsplit(self._parts.api_url)
-        local = threading.local()
 
-        def post(raw: bytes) -> int:
-            if not hasattr(local, "connection"):
-                local.connection = http.client.HTTPConnection(
-                    address.hostname or "", address.port, timeout=120
-                )
-            local.connection.request("POST", "/v1/bundles", body=raw)
-            answer = local.connection.getresponse()
-            body = answer.read()
-            if answer.status != http.HTTPStatus.OK:
-                raise BenchError(f"upload: got {answer.status} {body[:300]!r}, want 200")
-            return len(body)
+        def post_all(share: Sequence[bytes]) -> None:
+            host, port = address.hostname or "", address.port
+            with contextlib.closing(http.client.HTTPConnection(host, port, timeout=120)) as sender:
+                for raw in share:
+                    sender.request("POST", "/v1/bundles", body=raw)
+                    answer = sender.getresponse()
+                    body = answer.read()
+                    if answer.status != http.HTTPStatus.OK:
+                        raise BenchError(f"upload: got {answer.status} {body[:300]!r}, want 200")
 
         with ThreadPoolExecutor(UPLOADERS) as pool:
-            for _ in pool.map(post, bundles):
+            shares = [bundles[at::UPLOADERS] for at in range(UPLOADERS)]
+            for _ in pool.map(post_all, shares):
                 pass
 
     def _wait_until_judged(self) -> None:
