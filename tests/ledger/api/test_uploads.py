@@ -88,7 +88,7 @@ def rows(scene: ShardScene, name: str) -> int:
         return session.scalar(select(func.count()).select_from(table(name)))
 
 
-def test_bundle_in_chunks_gets_the_promise_of_the_whole(scene, client):
+def test_trap_10_a_bundle_in_chunks_gets_the_promise_of_the_whole(scene, client):
     raw = bundle(scene)
     created = create(client, raw)
     assert (created.status_code, created.headers["upload-offset"]) == (201, "0")
