@@ -2,8 +2,8 @@
 
 Each was found in the code or the tracker of a running system: Tribler (1, 13), Theta (2), Fleek
 (3), Storj (4, 5, 6), the Graph's TAP (7, 8, 10), Livepeer (9), Althea (11), a Stellar channel (12).
-The parts' own tests cover most from other sides; here each stands alone. Traps 10, 11 and 13, which
-need a server, a database or a swarm, stand in the files beside this one.
+The parts' own tests cover most from other sides; here each stands alone. Traps 10, 11 and 13 need a
+server, a database or a swarm and stand with those tests: `pytest -k trap` runs all thirteen.
 """
 
 from dataclasses import replace

@@ -53,7 +53,7 @@ def figures(client: httpx.Client) -> dict[tuple[str, ...], float]:
 
 
 def test_trap_10_a_payer_whose_bundles_wait_raises_an_alarm_of_its_own(scene, client):
-    """One payer's ingest once stopped in silence; here its oldest bundle's age is told, by payer."""
+    """A payer's ingest once stopped in silence; here its oldest bundle's age is told, by payer."""
     client.post("/v1/bundles", content=bundle(scene, 0))
     with scene.sessions.begin() as session:
         session.execute(text("UPDATE bundles SET received_at = now() - interval '1 hour'"))
