@@ -31,7 +31,7 @@ demo: setup
 JOBS ?= 3
 
 test: setup-dev
-	@exec .venv/bin/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+	@exec .venv/bin/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: setup-dev
 	.venv/bin/ruff check .

@@ -573,6 +573,8 @@ class Engine:
             await self.ledger.finish(
                 linger_s=STOP_LINGER_S, deadline_s=deadline_s, guard=self._guard
             )
+        if self._owner is not None:
+            self._guard("limits", self._owner.finish, deadline_s)
         self._guard("journal", lambda _: self._journal.retire_settled(), deadline_s)
         for task in self._tasks:
             task.cancel()

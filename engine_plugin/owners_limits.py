@@ -80,6 +80,14 @@ class OwnersLimits:
         if rates.stop_reason is not stop:
             self._emit("limits", **self._describe(rates, month, uploaded))
 
+    def finish(self, _now_s: float) -> None:
+        """Count what was served since the last tick; the session has ended.
+
+        Raises:
+            JournalError: Counting failed; the next start counts it.
+        """
+        self._volume.count(month_of(self._settings.local_time(self._wall_s())))
+
     def admit(self, torrent: TorrentFile, save_path: Path, stream_id: bytes | None = None) -> None:
         """Grant disk space to content before it is fetched.
 

@@ -59,7 +59,7 @@ def test_bundle_holds_the_newest_receipts_and_what_they_need(spool: Spool) -> No
     signed = parse_bundle(spooled.raw)
     assert is_signed_by_submitter(signed)
     assert sorted(one.value.bytes_total for one in signed.value.receipts) == [7, 200]
-    assert signed.value.entitlements == (entitlement(),)
+    assert tuple(signed.value.entitlements) == (entitlement(),)
     assert signed.value.bindings == (binding("seeder"),)
     assert (spooled.number, spooled.bytes_total, spooled.receipt_count) == (0, 207, 2)
     assert bundler.bundle_epoch(EPOCH, BundleKind.PAYEE) is None

@@ -8,6 +8,7 @@ from shard_scene import make_shard_scene
 from simulated_operator import key
 
 from ledger.config import Settings
+from ledger.sealing.judging import make_memory
 from ledger.store.errors import UnknownBroadcasterError
 from worker.process import WorkerParts
 
@@ -23,6 +24,7 @@ def test_broadcaster_that_the_trust_file_does_not_name_is_not_served(
             sealing=scene.sealing,
             trust=scene.operator.trust,
             gateways=[],
+            known_entitlements=make_memory(),
         )
         assert parts.list_accounts() == [key("broadcaster")]
         assert parts.find_shard(key("broadcaster")) == scene.shard

@@ -65,7 +65,7 @@ class Disturbed:
         self.scene, self.row, self.fate = scene, row, fate
         self.writes: list[str] = []
         self.is_watching = False
-        self.faulty = FaultyCommits(scene.sessions, decide=self.note)
+        self.faulty = FaultyCommits(scene.sessions, decide=self.note, counts_rows=True)
         scene.sessions = self.faulty
         scene.__post_init__()
 
