@@ -22,7 +22,7 @@ from ledger.cdnlogs.rows import LogRow
 from ledger.cdnlogs.tally import Tally
 
 pytestmark = pytest.mark.process
-SMALL, LARGE = 300_007, 24_000_000
+SMALL, LARGE = 300_007, 64_000_000
 SID = "6e2fb550-c457-11e9-bb97-0800200c9a66"
 QUERY = f"CMCD=sid%3D%22{SID}%22"
 
