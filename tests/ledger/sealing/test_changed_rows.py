@@ -143,7 +143,7 @@ CHANGES = [
     (change_result_leaf_too, "leaves of epoch 0"),
     (lower_lane, "lanes of epoch 0"),
     (change_note, "checkpoint of epoch 0"),
-    (delete_checkpoint, "got no checkpoint|want one of the database"),
+    (delete_checkpoint, "got no checkpoint"),
     (raise_price, "not valid under their issuing key"),
     (take_issuing_key, "got issuing key"),
     (name_other_rule, "rule of epoch 1"),
@@ -177,9 +177,14 @@ def restore_rows(_: ShardScene, session: Session) -> None:
         session.execute(text(f"INSERT INTO {table} TABLE kept_{table}"))
 
 
+BEFORE_A_SEAL = {delete_checkpoint: "want one of the database"}
+"""What is noticed earlier, by the guard over the published log."""
+
+
 def test_changed_row_stops_the_seal(scene: ShardScene) -> None:
     change(scene, keep_rows)
-    for tamper, reason in CHANGES:
+    for tamper, later_reason in CHANGES:
+        reason = BEFORE_A_SEAL.get(tamper, later_reason)
         change(scene, tamper)
         with pytest.raises(UnprovenError, match=reason):
             scene.advance()
