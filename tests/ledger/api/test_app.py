@@ -240,8 +240,9 @@ def test_no_other_file_is_served(scene, client, path):
     scene.end_epoch(0)
     scene.advance()
     answer = client.get(f"/log/{address('broadcaster')}/{path}")
-    assert answer.status_code in {400, 404}
-    assert answer.json()["code"] in {"bad_parameter", "unknown_file", "http_404"}
+    # The client itself takes `..` out of the first one: then `audit` is no broadcaster's address.
+    wanted = (400, "bad_parameter") if path.startswith("..") else (404, "unknown_file")
+    assert (answer.status_code, answer.json()["code"]) == wanted
 
 
 def test_the_openapi_document_is_served(client):
