@@ -30,6 +30,7 @@ from ledger.books.state import (
     OpenBatch,
     PayeeBalance,
     State,
+    SuspenseDeposit,
     XlmTotals,
     genesis_state,
 )
@@ -246,6 +247,11 @@ def full_state(**changes: Any) -> State:
             digest_of("lane"): CorrectedLane(epoch=EPOCH - 1, sequence=9, bytes_total=65_536)
         },
         "xlm": {channel_0: XlmTotals(received_stroops=100_000_000, spent_stroops=300)},
+        "suspense": {
+            (digest_of("stray deposit"), 0): SuspenseDeposit(
+                sender=key_of("stranger"), amount_stroops=700, close_s=GENESIS_S + 60
+            )
+        },
     }
     return State(**values | changes)
 

@@ -150,6 +150,7 @@ CODE_NOTES: dict[str, dict[str, str]] = {
         "CHANNEL": "Next slot per channel account",
         "CORRECTED_LANE": "Lanes counted again after their seal",
         "XLM": "XLM book per account of the settlement domain",
+        "SUSPENSE": "Deposits that nobody could place, with their senders",
     },
     "EntryKind": {
         "DEPOSIT": "The broadcaster's money reached escrow",
@@ -376,7 +377,7 @@ TABLES: dict[str, Table] = {
         RowKind.BATCH,
         None,
         number="Batch number",
-        kind="1 funding, 2 payments",
+        kind="As in the payout leaf",
         channel_account="Account of its slot",
         channel_sequence="Sequence number of its slot",
     ),
@@ -408,6 +409,13 @@ TABLES: dict[str, Table] = {
         account="Account of the settlement domain",
         received_stroops="XLM received since the first epoch",
         spent_stroops="XLM sent or burned as fees since the first epoch",
+    ),
+    "state-suspense": state_row(
+        RowKind.SUSPENSE,
+        state.SuspenseDeposit,
+        tx_hash="Transaction that brought it",
+        operation="Place of its operation, from 0",
+        in_payout="1: it lies in the payout account; 0: in escrow",
     ),
     "fact": Table(
         FACT_HEAD,

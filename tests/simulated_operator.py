@@ -88,6 +88,12 @@ def make_terms(**changes: object) -> Terms:
         "attempt_window_ledgers": 20,
         "attempt_window_s": 40,
         "batch_payments": 2,
+        "fee_account": bytes(32),
+        "fee_bid_max_stroops": 100,
+        "challenge_window_s": 0,
+        "cash_out_least_stroops": 1,
+        "address_delay_s": 0,
+        "suspense_refund_s": 604_800,
         "channel_accounts": tuple(sorted((key("channel 0"), key("channel 1")))),
         "cdns": (
             CdnTerms(

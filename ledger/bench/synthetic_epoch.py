@@ -230,6 +230,12 @@ def _terms(rules_digest: bytes) -> Terms:
         attempt_window_ledgers=20,
         attempt_window_s=100,
         batch_payments=100,
+        fee_account=bytes(32),
+        fee_bid_max_stroops=100,
+        challenge_window_s=0,
+        cash_out_least_stroops=1,
+        address_delay_s=0,
+        suspense_refund_s=604_800,
         channel_accounts=tuple(sorted((key_of("channel 0"), key_of("channel 1")))),
         cdns=(),
     )

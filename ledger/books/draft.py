@@ -24,6 +24,8 @@ from ledger.books.state import (
     OpenBatch,
     PayeeBalance,
     State,
+    SuspenseDeposit,
+    SuspenseKey,
     XlmTotals,
 )
 
@@ -45,6 +47,7 @@ class Draft:
     channels: dict[bytes, int]
     corrected_lanes: dict[bytes, CorrectedLane]
     xlm: dict[bytes, XlmTotals]
+    suspense: dict[SuspenseKey, SuspenseDeposit]
     entries: list[JournalEntry] = field(default_factory=list)
 
     @classmethod
@@ -61,6 +64,7 @@ class Draft:
             channels=dict(opening.channels),
             corrected_lanes=dict(opening.corrected_lanes),
             xlm=dict(opening.xlm),
+            suspense=dict(opening.suspense),
         )
 
     @property
@@ -82,6 +86,7 @@ class Draft:
             channels=self.channels,
             corrected_lanes=self.corrected_lanes,
             xlm=self.xlm,
+            suspense=self.suspense,
         )
 
     def book(

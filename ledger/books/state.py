@@ -39,6 +39,7 @@ class RowKind(IntEnum):
     CHANNEL = 8
     CORRECTED_LANE = 9
     XLM = 10
+    SUSPENSE = 11
 
 
 _ROWS: Mapping[RowKind, Layout] = {
@@ -115,6 +116,17 @@ _ROWS: Mapping[RowKind, Layout] = {
     RowKind.XLM: Layout(
         "state.xlm",
         [("account", "bytes32"), ("received_stroops", "u64"), ("spent_stroops", "u64")],
+    ),
+    RowKind.SUSPENSE: Layout(
+        "state.suspense",
+        [
+            ("tx_hash", "bytes32"),
+            ("operation", "u32"),
+            ("sender", "bytes32"),
+            ("amount_stroops", "u64"),
+            ("close_s", "u64"),
+            ("in_payout", "u8"),
+        ],
     ),
 }
 _KINDS = frozenset(RowKind)
@@ -230,6 +242,30 @@ class XlmTotals:
     spent_stroops: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuspenseDeposit:
+    """Money that arrived, that nobody could place, and whose sender is known.
+
+    Part of the head's `suspense_stroops`; what has no known sender stands there only, as does what
+    a planned refund is carrying back.
+    """
+
+    sender: bytes
+    """Account it came from; 32 bytes."""
+
+    amount_stroops: int
+    """≥ 1."""
+
+    close_s: int
+    """Close time of the ledger that brought it; the refund's delay counts from here."""
+
+    in_payout: bool = False
+    """Lies in the payout account instead of escrow."""
+
+
+SuspenseKey = tuple[bytes, int]
+"""(transaction hash, place of its operation from 0)."""
+
 CumulativeKey = tuple[bytes, bytes, int, int]
 """(payer, payee, source: 0 peers, 1 CDN, price version)."""
 
@@ -266,6 +302,9 @@ class State:
 
     xlm: Mapping[bytes, XlmTotals] = field(default_factory=dict)
     """By account of ours."""
+
+    suspense: Mapping[SuspenseKey, SuspenseDeposit] = field(default_factory=dict)
+    """Deposits that may go back to their senders."""
 
     @property
     def unspent_stroops(self) -> int:
@@ -326,6 +365,9 @@ def _values(state: State) -> Iterator[tuple[RowKind, Sequence[int | bytes]]]:
         yield RowKind.CORRECTED_LANE, (digest, lane.epoch, lane.sequence, lane.bytes_total)
     for account, xlm in state.xlm.items():
         yield RowKind.XLM, (account, xlm.received_stroops, xlm.spent_stroops)
+    for suspense_key, held in state.suspense.items():
+        money = (held.sender, held.amount_stroops, held.close_s, int(held.in_payout))
+        yield RowKind.SUSPENSE, (*suspense_key, *money)
 
 
 def state_root(state: State) -> bytes:
@@ -421,4 +463,10 @@ def _state_of(network_id: bytes, broadcaster: bytes, rows: list[bytes]) -> State
             v.pop("lane_digest"): CorrectedLane(**v) for v in parsed[RowKind.CORRECTED_LANE]
         },
         xlm={v.pop("account"): XlmTotals(**v) for v in parsed[RowKind.XLM]},
+        suspense={
+            (v.pop("tx_hash"), v.pop("operation")): SuspenseDeposit(
+                in_payout=bool(v.pop("in_payout")), **v
+            )
+            for v in parsed[RowKind.SUSPENSE]
+        },
     )

@@ -236,6 +236,12 @@ def _terms(
         attempt_window_ledgers=30,
         attempt_window_s=60,
         batch_payments=100,
+        fee_account=bytes(32),
+        fee_bid_max_stroops=10_000,
+        challenge_window_s=0,
+        cash_out_least_stroops=1,
+        address_delay_s=0,
+        suspense_refund_s=604_800,
         channel_accounts=tuple(sorted(accounts.channels)),
         cdns=(cdn,),
     )

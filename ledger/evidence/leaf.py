@@ -33,6 +33,15 @@ PAYOUT_FUNDING = 1
 PAYOUT_PAYMENTS = 2
 """Batch kind: the payout account pays payees."""
 
+PAYOUT_REFUND = 3
+"""Batch kind: escrow returns unspent deposits to the broadcaster's account."""
+
+PAYOUT_SUSPENSE_REFUND = 4
+"""Batch kind: deposits that nobody could place go back to their senders, from where they lie."""
+
+PAYOUT_KINDS = frozenset((PAYOUT_FUNDING, PAYOUT_PAYMENTS, PAYOUT_REFUND, PAYOUT_SUSPENSE_REFUND))
+"""Kinds of batches."""
+
 _SALT_KEY_DOMAIN = b"swarmledger salt key v1\0"
 
 
@@ -306,7 +315,7 @@ class PayoutLeaf:
     """Rises by one with every batch of the broadcaster."""
 
     kind: int
-    """`PAYOUT_FUNDING` or `PAYOUT_PAYMENTS`."""
+    """Funding, payments, refund or suspense refund, by the `PAYOUT_…` numbers."""
 
     channel_account: bytes
     """The slot's account: transaction source; 32 bytes."""
@@ -336,8 +345,8 @@ class PayoutLeaf:
     """1 to 100, in the envelope's order."""
 
     def __post_init__(self) -> None:
-        if self.kind not in {PAYOUT_FUNDING, PAYOUT_PAYMENTS}:
-            raise MalformedRecordError("payout.kind", got=self.kind, want="1 or 2")
+        if self.kind not in PAYOUT_KINDS:
+            raise MalformedRecordError("payout.kind", got=self.kind, want="1 to 4")
         if not 1 <= len(self.payments) <= BATCH_PAYMENTS_MAX:
             raise MalformedRecordError("payout.payments", got=len(self.payments), want="1..100")
 

@@ -30,6 +30,15 @@ CHANNELS_MAX = 16
 BATCH_PAYMENTS_MAX = 100
 """Most operations in a Stellar transaction."""
 
+CHALLENGE_WINDOW_S = 86_400
+"""What a broadcaster gets that chooses no challenge window: a day."""
+
+ADDRESS_DELAY_S = 86_400
+"""What a broadcaster gets that chooses no delay of a new pay-to address: a day."""
+
+SUSPENSE_REFUND_S = 604_800
+"""What a broadcaster gets that chooses no refund time of unclaimed deposits: a week."""
+
 _FIXED = Layout(
     "terms",
     [
@@ -59,6 +68,12 @@ _FIXED = Layout(
         ("attempt_window_ledgers", "u32"),
         ("attempt_window_s", "u32"),
         ("batch_payments", "u16"),
+        ("fee_account", "bytes32"),
+        ("fee_bid_max_stroops", "u32"),
+        ("challenge_window_s", "u32"),
+        ("cash_out_least_stroops", "u64"),
+        ("address_delay_s", "u32"),
+        ("suspense_refund_s", "u32"),
     ],
 )
 _CDN = Layout(
@@ -178,6 +193,24 @@ class Terms:
     batch_payments: int
     """Most payments in one batch, 1 to 100."""
 
+    fee_account: bytes
+    """Source of fee bumps, XLM only; zeros: bids are never raised. 32 bytes."""
+
+    fee_bid_max_stroops: int
+    """Most that a raised bid offers per operation, XLM stroops; ≥ `fee_bid_stroops`."""
+
+    challenge_window_s: int
+    """Seconds after its epoch's end before an amount may be paid; 0: at once."""
+
+    cash_out_least_stroops: int
+    """Least that is paid on demand, 1 to `payout_threshold_stroops`."""
+
+    address_delay_s: int
+    """Seconds between the end of the epoch that seals a new pay-to address and its use."""
+
+    suspense_refund_s: int
+    """Seconds after which a deposit that nobody could place goes back to its sender."""
+
     channel_accounts: tuple[bytes, ...]
     """Sources of payout slots, 1 to 16, strictly ascending."""
 
@@ -194,6 +227,12 @@ class Terms:
             ("attempt_window_ledgers", self.attempt_window_ledgers >= 1, "≥ 1"),
             ("attempt_window_s", self.attempt_window_s >= 1, "≥ 1"),
             ("batch_payments", 1 <= self.batch_payments <= BATCH_PAYMENTS_MAX, "1..100"),
+            ("fee_bid_max_stroops", self.fee_bid_max_stroops >= self.fee_bid_stroops, "≥ fee bid"),
+            (
+                "cash_out_least_stroops",
+                1 <= self.cash_out_least_stroops <= self.payout_threshold_stroops,
+                "1 to the threshold",
+            ),
             ("asset_code", self.asset_code.isascii() and self.asset_code.isalnum(), "alphanumeric"),
         ]
         for field, holds, want in checks:

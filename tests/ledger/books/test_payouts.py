@@ -62,7 +62,7 @@ def test_first_batch_funds_the_payout_account_then_payees_are_paid_by_account() 
 
 
 def test_leaf_holds_everything_its_envelopes_are_built_from() -> None:
-    _, leaf = plan(draft_with({"payee 0": 5}), fee_bid_stroops=321)
+    _, leaf = plan(draft_with({"payee 0": 5}), fee_bid_stroops=321, fee_bid_max_stroops=321)
     assert (leaf.epoch, leaf.network_id) == (0, builders.NETWORK_ID)
     assert (leaf.reference_ledger_sequence, leaf.reference_close_s) == (77, 88)
     assert (leaf.fee_bid_stroops, leaf.asset_code) == (321, "XAB")

@@ -19,6 +19,7 @@ from ledger.books.state import (
     PayeeBalance,
     RowKind,
     State,
+    SuspenseDeposit,
     XlmTotals,
     format_state,
     parse_state,
@@ -82,6 +83,13 @@ states = made_of(
     ),
     xlm=st.dictionaries(
         keys, made_of(XlmTotals, received_stroops=u63, spent_stroops=u63), max_size=3
+    ),
+    suspense=st.dictionaries(
+        st.tuples(keys, u32),
+        made_of(
+            SuspenseDeposit, sender=keys, amount_stroops=u63, close_s=u63, in_payout=st.booleans()
+        ),
+        max_size=3,
     ),
 )
 

@@ -41,6 +41,7 @@ from ledger.stellar.domain import DomainKeys, Policy, SettlementDomain, SetUp, s
 from ledger.stellar.gateway import Gateway
 from ledger.stellar.horizon import HorizonGateway
 from ledger.stellar.settlement import SettlementReport, settle
+from ledger.stellar.signing import SeedSigner
 from ledger.store import settlement_store as store
 from ledger.store.engine import Session, SessionFactory
 from ledger.store.epoch_store import find_checkpoint, open_epochs, store_checkpoint
@@ -144,6 +145,12 @@ def make_terms(made: SetUp, *, genesis_s: int, window: int = WINDOW) -> Terms:
         attempt_window_ledgers=window,
         attempt_window_s=window,
         batch_payments=100,
+        fee_account=bytes(32),
+        fee_bid_max_stroops=100,
+        challenge_window_s=0,
+        cash_out_least_stroops=1,
+        address_delay_s=0,
+        suspense_refund_s=604_800,
         channel_accounts=made.channels,
         cdns=(),
     )
@@ -341,7 +348,7 @@ def make_scene(devnet: DevnetProcess, sessions: SessionFactory, folder: Path) ->
     domain = SettlementDomain(
         terms=make_terms(made, genesis_s=genesis_s),
         passphrase=PASSPHRASE,
-        seeds={public_key_of(seed): seed for seed in seeds},
+        signer=SeedSigner({public_key_of(seed): seed for seed in seeds}),
         policy=POLICY,
     )
     register_broadcaster(sessions, domain.terms, keys.broadcaster)
