@@ -17,6 +17,7 @@ from ledger.sealing.log_seeds import read_log_seeds
 from ledger.stellar.domain import Policy, SettlementDomain, load_seeds
 from ledger.stellar.gateway import Gateway
 from ledger.stellar.horizon import HorizonGateway
+from ledger.stellar.signing import SeedSigner
 from ledger.store.engine import SessionFactory, open_sessions
 from ledger.store.errors import UnknownBroadcasterError
 from ledger.store.shard_store import Shard, authentic_terms, find_shard, list_shards
@@ -50,7 +51,7 @@ class WorkerParts:
         return SettlementDomain(
             terms=terms,
             passphrase=self.settings.network_passphrase,
-            seeds=load_seeds(need("keys_dir", self.settings.keys_dir)),
+            signer=SeedSigner(load_seeds(need("keys_dir", self.settings.keys_dir))),
             policy=Policy(
                 evidence_sources=self.settings.evidence_sources,
                 margin_ledgers=self.settings.margin_ledgers,

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ledger.stellar.domain import SettlementDomain
-from ledger.stellar.envelopes import Bounds, build_anchor, sign_envelope
+from ledger.stellar.envelopes import Bounds, build_anchor, own_demands, sign_envelope
 from ledger.stellar.evidence import is_dead
 from ledger.stellar.gateway import Gateway, NetworkLedger
 from ledger.stellar.sending import send_once, stored_attempt
@@ -131,7 +131,7 @@ def _sign(
         fee_bid_stroops=terms.fee_bid_stroops,
         passphrase=domain.passphrase,
     )
-    signed = sign_envelope(unsigned, [terms.anchor_account], domain.seeds)
+    signed = sign_envelope(unsigned, own_demands(terms.anchor_account), domain.signer)
     attempt = stored_attempt(signed, number, account=terms.anchor_account, sequence=sequence)
     with sessions.begin() as session:
         if not store.move_anchor(

@@ -17,6 +17,7 @@ from ledger.stellar.errors import SeedFileError
 from ledger.stellar.gateway import Gateway
 from ledger.stellar.horizon import HorizonGateway
 from ledger.stellar.seed_files import load_or_make_seed, read_seed
+from ledger.stellar.signing import Signer
 from ledger.stellar.transacting import (
     SIGNATURES_MAX,
     Transacting,
@@ -65,8 +66,8 @@ class SettlementDomain:
     passphrase: str
     """Of the Stellar network."""
 
-    seeds: Mapping[bytes, bytes]
-    """Account key → seed, for escrow, payout, anchor and channel accounts."""
+    signer: Signer
+    """Signs for escrow, payout, anchor and channel accounts."""
 
     policy: Policy = Policy()
 
@@ -74,7 +75,7 @@ class SettlementDomain:
         terms = self.terms
         single = (terms.escrow_account, terms.payout_account, terms.anchor_account)
         for account in (*single, *terms.channel_accounts):
-            if account not in self.seeds:
+            if not self.signer.covers(account):
                 raise SeedFileError(f"account {account.hex()}: got no seed, want one in the keys")
 
     @property

@@ -3,17 +3,18 @@
 The same leaf and attempt give the same bytes on every machine, so a second
 worker does no harm and settlers co-sign by recomputing. Every envelope has a last ledger and a last
 time, both counted from ledger data. Exactly the needed signatures are attached, because one
-too many makes a transaction fail. Not here: when to send, and what became of it.
+too many makes a transaction fail; who makes them is `ledger.stellar.signing`'s. Not here: when to
+send, and what became of it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
 from stellar_sdk import (
     Asset,
+    DecoratedSignature,
     HashMemo,
-    Keypair,
     LedgerBounds,
     MuxedAccount,
     Preconditions,
@@ -30,6 +31,7 @@ from ledger.evidence.merkle import leaf_hash
 from ledger.evidence.terms import Terms
 from ledger.evidence.units import format_stroops
 from ledger.stellar.gateway import NetworkLedger
+from ledger.stellar.signing import Demand, KeySignature, Signer, Threshold, UnsignedTransaction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,18 +154,24 @@ def build_anchor(
     )
 
 
-def sign_envelope(
-    unsigned: TransactionEnvelope, signers: list[bytes], seeds: Mapping[bytes, bytes]
+def unsigned_transaction(unsigned: TransactionEnvelope) -> UnsignedTransaction:
+    """Return what is signed of an envelope that this module made and nobody has signed."""
+    envelope = _encode(unsigned)
+    # An unsigned envelope is type, transaction, and an empty list: the hash covers the first two.
+    tx_hash = sha256(network_id_of(unsigned.network_passphrase) + envelope[:-4]).digest()
+    return UnsignedTransaction(
+        envelope=envelope, tx_hash=tx_hash, passphrase=unsigned.network_passphrase
+    )
+
+
+def attach_signatures(
+    unsigned: TransactionEnvelope, signatures: Sequence[KeySignature]
 ) -> SignedEnvelope:
-    """Sign with exactly the given accounts' keys, in their order.
+    """Return the envelope with signatures in the given order.
 
     Args:
-        unsigned: Made by this module; signed in place.
-        signers: Account keys, each once.
-        seeds: Account key → 32-byte seed.
-
-    Raises:
-        KeyError: A signer's seed is not there.
+        unsigned: Made by this module and not signed; it is changed.
+        signatures: Of its hash.
     """
     preconditions = unsigned.transaction.preconditions
     if preconditions is None or not (preconditions.ledger_bounds and preconditions.time_bounds):
@@ -172,25 +180,55 @@ def sign_envelope(
         max_ledger_sequence=preconditions.ledger_bounds.max_ledger,
         max_time_s=preconditions.time_bounds.max_time,
     )
-    # An unsigned envelope is type, transaction, and an empty list: the hash covers the first two.
-    tx_hash = sha256(network_id_of(unsigned.network_passphrase) + _encode(unsigned)[:-4]).digest()
-    for account in signers:
-        keypair = Keypair.from_raw_ed25519_seed(seeds[account])
-        unsigned.signatures.append(keypair.sign_decorated(tx_hash))
+    tx_hash = unsigned_transaction(unsigned).tx_hash
+    unsigned.signatures.extend(DecoratedSignature(s.hint, s.signature) for s in signatures)
     return SignedEnvelope(envelope=_encode(unsigned), tx_hash=tx_hash, bounds=bounds)
 
 
+def sign_envelope(
+    unsigned: TransactionEnvelope, demands: Sequence[Demand], signer: Signer
+) -> SignedEnvelope:
+    """Sign with exactly what the demands need, in ascending order of keys.
+
+    Args:
+        unsigned: Made by this module and not signed; it is changed.
+        demands: In the order in which the network checks them.
+        signer: Who makes the signatures.
+
+    Raises:
+        SignaturesMissingError: Others have not signed yet.
+        StellarError: A key or its holder gave no usable answer.
+    """
+    return attach_signatures(unsigned, signer.sign(unsigned_transaction(unsigned), demands))
+
+
+def payout_demands(leaf: PayoutLeaf) -> tuple[Demand, Demand]:
+    """Return what a batch's transactions need: its channel as source, its account to pay."""
+    return (
+        Demand(account=leaf.channel_account, threshold=Threshold.LOW),
+        Demand(account=leaf.source_account, threshold=Threshold.MEDIUM),
+    )
+
+
+def own_demands(account: bytes) -> tuple[Demand, Demand]:
+    """Return what an account's transaction needs whose set_options sets nothing."""
+    return (
+        Demand(account=account, threshold=Threshold.LOW),
+        Demand(account=account, threshold=Threshold.MEDIUM),
+    )
+
+
 def sign_payout(
-    leaf: PayoutLeaf, attempt: int, terms: Terms, passphrase: str, seeds: Mapping[bytes, bytes]
+    leaf: PayoutLeaf, attempt: int, terms: Terms, passphrase: str, signer: Signer
 ) -> SignedEnvelope:
     """Return the signed envelope of one attempt at a batch: by its channel and its source.
 
     Raises:
-        KeyError: A seed is not there.
+        SignaturesMissingError: Others have not signed yet.
+        StellarError: A key or its holder gave no usable answer.
     """
     unsigned = build_payout(leaf, attempt, terms, passphrase)
-    signers = list(dict.fromkeys((leaf.channel_account, leaf.source_account)))
-    return sign_envelope(unsigned, signers, seeds)
+    return sign_envelope(unsigned, payout_demands(leaf), signer)
 
 
 def _encode(envelope: TransactionEnvelope) -> bytes:

@@ -269,7 +269,7 @@ def _sign(
         margin_ledgers=policy.room_ledgers,
         margin_s=policy.room_s,
     )
-    signed = sign_payout(leaf, attempt, domain.terms, domain.passphrase, domain.seeds)
+    signed = sign_payout(leaf, attempt, domain.terms, domain.passphrase, domain.signer)
     stored = stored_attempt(
         signed, attempt, account=leaf.channel_account, sequence=leaf.channel_sequence
     )

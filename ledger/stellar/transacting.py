@@ -27,6 +27,7 @@ from ledger.stellar.envelopes import SignedEnvelope, sign_envelope
 from ledger.stellar.errors import NotSubmittedError
 from ledger.stellar.gateway import Gateway, SubmitStatus
 from ledger.stellar.horizon import result_code_of
+from ledger.stellar.signing import Demand, SeedSigner, Threshold
 
 SIGNATURES_MAX: Final = 20
 """Most signatures of one Stellar envelope."""
@@ -128,7 +129,8 @@ class Transacting:
         )
         by_account = {public_key_of(seed): seed for seed in seeds}
         unsigned = TransactionEnvelope(transaction, self._passphrase)
-        return sign_envelope(unsigned, list(by_account), by_account)
+        demands = [Demand(account=account, threshold=Threshold.HIGH) for account in by_account]
+        return sign_envelope(unsigned, demands, SeedSigner(by_account))
 
     def _send(self, envelope: SignedEnvelope) -> None:
         answer = self._gateway.submit(envelope.envelope)

@@ -19,12 +19,15 @@ from ledger.stellar.envelopes import (
     Bounds,
     build_anchor,
     next_attempt,
+    own_demands,
     payout_bounds,
     payout_memo,
     sign_envelope,
     sign_payout,
 )
+from ledger.stellar.errors import SeedFileError
 from ledger.stellar.gateway import NetworkLedger
+from ledger.stellar.signing import SeedSigner
 
 from settlement_scene import PASSPHRASE, make_terms  # isort: skip
 
@@ -55,7 +58,9 @@ MADE = SetUp(
     deposit_tx=None,
 )
 TERMS = make_terms(MADE, genesis_s=1_800_000_000, window=20)
-SEEDS = {public_key_of(s): s for s in (KEYS.escrow, KEYS.payout, KEYS.anchor, *KEYS.channels)}
+SIGNER = SeedSigner(
+    {public_key_of(s): s for s in (KEYS.escrow, KEYS.payout, KEYS.anchor, *KEYS.channels)}
+)
 LEAF = PayoutLeaf(
     network_id=TERMS.network_id,
     epoch=3,
@@ -94,7 +99,7 @@ def applied(envelope: bytes, result: bytes) -> AppliedTransaction:
 
 
 def test_payout_says_what_its_leaf_says() -> None:
-    signed = sign_payout(LEAF, 0, TERMS, PASSPHRASE, SEEDS)
+    signed = sign_payout(LEAF, 0, TERMS, PASSPHRASE, SIGNER)
     read = applied(signed.envelope, SUCCESS_OF_TWO)
     assert read.tx_hash == signed.tx_hash
     assert (read.source_account, read.sequence) == (CHANNEL, LEAF.channel_sequence)
@@ -104,15 +109,15 @@ def test_payout_says_what_its_leaf_says() -> None:
 
 
 def test_payout_is_the_same_bytes_for_the_same_leaf_and_attempt() -> None:
-    first = sign_payout(LEAF, 2, TERMS, PASSPHRASE, SEEDS)
-    assert sign_payout(LEAF, 2, TERMS, PASSPHRASE, SEEDS) == first
+    first = sign_payout(LEAF, 2, TERMS, PASSPHRASE, SIGNER)
+    assert sign_payout(LEAF, 2, TERMS, PASSPHRASE, SIGNER) == first
     # Another machine, another day: this hash may never change for this leaf.
     assert first.tx_hash.hex() == GOLDEN_TX_HASH
-    assert sign_payout(LEAF, 3, TERMS, PASSPHRASE, SEEDS).tx_hash != first.tx_hash
+    assert sign_payout(LEAF, 3, TERMS, PASSPHRASE, SIGNER).tx_hash != first.tx_hash
 
 
 def test_stellar_sdk_reads_hash_fee_bounds_and_signatures() -> None:
-    signed = sign_payout(LEAF, 1, TERMS, PASSPHRASE, SEEDS)
+    signed = sign_payout(LEAF, 1, TERMS, PASSPHRASE, SIGNER)
     sdk = TransactionEnvelope.from_xdr(b64encode(signed.envelope).decode(), PASSPHRASE)
     assert sdk.hash() == signed.tx_hash
     assert sdk.transaction.fee == 300
@@ -122,7 +127,7 @@ def test_stellar_sdk_reads_hash_fee_bounds_and_signatures() -> None:
     assert conditions.time_bounds is not None
     assert conditions.ledger_bounds.max_ledger == signed.bounds.max_ledger_sequence == 1_040
     assert conditions.time_bounds.max_time == signed.bounds.max_time_s == 1_800_000_940
-    keys = [CHANNEL, MADE.payout]
+    keys = sorted([CHANNEL, MADE.payout])
     assert len(sdk.signatures) == len(keys)
     for key, signature in zip(keys, sdk.signatures, strict=True):
         assert verify(key, signed.tx_hash, signature.signature)
@@ -130,14 +135,14 @@ def test_stellar_sdk_reads_hash_fee_bounds_and_signatures() -> None:
 
 def test_funding_batch_is_signed_by_the_escrow_account() -> None:
     funding = replace(LEAF, kind=PAYOUT_FUNDING, source_account=MADE.escrow)
-    signed = sign_payout(funding, 0, TERMS, PASSPHRASE, SEEDS)
+    signed = sign_payout(funding, 0, TERMS, PASSPHRASE, SIGNER)
     assert signed.envelope.count(MADE.escrow[-4:] + b"\0\0\0\x40") == 1
     assert MADE.payout[-4:] + b"\0\0\0\x40" not in signed.envelope
 
 
 def test_payout_without_the_sources_seed_is_refused() -> None:
-    with pytest.raises(KeyError):
-        sign_payout(LEAF, 0, TERMS, PASSPHRASE, {CHANNEL: KEYS.channels[0]})
+    with pytest.raises(SeedFileError, match="got no seed"):
+        sign_payout(LEAF, 0, TERMS, PASSPHRASE, SeedSigner({CHANNEL: KEYS.channels[0]}))
 
 
 def test_anchor_writes_the_hash_and_moves_nothing() -> None:
@@ -149,7 +154,7 @@ def test_anchor_writes_the_hash_and_moves_nothing() -> None:
         fee_bid_stroops=100,
         passphrase=PASSPHRASE,
     )
-    signed = sign_envelope(unsigned, [MADE.anchor], SEEDS)
+    signed = sign_envelope(unsigned, own_demands(MADE.anchor), SIGNER)
     one_option = bytes.fromhex("0000000000000064" + "00000000" + "00000001" + "00" * 4 + "00000005")
     read = applied(signed.envelope, one_option + bytes(4))
     assert (read.memo_hash, read.sequence, read.movements) == (b"\x05" * 32, 77, ())

@@ -7,7 +7,13 @@ import pytest
 from settlement_scene import PASSPHRASE, DevnetProcess, Scene
 
 from ledger.evidence.keys import network_id_of
-from ledger.stellar.envelopes import Bounds, build_anchor, sign_envelope
+from ledger.stellar.envelopes import (
+    Bounds,
+    attach_signatures,
+    build_anchor,
+    own_demands,
+    unsigned_transaction,
+)
 from ledger.stellar.errors import GatewayError
 from ledger.stellar.gateway import NATIVE, START, SubmitStatus
 from ledger.stellar.horizon import HorizonGateway, result_code_of
@@ -33,7 +39,9 @@ def anchor_envelope(scene: Scene, *, sequence: int, signers: int = 1) -> bytes:
         fee_bid_stroops=100,
         passphrase=PASSPHRASE,
     )
-    return sign_envelope(unsigned, [anchor] * signers, scene.domain.seeds).envelope
+    transaction = unsigned_transaction(unsigned)
+    signatures = scene.domain.signer.sign(transaction, own_demands(anchor)) * signers
+    return attach_signatures(unsigned, signatures).envelope
 
 
 def test_ledgers_are_read_with_their_close_times(

@@ -15,6 +15,8 @@ from ledger.stellar.envelopes import (
     Bounds,
     build_anchor,
     build_payout,
+    own_demands,
+    payout_demands,
     payout_memo,
     sign_envelope,
     sign_payout,
@@ -203,7 +205,8 @@ def test_unplanned_transaction_in_a_slot_halts_the_domain(scene: Scene) -> None:
         fee_bid_stroops=100,
         passphrase=scene.domain.passphrase,
     )
-    signed = sign_envelope(thief, [leaves[1].channel_account], scene.domain.seeds)
+    demands = own_demands(leaves[1].channel_account)
+    signed = sign_envelope(thief, demands, scene.domain.signer)
     assert scene.gateway.submit(signed.envelope).status == "pending"
     report = scene.tick(4)
     assert report.is_halted
@@ -219,8 +222,7 @@ def test_planned_memo_with_other_amounts_halts_the_domain(scene: Scene) -> None:
     greedy = replace(leaves[0], payments=(replace(leaves[0].payments[0], amount_stroops=60),))
     unsigned = build_payout(greedy, 0, scene.domain.terms, scene.domain.passphrase)
     unsigned.transaction.memo = HashMemo(payout_memo(leaves[0]))
-    signers = [greedy.channel_account, greedy.source_account]
-    signed = sign_envelope(unsigned, signers, scene.domain.seeds)
+    signed = sign_envelope(unsigned, payout_demands(greedy), scene.domain.signer)
     assert scene.gateway.submit(signed.envelope).status == "pending"
     assert scene.tick(3).is_halted
     assert "moved 1 amounts" in scene.batches()[0].reason
@@ -231,7 +233,7 @@ def test_failure_that_left_the_slot_open_decides_nothing(scene: Scene) -> None:
     """A transaction may stand in a ledger with its fee charged and its sequence not consumed."""
     leaf = scene.plan(amounts(scene, 61))[0]
     domain = scene.domain
-    signed = sign_payout(leaf, 7, domain.terms, domain.passphrase, domain.seeds)
+    signed = sign_payout(leaf, 7, domain.terms, domain.passphrase, domain.signer)
     bad_auth = (100).to_bytes(8, "big") + (-6).to_bytes(4, "big", signed=True) + bytes(4)
     fact = NetworkFact(
         network_id=leaf.network_id,
