@@ -11,6 +11,7 @@ from enum import IntEnum
 from ledger.devnet.balances import available_balance
 from ledger.devnet.entries import Account, Signer, account_key
 from ledger.devnet.envelope import Transaction
+from ledger.devnet.freezing import accesses_frozen
 from ledger.devnet.operations import HANDLERS, Call
 from ledger.devnet.operations.account import touch_sequence
 from ledger.devnet.results import (
@@ -41,11 +42,15 @@ class Validity(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """How to judge: applying or before, with fee or not, seconds the next close may be away."""
+    """How to judge: applying or before, with fee or not, seconds the next close may be away.
+
+    `bypass_hash` is the one that may lift a freeze: the outer hash of a fee bump, None = its own.
+    """
 
     applying: bool
     charge_fee: bool = True
     upper_offset: int = 0
+    bypass_hash: bytes | None = None
 
 
 def min_fee(header: Header, tx: Transaction) -> int:
@@ -115,6 +120,12 @@ def _is_too_early_for(header: Header, tx: Transaction, account: Account) -> bool
     return header.sequence - c.min_sequence_gap < account.sequence_ledger
 
 
+def _is_frozen(header: Header, tx: Transaction, bypass_hash: bytes) -> bool:
+    if not header.frozen or bypass_hash in header.freeze_bypass:
+        return False
+    return accesses_frozen(tx, header.frozen)
+
+
 def _common(
     overlay: Overlay, tx: Transaction, checker: SignatureChecker, terms: Terms
 ) -> tuple[Validity, TxCode]:
@@ -127,6 +138,8 @@ def _common(
     account = overlay.peek_account(tx.source)
     if account is None:
         return Validity.INVALID, TxCode.NO_ACCOUNT
+    if _is_frozen(header, tx, terms.bypass_hash or tx.hash):
+        return Validity.INVALID, TxCode.FROZEN_KEY_ACCESSED
     if _is_bad_sequence(header, tx, account.sequence):
         return Validity.INVALID, TxCode.BAD_SEQ
     if _is_too_early_for(header, tx, account):
@@ -223,12 +236,14 @@ def _check_fee_bump(
             fault = TxCode.BAD_AUTH
         elif available_balance(header, payer) < tx.fee:
             fault = TxCode.INSUFFICIENT_BALANCE
+        elif account_key(tx.fee_source) in header.frozen and tx.hash not in header.freeze_bypass:
+            fault = TxCode.FROZEN_KEY_ACCESSED
         elif not checker.all_used():
             fault = TxCode.BAD_AUTH_EXTRA
     if fault is not None:
         result.code = fault
         return result
-    terms = Terms(applying=False, charge_fee=False, upper_offset=upper_offset)
+    terms = Terms(applying=False, charge_fee=False, upper_offset=upper_offset, bypass_hash=tx.hash)
     result.inner = _check_plain(overlay, inner, terms, 0)
     if not result.inner.ok:
         result.code = TxCode.FEE_BUMP_INNER_FAILED
@@ -268,22 +283,22 @@ def charge(ledger: Overlay, tx: Transaction, base_fee: int) -> TxResult:
 def apply(ledger: Overlay, tx: Transaction, result: TxResult) -> None:
     """Run a transaction whose fee was charged; completes `result` in place."""
     if tx.inner is None:
-        _apply_plain(ledger, tx, result, charge_fee=True)
+        _apply_plain(ledger, tx, result, Terms(applying=True))
         return
     with Overlay(ledger) as overlay:
         _remove_one_time_signer(overlay, tx.fee_source, tx.hash)
         overlay.commit()
     if result.inner is None:
         raise StateError("fee bump result: got no inner result, want one")
-    _apply_plain(ledger, tx.inner, result.inner, charge_fee=False)
+    terms = Terms(applying=True, charge_fee=False, bypass_hash=tx.hash)
+    _apply_plain(ledger, tx.inner, result.inner, terms)
     if not result.inner.ok:
         result.code = TxCode.FEE_BUMP_INNER_FAILED
 
 
-def _apply_plain(ledger: Overlay, tx: Transaction, result: TxResult, *, charge_fee: bool) -> None:
+def _apply_plain(ledger: Overlay, tx: Transaction, result: TxResult, terms: Terms) -> None:
     checker = SignatureChecker(tx.hash, tx.signatures)
     with Overlay(ledger) as overlay:
-        terms = Terms(applying=True, charge_fee=charge_fee)
         validity, code = _common(overlay, tx, checker, terms)
         if validity >= Validity.SEQUENCE:
             account = overlay.need_account(tx.source)

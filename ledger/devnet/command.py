@@ -93,7 +93,7 @@ def serve(
         Path | None,
         typer.Option(help="JSON with url, passphrase, root account, pid; written once listening."),
     ] = None,
-    protocol: Annotated[int, typer.Option(min=19, help="Protocol number.")] = 23,
+    protocol: Annotated[int, typer.Option(min=19, help="Protocol number.")] = 27,
     max_tx_set_size: Annotated[
         int, typer.Option(min=1, help="Operations a network ledger takes.")
     ] = 1_000,

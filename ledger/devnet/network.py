@@ -14,6 +14,7 @@ from stellar_sdk import Keypair
 from ledger.devnet.closing import Closed, close, invalid_transactions
 from ledger.devnet.entries import Account, Entry, account_key
 from ledger.devnet.envelope import Transaction, network_id, parse_envelope
+from ledger.devnet.freezing import require_freezable
 from ledger.devnet.participants import participants
 from ledger.devnet.queue import Queue, Status, Submission
 from ledger.devnet.results import TxResult
@@ -30,7 +31,7 @@ class Settings:
     """
 
     passphrase: str
-    protocol: int = 23
+    protocol: int = 27
     base_fee: int = 100
     base_reserve: int = 5_000_000
     max_tx_set_size: int = 1_000
@@ -135,6 +136,23 @@ class Network:
                 self._by_hash[item.tx.inner.hash] = record
             for account in record.accounts:
                 self._by_account.setdefault(account, []).append(record)
+
+    def freeze(self, key: bytes) -> None:
+        """Freeze an account or trust line key (LedgerKey XDR) from the next network ledger on.
+
+        Raises:
+            FreezeError: the protocol or the key forbids it.
+        """
+        require_freezable(self.header.protocol, key)
+        self.header.frozen |= {key}
+
+    def unfreeze(self, key: bytes) -> None:
+        """Lift a freeze; a key that is not frozen is left alone."""
+        self.header.frozen -= {key}
+
+    def bypass_freeze(self, tx_hash: bytes) -> None:
+        """Let one transaction (outer hash of a fee bump) name frozen keys."""
+        self.header.freeze_bypass |= {tx_hash}
 
     def ledger(self, sequence: int) -> Closed | None:
         """Closed network ledger by sequence, None if there is none."""

@@ -34,6 +34,8 @@ class TxCode(IntEnum):
     BAD_SPONSORSHIP = -14
     BAD_MIN_SEQ_AGE_OR_GAP = -15
     MALFORMED = -16
+    SOROBAN_INVALID = -17
+    FROZEN_KEY_ACCESSED = -18
 
 
 class Kind(IntEnum):

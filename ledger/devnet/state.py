@@ -48,7 +48,7 @@ class Header:
     base_fee: int = 100
     base_reserve: int = 5_000_000
     max_tx_set_size: int = 1_000
-    protocol: int = 23
+    protocol: int = 27
     fee_pool: int = 0
     id_pool: int = 0
     total_coins: int = 10**18
@@ -57,6 +57,9 @@ class Header:
     result_hash: bytes = bytes(32)
     bucket_hash: bytes = bytes(32)
     upgrades: tuple[bytes, ...] = field(default=())
+    # CAP-77: LedgerKey XDR of what is frozen, hashes of transactions that may touch it anyway.
+    frozen: frozenset[bytes] = frozenset()
+    freeze_bypass: frozenset[bytes] = frozenset()
 
     def clone(self) -> Header:
         """Independent copy."""

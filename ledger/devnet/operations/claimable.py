@@ -25,6 +25,7 @@ from ledger.devnet.entries import (
     read_predicate,
 )
 from ledger.devnet.envelope import account_key_of, arm
+from ledger.devnet.freezing import holding_key
 from ledger.devnet.operations.base import Call, Handler, Threshold, reserve_failure, source_account
 from ledger.devnet.results import OpResult, fail, succeed
 from ledger.devnet.sponsorship import Sponsoring, create_reserve, release_reserve
@@ -173,6 +174,8 @@ def _apply_claim(overlay: Overlay, call: Call) -> OpResult:
     predicate = dict(balance.claimants).get(call.source)
     if predicate is None or not predicate_holds(predicate, overlay.header.close_time):
         return fail(call.kind, -2)
+    if holding_key(call.source, balance.asset) in overlay.header.frozen:
+        return fail(call.kind, -6)
     if balance.asset == NATIVE_ASSET:
         if not add_native(overlay.header, source_account(overlay, call), balance.amount):
             return fail(call.kind, -3)

@@ -24,6 +24,7 @@ from ledger.devnet.balances import (
     may_maintain,
 )
 from ledger.devnet.entries import Offer
+from ledger.devnet.freezing import offer_is_frozen
 from ledger.devnet.operations.liabilities import change_liabilities
 from ledger.devnet.sponsorship import release_reserve
 from ledger.devnet.state import Overlay, StateError
@@ -218,6 +219,10 @@ def convert(
             best = best_offer(overlay, wheat, sheep)
             if best is None:
                 break
+            if overlay.header.frozen and offer_is_frozen(best, overlay.header.frozen):
+                _drop(overlay, best)
+                overlay.commit()
+                continue
             stop = judge(best)
             if stop is not None:
                 return Leg(sold, bought, trail, stop)
@@ -234,6 +239,16 @@ def convert(
         if not emptied:
             return Leg(sold, bought, trail, Stop.TOO_FEW_OFFERS)
     return Leg(sold, bought, trail, Stop.TOO_FEW_OFFERS if more else Stop.DONE)
+
+
+def _drop(overlay: Overlay, best: Offer) -> None:
+    """Take a frozen owner's offer off the book; only what it bound moves."""
+    entry = overlay.load(best.key())
+    if entry is None:
+        raise StateError("offer: got none, want the best one")
+    change_liabilities(overlay, best, -1)
+    release_reserve(overlay, entry, overlay.need_account(best.seller))
+    overlay.erase(best.key())
 
 
 def _cross(
