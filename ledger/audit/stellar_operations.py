@@ -3,10 +3,12 @@
 Reads the bodies and results of all classic operations (types 0 to 23), so that nobody can hide a
 payment to us beside an operation that the books have no use for. What the result does not tell
 exactly (offers, pools, claimed balances) becomes an inexact movement of the account it concerns:
-the books stop if that is one of ours, and pass it over otherwise. Contract operations (24 to 26)
-are refused: a contract moves money without saying so in envelope or result. Source:
-Stellar-transaction.x and Stellar-ledger-entries.x of stellar/stellar-xdr; the depth of predicates
-and the number of crossed offers are bounded as in stellar-core.
+the books stop if that is one of ours, and pass it over otherwise; of a claimed balance its id is
+told, by which the books know the amount from its creation. A contract (24 to 26) moves money
+without saying so in envelope or result: its operation, always alone in its transaction, is an
+inexact movement of its source, and whatever it brought is found when balances are compared.
+Source: Stellar-transaction.x and Stellar-ledger-entries.x of stellar/stellar-xdr; the depth of
+predicates and the number of crossed offers are bounded as in stellar-core.
 """
 
 from collections.abc import Callable
@@ -28,7 +30,7 @@ _INFLATION_WINNERS_MAX = 2000
 
 
 class OperationType(IntEnum):
-    """OperationType of Stellar-transaction.x, without contracts."""
+    """OperationType of Stellar-transaction.x."""
 
     CREATE_ACCOUNT = 0
     PAYMENT = 1
@@ -54,7 +56,19 @@ class OperationType(IntEnum):
     SET_TRUST_LINE_FLAGS = 21
     LIQUIDITY_POOL_DEPOSIT = 22
     LIQUIDITY_POOL_WITHDRAW = 23
+    INVOKE_HOST_FUNCTION = 24
+    EXTEND_FOOTPRINT_TTL = 25
+    RESTORE_FOOTPRINT = 26
 
+
+CONTRACT_OPERATIONS = frozenset(
+    {
+        OperationType.INVOKE_HOST_FUNCTION,
+        OperationType.EXTEND_FOOTPRINT_TTL,
+        OperationType.RESTORE_FOOTPRINT,
+    }
+)
+"""Operations of contracts: one alone makes a transaction."""
 
 _PATH_PAYMENTS = frozenset(
     {OperationType.PATH_PAYMENT_STRICT_RECEIVE, OperationType.PATH_PAYMENT_STRICT_SEND}
@@ -103,7 +117,7 @@ class OperationOutcome:
 
 
 def read_operation(reader: XdrReader, index: int, default_source: bytes) -> Operation:
-    """Take an operation off the front.
+    """Take an operation off the front; of a contract's, whose body is not read, only the head.
 
     Args:
         reader: At the operation.
@@ -115,8 +129,16 @@ def read_operation(reader: XdrReader, index: int, default_source: bytes) -> Oper
     """
     source = reader.muxed_account() if reader.present() else default_source
     kind = reader.uint()
+    if kind in CONTRACT_OPERATIONS:
+        return Operation(
+            index=index,
+            kind=OperationType(kind),
+            source=source,
+            destination=b"",
+            movements=(_untold(index, source),),
+        )
     if kind not in _BODIES:
-        raise MalformedXdrError("operation.type", got=kind, want="a classic operation, 0 to 23")
+        raise MalformedXdrError("operation.type", got=kind, want="an operation, 0 to 26")
     movements, destination = _BODIES[OperationType(kind)](reader, index, source)
     return Operation(
         index=index,
@@ -168,7 +190,14 @@ _NOTHING: _Body = ((), b"")
 
 
 def _movement(
-    index: int, asset: Asset, source: bytes, destination: bytes, amount: int, **more: bool
+    index: int,
+    asset: Asset,
+    source: bytes,
+    destination: bytes,
+    amount: int,
+    *,
+    creates_account: bool = False,
+    is_exact: bool = True,
 ) -> Movement:
     return Movement(
         operation_index=index,
@@ -177,8 +206,8 @@ def _movement(
         source=source,
         destination=destination,
         amount_stroops=max(amount, 0),
-        creates_account=more.get("creates_account", False),
-        is_exact=more.get("is_exact", True),
+        creates_account=creates_account,
+        is_exact=is_exact,
     )
 
 
@@ -194,18 +223,22 @@ def _create_account(reader: XdrReader, index: int, source: bytes) -> _Body:
 
 
 def _payment(reader: XdrReader, index: int, source: bytes) -> _Body:
-    destination, asset, amount = reader.muxed_account(), reader.asset(), reader.int64()
-    return (_movement(index, asset, source, destination, amount),), destination
+    destination, muxed_id = reader.muxed_address()
+    asset, amount = reader.asset(), reader.int64()
+    paid = _movement(index, asset, source, destination, amount)
+    return (replace(paid, destination_id=muxed_id),), destination
 
 
 def _path_payment(reader: XdrReader, index: int, source: bytes) -> _Body:
     """Bounds only: one of the two amounts is told by the result, the other by crossed offers."""
     sent_asset, sent = reader.asset(), reader.int64()
-    destination, asset, amount = reader.muxed_account(), reader.asset(), reader.int64()
+    destination, muxed_id = reader.muxed_address()
+    asset, amount = reader.asset(), reader.int64()
     hops = reader.count(_PATH_MAX)
     for _ in range(hops):
         reader.asset()
     received = _movement(index, asset, source, destination, amount, is_exact=False)
+    received = replace(received, destination_id=muxed_id)
     # Without a hop and within one asset it is a plain payment; what left is what arrived.
     is_plain = sent_asset == asset and hops == 0
     paid = () if is_plain else (_untold(index, source, sent_asset, sent),)
@@ -268,8 +301,9 @@ def _allow_trust(reader: XdrReader, _index: int, _source: bytes) -> _Body:
 
 
 def _account_merge(reader: XdrReader, index: int, source: bytes) -> _Body:
-    destination = reader.muxed_account()
-    return (_movement(index, NATIVE, source, destination, 0),), destination
+    destination, muxed_id = reader.muxed_address()
+    merged = _movement(index, NATIVE, source, destination, 0)
+    return (replace(merged, destination_id=muxed_id),), destination
 
 
 def _manage_data(reader: XdrReader, _index: int, _source: bytes) -> _Body:
@@ -286,11 +320,13 @@ def _bump_sequence(reader: XdrReader, _index: int, _source: bytes) -> _Body:
 
 def _create_claimable_balance(reader: XdrReader, index: int, source: bytes) -> _Body:
     asset, amount = reader.asset(), reader.int64()
+    claimants: list[bytes] = []
     for _ in range(reader.count(_CLAIMANTS_MAX)):
         reader.choice("claimant", 0)
-        reader.account()
+        claimants.append(reader.account())
         _skip_predicate(reader, depth=1)
-    return (_movement(index, asset, source, _NOBODY, amount),), b""
+    made = _movement(index, asset, source, _NOBODY, amount)
+    return (replace(made, claimants=tuple(claimants)),), b""
 
 
 def _skip_predicate(reader: XdrReader, depth: int) -> None:
@@ -310,13 +346,13 @@ def _skip_predicate(reader: XdrReader, depth: int) -> None:
 
 
 def _claim_claimable_balance(reader: XdrReader, index: int, source: bytes) -> _Body:
-    _skip_balance_id(reader)
-    return (_untold(index, source),), b""
+    """The result tells neither asset nor amount: the operation that made the balance did."""
+    return (replace(_untold(index, source), balance_id=_take_balance_id(reader)),), b""
 
 
-def _skip_balance_id(reader: XdrReader) -> None:
+def _take_balance_id(reader: XdrReader) -> bytes:
     reader.choice("claimable balance", 0)
-    reader.take(32)
+    return reader.take(32)
 
 
 def _begin_sponsoring(reader: XdrReader, _index: int, _source: bytes) -> _Body:
@@ -352,7 +388,7 @@ def _skip_ledger_key(reader: XdrReader) -> None:
     elif kind == 3:
         reader.opaque(64)
     elif kind == 4:
-        _skip_balance_id(reader)
+        _take_balance_id(reader)
     elif kind == 5:
         reader.take(32)
 
@@ -364,7 +400,7 @@ def _clawback(reader: XdrReader, index: int, source: bytes) -> _Body:
 
 def _clawback_claimable_balance(reader: XdrReader, _index: int, _source: bytes) -> _Body:
     """The balance left its account when it was created; nobody has it after."""
-    _skip_balance_id(reader)
+    _take_balance_id(reader)
     return _NOTHING
 
 
@@ -471,7 +507,12 @@ def _inflation_done(reader: XdrReader, operation: Operation) -> tuple[Movement, 
 
 
 def _claimable_balance_done(reader: XdrReader, operation: Operation) -> tuple[Movement, ...]:
-    _skip_balance_id(reader)
+    (made,) = operation.movements
+    return (replace(made, balance_id=_take_balance_id(reader)),)
+
+
+def _host_function_done(reader: XdrReader, operation: Operation) -> tuple[Movement, ...]:
+    reader.take(32)  # hash of what it returned
     return operation.movements
 
 
@@ -484,4 +525,5 @@ _SUCCESSES: dict[OperationType, Callable[[XdrReader, Operation], tuple[Movement,
     OperationType.ACCOUNT_MERGE: _merge_done,
     OperationType.INFLATION: _inflation_done,
     OperationType.CREATE_CLAIMABLE_BALANCE: _claimable_balance_done,
+    OperationType.INVOKE_HOST_FUNCTION: _host_function_done,
 }

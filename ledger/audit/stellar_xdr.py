@@ -1,14 +1,17 @@
 """A small reader of Stellar's transactions: an envelope and its result, as the books read them.
 
 Reads classic transactions (versions 0 and 1, fee bumps); their operations are
-`ledger.audit.stellar_operations`'. A contract transaction is refused, never guessed. No SDK: the
-auditor's machine has PyNaCl only. Source: Stellar-transaction.x of stellar/stellar-xdr.
+`ledger.audit.stellar_operations`'. Of a contract's transaction it reads source, sequence and memo,
+and passes its body over: strangers cannot stop the books with one, and what it moved is found when
+balances are compared. No SDK: the auditor's machine has PyNaCl only. Source: Stellar-transaction.x
+of stellar/stellar-xdr.
 """
 
 from dataclasses import dataclass
 from hashlib import sha256
 
 from ledger.audit.stellar_operations import (
+    CONTRACT_OPERATIONS,
     Operation,
     OperationOutcome,
     read_operation,
@@ -21,6 +24,8 @@ ENVELOPE_TX_V0, ENVELOPE_TX, ENVELOPE_FEE_BUMP = 0, 2, 5
 _NO_HASH = bytes(32)
 _OPERATIONS_MAX = 100
 _SIGNATURES_MAX = 20
+_SIGNATURE_SIZE = 4 + 4 + 64
+"""Most bytes of one: hint, length, signature."""
 
 _SEQUENCE_KEPT = frozenset({-2, -3, -4, -5, -8, -9, -12, -16, -17, -18})
 """Codes of failures that leave the sequence number unused although the fee was taken.
@@ -31,11 +36,18 @@ malformed (twice), frozen: stellar-core checks them before it processes the sequ
 """
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Memo:
+    memo_hash: bytes = _NO_HASH
+    memo_id: int | None = None
+    text: bytes = b""
+
+
 @dataclass(frozen=True, slots=True)
 class _Transaction:
     source: bytes
     sequence: int
-    memo_hash: bytes
+    memo: "_Memo"
     operations: tuple[Operation, ...]
     tx_hash: bytes
 
@@ -56,7 +68,7 @@ def read_transaction(fact: NetworkFact) -> AppliedTransaction:
         kind = reader.uint()
         if kind != ENVELOPE_TX:
             raise MalformedXdrError("fee bump.inner type", got=kind, want=f"{ENVELOPE_TX}")
-    transaction = _read_inner(reader, kind, fact.network_id)
+    transaction = _read_inner(reader, kind, fact.network_id, is_bump=bool(fee_account))
     _skip_signatures(reader)
     if fee_account:
         reader.choice("fee bump.ext", 0)
@@ -76,14 +88,16 @@ def read_transaction(fact: NetworkFact) -> AppliedTransaction:
         is_sequence_consumed=outcome.is_sequence_consumed,
         fee_account=fee_account or transaction.source,
         fee_charged_stroops=outcome.fee_charged_stroops,
-        memo_hash=transaction.memo_hash,
+        memo_hash=transaction.memo.memo_hash,
+        memo_id=transaction.memo.memo_id,
+        memo_text=transaction.memo.text,
         succeeded=outcome.succeeded,
         movements=movements if outcome.succeeded else (),
         failed_destinations=_failed_destinations(transaction, outcome.operations),
     )
 
 
-def _read_inner(reader: XdrReader, kind: int, network_id: bytes) -> _Transaction:
+def _read_inner(reader: XdrReader, kind: int, network_id: bytes, *, is_bump: bool) -> _Transaction:
     start = reader.at
     if kind == ENVELOPE_TX_V0:
         source, prefix = reader.take(32), bytes(4)
@@ -97,15 +111,44 @@ def _read_inner(reader: XdrReader, kind: int, network_id: bytes) -> _Transaction
         _skip_time_bounds(reader)
     else:
         _skip_preconditions(reader)
-    memo_hash = _read_memo(reader)
+    memo = _read_memo(reader)
     operations = tuple(
         read_operation(reader, index, source) for index in range(reader.count(_OPERATIONS_MAX))
     )
-    if reader.uint() != 0:
-        raise MalformedXdrError("transaction.ext", got="contract data", want="classic operations")
+    if any(operation.kind in CONTRACT_OPERATIONS for operation in operations):
+        if len(operations) != 1:
+            raise MalformedXdrError("operations", got=len(operations), want="a contract's alone")
+        _skip_contract(reader, is_bump=is_bump)
+    elif reader.uint() != 0:
+        raise MalformedXdrError("transaction.ext", got="contract data", want="a contract's")
     # The hash covers network, envelope type 2 and the transaction; version 0 hashes as version 1.
     preimage = network_id + ENVELOPE_TX.to_bytes(4, "big") + prefix + reader.data[start : reader.at]
-    return _Transaction(source, sequence, memo_hash, operations, sha256(preimage).digest())
+    return _Transaction(source, sequence, memo, operations, sha256(preimage).digest())
+
+
+def _skip_contract(reader: XdrReader, *, is_bump: bool) -> None:
+    """Pass over a contract operation's body and data: up to the signatures, found from the end.
+
+    Whoever signs can make two places look right; then the hash is another one, which only names
+    the transaction: nothing of a contract's is booked.
+    """
+    end = _signatures_before(reader.data, len(reader.data), reader.at)
+    if is_bump:
+        end = _signatures_before(reader.data, end - 4, reader.at)
+    reader.at = end
+
+
+def _signatures_before(data: bytes, end: int, least: int) -> int:
+    """Return where a list of signatures begins that ends at `end`."""
+    for at in range(end - 4, max(least, end - 4 - _SIGNATURES_MAX * _SIGNATURE_SIZE) - 1, -4):
+        reader = XdrReader(data[at:end])
+        try:
+            _skip_signatures(reader)
+            reader.finish()
+        except MalformedXdrError:
+            continue
+        return at
+    raise MalformedXdrError("signatures", got="none", want="a list of them at the end")
 
 
 def _skip_time_bounds(reader: XdrReader) -> None:
@@ -130,18 +173,18 @@ def _skip_preconditions(reader: XdrReader) -> None:
         raise MalformedXdrError("preconditions", got=kind, want="0, 1 or 2")
 
 
-def _read_memo(reader: XdrReader) -> bytes:
+def _read_memo(reader: XdrReader) -> _Memo:
     kind = reader.uint()
     if kind == 1:
-        reader.opaque(28)
-    elif kind == 2:
-        reader.take(8)
-    elif kind in {3, 4}:
+        return _Memo(text=reader.opaque(28))
+    if kind == 2:
+        return _Memo(memo_id=int.from_bytes(reader.take(8), "big"))
+    if kind in {3, 4}:
         value = reader.take(32)
-        return value if kind == 3 else _NO_HASH
-    elif kind != 0:
+        return _Memo(memo_hash=value) if kind == 3 else _Memo()
+    if kind != 0:
         raise MalformedXdrError("memo", got=kind, want="0 to 4")
-    return _NO_HASH
+    return _Memo()
 
 
 def _skip_signatures(reader: XdrReader) -> None:

@@ -85,13 +85,18 @@ class XdrReader:
         return self.take(32)
 
     def muxed_account(self) -> bytes:
-        """Return a MuxedAccount's key; its id does not matter to the books."""
+        """Return a MuxedAccount's key."""
+        return self.muxed_address()[0]
+
+    def muxed_address(self) -> tuple[bytes, int | None]:
+        """Return a MuxedAccount's key, and its id if it has one."""
         kind = self.uint()
+        muxed_id: int | None = None
         if kind == 0x100:
-            self.take(8)
+            muxed_id = int.from_bytes(self.take(8), "big")
         elif kind != 0:
             raise MalformedXdrError("xdr.muxed_account", got=kind, want="0 or 256")
-        return self.take(32)
+        return self.take(32), muxed_id
 
     def asset(self) -> Asset:
         """Return (code, issuer); ("XLM", zeros) for the native asset."""

@@ -110,6 +110,15 @@ class Movement:
     Asset and amount are a hint then: the books of the source's owner cannot go on.
     """
 
+    destination_id: int | None = None
+    """Id in the muxed address it was sent to; None: a plain address."""
+
+    balance_id: bytes = b""
+    """Claimable balance that it made (it has claimants then) or claimed; 32 bytes, or empty."""
+
+    claimants: tuple[bytes, ...] = ()
+    """Who may claim the balance it made."""
+
     @property
     def is_native(self) -> bool:
         """Tell whether it moved XLM."""
@@ -149,6 +158,12 @@ class AppliedTransaction:
 
     memo_hash: bytes
     """Hash memo; zeros if there is none."""
+
+    memo_id: int | None = None
+    """Number memo; None if there is none."""
+
+    memo_text: bytes = b""
+    """Text memo, up to 28 bytes; empty if there is none."""
 
     succeeded: bool
     """Whether its operations took effect."""
