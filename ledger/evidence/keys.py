@@ -3,7 +3,8 @@
 The rule, the same in plugin, worker and verifier: the public key passes libsodium's
 `crypto_core_ed25519_is_valid_point` (on the curve, canonical, main subgroup, not small order), and
 libsodium's detached verification accepts (canonical S, canonical R, cofactorless equation).
-Libraries disagree on odd keys (RFC 8032 leaves room), so no other verifier may be used.
+Libraries disagree on odd keys (RFC 8032 leaves room), so no other verifier may refuse, and of many
+signatures at once another one may only find the good ones (`quick_rows` says why that is the same).
 
 Two keys can also seal bytes for each other (X25519 of the same keys, XSalsa20-Poly1305), against
 whoever carries them. This module is the only importer of PyNaCl. It holds no key files: who holds
@@ -32,6 +33,7 @@ from nacl.exceptions import BadSignatureError as _SodiumRefusedError
 from nacl.exceptions import CryptoError as _SealBrokenError
 from nacl.exceptions import RuntimeError as _SodiumFailedError
 
+from ledger.evidence import quick_rows
 from ledger.evidence.errors import BadSealError
 from ledger.evidence.recent import RecentSet
 
@@ -59,6 +61,9 @@ KEYS_REMEMBERED = 1 << 19
 """Valid keys that are remembered at least, once so many were seen; 110 bytes each."""
 
 _valid_keys: RecentSet[bytes] = RecentSet(KEYS_REMEMBERED)
+
+QUICK_ROWS_MIN = 16
+"""Fewest records of a run that the quicker library is asked about first, if it is installed."""
 
 
 def generate_seed() -> bytes:
@@ -139,9 +144,26 @@ def verify_rows(buffer: bytes, start: int, size: int, keys: Sequence[bytes | Non
             f"want all inside, of at least {SIGNATURE_SIZE} bytes"
         )
     valid = {key for key in dict.fromkeys(keys) if key is not None and is_valid_key(key)}
+    if not valid:
+        return [False] * len(keys)
+    if len(keys) < QUICK_ROWS_MIN:
+        return _judge_rows(buffer, start, size, [key if key in valid else None for key in keys])
+    found = quick_rows.find_valid(buffer, start, size, keys, valid)
+    if all(found):
+        return found
+    left = [
+        None if is_found or key not in valid else key
+        for key, is_found in zip(keys, found, strict=True)
+    ]
+    judged = _judge_rows(buffer, start, size, left)
+    return [is_found or is_good for is_found, is_good in zip(found, judged, strict=True)]
+
+
+def _judge_rows(buffer: bytes, start: int, size: int, keys: Sequence[bytes | None]) -> list[bool]:
+    """Tell libsodium's verdict on each record whose key is not None; False of the others."""
     if _sodium is None:
         return [
-            key in valid and _opens(buffer[start + index * size :][:size], bytes(key or b""))
+            key is not None and _opens(buffer[start + index * size :][:size], key)
             for index, key in enumerate(keys)
         ]
     first = _ffi.from_buffer(buffer) + start
@@ -149,7 +171,7 @@ def verify_rows(buffer: bytes, start: int, size: int, keys: Sequence[bytes | Non
     nowhere = _ffi.NULL
     sign_open = _sodium.crypto_sign_open
     return [
-        key in valid and sign_open(nowhere, nowhere, first + index * size, size, key) == 0
+        key is not None and sign_open(nowhere, nowhere, first + index * size, size, key) == 0
         for index, key in enumerate(keys)
     ]
 

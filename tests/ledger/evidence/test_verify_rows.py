@@ -29,11 +29,13 @@ def vectors() -> list[tuple[bytes, bytes, bytes, bool]]:
     ]
 
 
-@pytest.fixture(params=["in place", "by PyNaCl's own functions"])
+@pytest.fixture(params=["in place", "by PyNaCl's own functions", "the quicker library first"])
 def way(request, monkeypatch):
-    """Both ways of verifying rows: with libsodium's function itself, and without."""
-    if request.param != "in place":
+    """All ways of verifying rows: with libsodium's function itself, without, after another one."""
+    if request.param == "by PyNaCl's own functions":
         monkeypatch.setattr(keys, "_sodium", None)
+    is_quick = request.param == "the quicker library first"
+    monkeypatch.setattr(keys, "QUICK_ROWS_MIN", 1 if is_quick else 1 << 30)
 
 
 def test_libsodium_is_called_without_copies():
