@@ -42,6 +42,7 @@ from ledger.evidence.leaf import (
     PAYOUT_FUNDING,
     PAYOUT_PAYMENTS,
     PayoutLeaf,
+    payout_hash,
 )
 from ledger.evidence.terms import Terms
 
@@ -233,12 +234,14 @@ def full_state(**changes: Any) -> State:
                 kind=PAYOUT_FUNDING,
                 channel_account=channel_0,
                 channel_sequence=(1200 << 32) + 1,
+                leaf_hash=payout_hash(funding_leaf()),
                 payments=funding_leaf().payments,
             ),
             3: OpenBatch(
                 kind=PAYOUT_PAYMENTS,
                 channel_account=channel_1,
                 channel_sequence=(1201 << 32) + 1,
+                leaf_hash=payout_hash(payout_leaf()),
                 payments=payout_leaf().payments,
             ),
         },

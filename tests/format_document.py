@@ -380,6 +380,7 @@ TABLES: dict[str, Table] = {
         kind="As in the payout leaf",
         channel_account="Account of its slot",
         channel_sequence="Sequence number of its slot",
+        leaf_hash="Memo of its transactions: the RFC 6962 hash of its payout leaf",
     ),
     "state-batch-payment": state_row(
         RowKind.BATCH_PAYMENT,

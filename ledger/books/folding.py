@@ -12,14 +12,15 @@ from ledger.books.draft import Draft
 from ledger.books.errors import UnknownTransactionError
 from ledger.books.state import OpenBatch
 from ledger.books.transactions import AppliedTransaction, Movement
-from ledger.evidence.leaf import PAYOUT_FUNDING
+from ledger.evidence.leaf import PAYOUT_FUNDING, burn_hash
 from ledger.evidence.terms import Terms
 
 
 def domain_accounts(terms: Terms) -> frozenset[bytes]:
-    """Return the accounts of the settlement domain: escrow, payout, anchor, channels."""
+    """Return the accounts of the settlement domain: escrow, payout, anchor, channels, fees."""
     single = (terms.escrow_account, terms.payout_account, terms.anchor_account)
-    return frozenset((*single, *terms.channel_accounts))
+    payers = () if terms.fee_account == bytes(32) else (terms.fee_account,)
+    return frozenset((*single, *terms.channel_accounts, *payers))
 
 
 def fold_transactions(
@@ -30,7 +31,8 @@ def fold_transactions(
     Raises:
         UnknownTransactionError: Money of ours moved by a transaction that no plan explains.
     """
-    ours = domain_accounts(terms)
+    # Channels that newer terms no longer name still hold XLM of ours.
+    ours = domain_accounts(terms) | draft.channels.keys()
     slots = {
         (batch.channel_account, batch.channel_sequence): number
         for number, batch in draft.batches.items()
@@ -65,11 +67,13 @@ def _fold_network_fee(
 def _batch_of_slot(
     slots: dict[tuple[bytes, int], int], transaction: AppliedTransaction, terms: Terms
 ) -> int | None:
-    """Take the slot's batch: a slot decides one, and is gone."""
-    if transaction.source_account not in terms.channel_accounts:
-        return None
+    """Take the slot's batch: a slot decides one, and is gone.
+
+    Slots of channels that newer terms no longer name are still decided; with none left, such a
+    channel is nobody's.
+    """
     number = slots.pop((transaction.source_account, transaction.sequence), None)
-    if number is not None:
+    if number is not None or transaction.source_account not in terms.channel_accounts:
         return number
     raise UnknownTransactionError(
         f"transaction {transaction.tx_hash.hex()}: got sequence {transaction.sequence} of channel "
@@ -86,12 +90,28 @@ def _decide_batch(
             if account in draft.payees:
                 draft.payees[account] = replace(draft.payees[account], pays_alone=True)
         return
+    if _is_burned(draft, batch, transaction):
+        return  # its payments are owed again, and get a new slot
     _require_planned(batch, transaction, terms)
     if batch.kind == PAYOUT_FUNDING:
         draft.fund(batch.total_stroops, transaction.close_time_s, transaction.tx_hash)
         return
     payments = [(payment.account, payment.amount_stroops) for payment in batch.payments]
     draft.pay(payments, transaction.close_time_s, transaction.tx_hash)
+
+
+def _is_burned(draft: Draft, batch: OpenBatch, transaction: AppliedTransaction) -> bool:
+    """Tell whether a no-op of ours used the batch's slot up; its payees may have to pay alone."""
+    isolates = transaction.memo_hash == burn_hash(batch.leaf_hash, isolates=True)
+    if transaction.movements or not (
+        isolates or transaction.memo_hash == burn_hash(batch.leaf_hash)
+    ):
+        return False
+    for payment in batch.payments if isolates else ():
+        if payment.account in draft.payees:
+            payee = draft.payees[payment.account]
+            draft.payees[payment.account] = replace(payee, pays_alone=True)
+    return True
 
 
 def _require_planned(batch: OpenBatch, transaction: AppliedTransaction, terms: Terms) -> None:

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from ledger.books.draft import Draft
 from ledger.books.state import OpenBatch
-from ledger.evidence.leaf import PAYOUT_FUNDING, PAYOUT_PAYMENTS, Payment, PayoutLeaf
+from ledger.evidence.leaf import PAYOUT_FUNDING, PAYOUT_PAYMENTS, Payment, PayoutLeaf, payout_hash
 from ledger.evidence.terms import Terms
 
 
@@ -30,7 +30,7 @@ def plan_payouts(draft: Draft, terms: Terms) -> list[PayoutLeaf]:
     payable = _covered(draft, _payable(draft, terms))
     # Undecided payments whose funding failed need money even when nobody new is payable.
     needed_stroops = _funding_needed(draft, sum(payable.values()))
-    if not draft.channels or needed_stroops > _free_escrow(draft):
+    if not _open_channels(draft, terms) or needed_stroops > _free_escrow(draft):
         return []
     leaves: list[PayoutLeaf] = []
     if needed_stroops:
@@ -102,18 +102,20 @@ def _grouped(draft: Draft, terms: Terms, payable: dict[bytes, int]) -> list[tupl
     return groups + alone
 
 
+def _open_channels(draft: Draft, terms: Terms) -> list[bytes]:
+    """Return the terms' channels that are on the network; earlier terms' get no new slot."""
+    return sorted(draft.channels.keys() & set(terms.channel_accounts))
+
+
 def _plan_batch(draft: Draft, terms: Terms, kind: int, payments: tuple[Payment, ...]) -> PayoutLeaf:
     """Bind a batch to the next slot: channels take turns by batch number."""
     number = draft.head.next_batch_number
-    channels = sorted(draft.channels)
+    channels = _open_channels(draft, terms)
     channel = channels[number % len(channels)]
     sequence = draft.channels[channel]
     draft.channels[channel] = sequence + 1
     draft.head = replace(draft.head, next_batch_number=number + 1)
-    draft.batches[number] = OpenBatch(
-        kind=kind, channel_account=channel, channel_sequence=sequence, payments=payments
-    )
-    return PayoutLeaf(
+    leaf = PayoutLeaf(
         network_id=terms.network_id,
         epoch=draft.epoch,
         batch_number=number,
@@ -128,3 +130,11 @@ def _plan_batch(draft: Draft, terms: Terms, kind: int, payments: tuple[Payment, 
         source_account=terms.escrow_account if kind == PAYOUT_FUNDING else terms.payout_account,
         payments=payments,
     )
+    draft.batches[number] = OpenBatch(
+        kind=kind,
+        channel_account=channel,
+        channel_sequence=sequence,
+        leaf_hash=payout_hash(leaf),
+        payments=payments,
+    )
+    return leaf

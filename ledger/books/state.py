@@ -97,6 +97,7 @@ _ROWS: Mapping[RowKind, Layout] = {
             ("kind", "u16"),
             ("channel_account", "bytes32"),
             ("channel_sequence", "u64"),
+            ("leaf_hash", "bytes32"),
         ],
     ),
     RowKind.BATCH_PAYMENT: Layout(
@@ -217,6 +218,9 @@ class OpenBatch:
     kind: int
     channel_account: bytes
     channel_sequence: int
+    leaf_hash: bytes
+    """Memo of its transactions: `payout_hash` of its leaf; 32 bytes."""
+
     payments: tuple[Payment, ...]
 
     @property
@@ -355,7 +359,7 @@ def _values(state: State) -> Iterator[tuple[RowKind, Sequence[int | bytes]]]:
         yield RowKind.PAYEE, (account, *totals)
     for number, batch in state.batches.items():
         slot = (batch.channel_account, batch.channel_sequence)
-        yield RowKind.BATCH, (number, batch.kind, *slot)
+        yield RowKind.BATCH, (number, batch.kind, *slot, batch.leaf_hash)
         for place, payment in enumerate(batch.payments):
             paid = (payment.account, payment.amount_stroops)
             yield RowKind.BATCH_PAYMENT, (number, place, *paid)
@@ -452,6 +456,7 @@ def _state_of(network_id: bytes, broadcaster: bytes, rows: list[bytes]) -> State
                 kind=v["kind"],
                 channel_account=v["channel_account"],
                 channel_sequence=v["channel_sequence"],
+                leaf_hash=v["leaf_hash"],
                 payments=tuple(
                     payment for _, payment in sorted(payments.get(v["number"], {}).items())
                 ),

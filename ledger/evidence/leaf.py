@@ -22,6 +22,7 @@ from ledger.evidence.encoding import (
     parse_tag,
 )
 from ledger.evidence.errors import MalformedRecordError
+from ledger.evidence.merkle import leaf_hash
 from ledger.evidence.terms import BATCH_PAYMENTS_MAX
 
 EVIDENCE_DAO_KEY = 1
@@ -43,6 +44,8 @@ PAYOUT_KINDS = frozenset((PAYOUT_FUNDING, PAYOUT_PAYMENTS, PAYOUT_REFUND, PAYOUT
 """Kinds of batches."""
 
 _SALT_KEY_DOMAIN = b"swarmledger salt key v1\0"
+_VOID_DOMAIN = b"swarmledger void slot v1\0"
+_ISOLATE_DOMAIN = b"swarmledger void slot, pay alone v1\0"
 
 
 def derive_salt(epoch_salt_key: bytes, kind: RecordCode, subject: bytes) -> bytes:
@@ -408,6 +411,22 @@ def parse_payout_leaf(data: bytes) -> PayoutLeaf:
     )
     reader.finish()
     return PayoutLeaf(network_id=network_id, payments=payments, **head)
+
+
+def payout_hash(leaf: PayoutLeaf) -> bytes:
+    """Return the memo of a batch's transactions: the RFC 6962 hash of its leaf; 32 bytes."""
+    return leaf_hash(format_payout_leaf(leaf))
+
+
+def burn_hash(batch_hash: bytes, *, isolates: bool = False) -> bytes:
+    """Return the memo of the no-op that uses a batch's slot up, so that it never pays.
+
+    Args:
+        batch_hash: `payout_hash` of the batch's leaf.
+        isolates: Whether the batch's payees are owed again each in a batch of its own, because one
+            of them is suspected to be what no node takes.
+    """
+    return sha256((_ISOLATE_DOMAIN if isolates else _VOID_DOMAIN) + batch_hash).digest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from ledger.books.journal import Account, Book, EntryKind, sum_postings
 from ledger.books.payouts import plan_payouts
 from ledger.books.state import PayeeBalance
 from ledger.books.transactions import AppliedTransaction, Movement
-from ledger.evidence.leaf import PAYOUT_FUNDING, PayoutLeaf
+from ledger.evidence.leaf import PAYOUT_FUNDING, PayoutLeaf, burn_hash, payout_hash
 
 ZEROS = bytes(32)
 PAYEE = builders.key_of("seeder account")
@@ -44,6 +44,8 @@ def entries_of(draft: Draft, kind: EntryKind) -> int:
 def test_domain_is_escrow_payout_anchor_and_channels() -> None:
     names = ("escrow", "payout", "anchor", "channel 0", "channel 1")
     assert domain_accounts(builders.terms()) == {builders.key_of(name) for name in names}
+    payer = builders.key_of("fee payer")
+    assert domain_accounts(builders.terms(fee_account=payer)) > {payer}
 
 
 # --- deposits -------------------------------------------------------------------------------------
@@ -248,6 +250,59 @@ def test_failure_that_leaves_the_slot_open_decides_nothing() -> None:
     fold([again], draft)
     assert draft.batches == {}
     assert draft.xlm[payments.channel_account].spent_stroops >= 300
+
+
+@pytest.mark.parametrize("isolates", [False, True])
+def test_burned_slot_voids_its_batch_and_owes_on(isolates: bool) -> None:
+    draft, (funding, payments) = planned()
+    fold([books.decision(funding, 60)], draft)
+    fold([burn(payments, burn_hash(payout_hash(payments), isolates=isolates))], draft)
+    assert draft.batches == {}
+    assert draft.head.payout_stroops == 800
+    assert draft.payees[PAYEE] == PayeeBalance(accrued_stroops=500, pays_alone=isolates)
+    again = plan_payouts(draft, builders.terms())
+    assert [len(leaf.payments) for leaf in again] == ([1, 1] if isolates else [2])
+    slots = {(leaf.channel_account, leaf.channel_sequence) for leaf in (*again, payments)}
+    assert len(slots) == len(again) + 1
+
+
+def burn(leaf: PayoutLeaf, memo_hash: bytes, *moved: Movement) -> AppliedTransaction:
+    return replace(books.decision(leaf, 61), memo_hash=memo_hash, movements=moved)
+
+
+def test_no_op_in_a_slot_under_another_memo_stops_the_books() -> None:
+    draft, (_, payments) = planned()
+    for memo_hash in (ZEROS, payout_hash(payments), burn_hash(ZEROS)):
+        with pytest.raises(UnknownTransactionError, match="moved 0 amounts"):
+            fold([burn(payments, memo_hash)], Draft.of(draft.finish()))
+
+
+def test_burn_that_moves_money_stops_the_books() -> None:
+    draft, (_, payments) = planned()
+    moved = books.movement("payout", "stranger", 1)
+    with pytest.raises(UnknownTransactionError, match="moved 1 amounts"):
+        fold([burn(payments, burn_hash(payout_hash(payments)), moved)], draft)
+
+
+def test_open_slot_of_a_channel_that_newer_terms_do_not_name_is_decided() -> None:
+    draft, (funding, payments) = planned()
+    kept = (payments.channel_account,)
+    fold([books.decision(funding, 60)], draft, channel_accounts=kept)
+    assert draft.head.payout_stroops == 800
+    with pytest.raises(UnknownTransactionError, match="want the slot"):
+        fold([books.decision(funding, 62)], draft)
+
+
+def test_channel_that_newer_terms_do_not_name_gets_no_new_slot() -> None:
+    draft, (funding, payments) = planned()
+    fold([books.decision(funding, 60), books.decision(payments, 61)], draft)
+    for account in (PAYEE, OTHER):
+        draft.payees[account] = PayeeBalance(accrued_stroops=9_000)
+    kept = (payments.channel_account,)
+    terms = builders.terms(channel_accounts=kept, batch_payments=1)
+    assert {leaf.channel_account for leaf in plan_payouts(draft, terms)} == set(kept)
+    gone = builders.terms(channel_accounts=(builders.key_of("new channel"),))
+    assert plan_payouts(Draft.of(draft.finish()), gone) == []
 
 
 def test_payee_that_was_paid_stands_with_the_others_again() -> None:

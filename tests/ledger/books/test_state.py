@@ -73,6 +73,7 @@ states = made_of(
             kind=u16,
             channel_account=keys,
             channel_sequence=u63,
+            leaf_hash=keys,
             payments=st.lists(payments, max_size=4).map(tuple),
         ),
         max_size=3,
