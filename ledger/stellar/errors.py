@@ -4,7 +4,9 @@
     ├── GatewayError               an API gave no usable answer; later it may
     ├── NotSubmittedError          a set-up transaction ended without effect
     ├── ConflictingFactError       the network tells two histories; a person looks
-    └── SeedFileError              a seed file is missing, readable by others, or holds no seed
+    ├── SeedFileError              a seed file is missing, readable by others, or holds no seed
+    ├── ExternalSignerError        a signer command gave no usable signature in time
+    └── TreasuryError              accounts' signers are not as wanted, or cannot be made so
 
 An error of an API is never evidence that a transaction did not happen.
 """
@@ -17,6 +19,11 @@ class StellarError(Exception):
 class GatewayError(StellarError):
     """An API did not answer, or answered what cannot be read. Retryable."""
 
+    @property
+    def reason(self) -> str:
+        """What went wrong, in a word: the name of the error below, if there is one."""
+        return type(self.__cause__ or self).__name__
+
 
 class NotSubmittedError(StellarError):
     """A set-up transaction was refused, failed, or can no longer be applied."""
@@ -28,3 +35,11 @@ class ConflictingFactError(StellarError):
 
 class SeedFileError(StellarError):
     """A seed file is missing, readable by others, or holds no seed; the message names the file."""
+
+
+class ExternalSignerError(StellarError):
+    """An external signer refused, took too long, or answered what is no signature. Retryable."""
+
+
+class TreasuryError(StellarError):
+    """Signers and thresholds of accounts are not as wanted, or cannot be made so from here."""

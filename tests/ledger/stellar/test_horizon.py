@@ -1,9 +1,11 @@
 """The Horizon gateway on a real devnet: what it reads, and what it makes of bad answers."""
 
+import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 
-import httpx
 import pytest
+from answering_server import Reply, answering_server
 from settlement_scene import PASSPHRASE, DevnetProcess, Scene
 
 from ledger.evidence.keys import network_id_of
@@ -139,46 +141,51 @@ def test_unreachable_source_is_an_error_for_reads_and_unknown_for_submissions() 
 LEDGER = {"sequence": 9, "closed_at": "2027-01-01T00:00:00Z"}
 
 
-def answering(response: httpx.Response) -> HorizonGateway:
-    """A gateway whose source gives one answer to everything."""
-    transport = httpx.MockTransport(lambda _: response)
-    made = HorizonGateway("http://horizon.example", PASSPHRASE)
-    made._client.close()
-    made._client = httpx.Client(transport=transport)
-    return made
+def json_reply(value: object, status: int = 200, **headers: str) -> Reply:
+    return Reply(json.dumps(value).encode(), status=status, headers=headers)
+
+
+@contextmanager
+def answering(replies: list[Reply]) -> Iterator[HorizonGateway]:
+    """A gateway whose source names its network and gives the first reply to everything else."""
+    root = json_reply({"network_passphrase": PASSPHRASE})
+    with answering_server(lambda path, _: root if path == "/" else replies[0]) as url:
+        made = HorizonGateway(url, PASSPHRASE)
+        yield made
+        made.close()
 
 
 @pytest.mark.parametrize(
-    "response",
+    "reply",
     [
-        httpx.Response(500, json=LEDGER),
-        httpx.Response(429, json=LEDGER),
-        httpx.Response(200, text="<html>"),
-        httpx.Response(200, json=[LEDGER]),
-        httpx.Response(200, json=LEDGER | {"sequence": "-9"}),
-        httpx.Response(200, json=LEDGER | {"closed_at": "2027-01-01T00:00:00"}),
-        httpx.Response(200, json=LEDGER | {"closed_at": 5}),
-        httpx.Response(200, json={}),
+        json_reply(LEDGER, 500),
+        json_reply(LEDGER, 429),
+        Reply(b"<html>"),
+        json_reply([LEDGER]),
+        json_reply(LEDGER | {"sequence": "-9"}),
+        json_reply(LEDGER | {"closed_at": "2027-01-01T00:00:00"}),
+        json_reply(LEDGER | {"closed_at": 5}),
+        json_reply({}),
+        Reply(json.dumps(LEDGER).encode(), is_cut=True),
     ],
 )
-def test_answer_that_cannot_be_read_is_an_error(response: httpx.Response) -> None:
-    gateway = answering(response)
-    with pytest.raises(GatewayError):
+def test_answer_that_cannot_be_read_is_an_error(reply: Reply) -> None:
+    with answering([reply]) as gateway, pytest.raises(GatewayError):
         gateway.ledger(9)
-    gateway.close()
 
 
 def test_header_names_the_ledger_an_answer_is_as_of() -> None:
     account = {"sequence": "77", "balances": []}
     newest = {"_embedded": {"records": [LEDGER | {"sequence": 60}]}}
-    response = httpx.Response(200, json=account | newest, headers={"Latest-Ledger": "55"})
-    gateway = answering(response)
-    view = gateway.account(b"\x01" * 32)
-    assert view is not None
-    assert (view.sequence, view.as_of_sequence) == (77, 55)
-    response.headers.pop("Latest-Ledger")
-    assert gateway.latest_ledger().sequence == 60
-    view = gateway.account(b"\x01" * 32)
-    assert view is not None
-    assert view.as_of_sequence == 60
-    gateway.close()
+    replies = [json_reply(account | newest, **{"Latest-Ledger": "55"})]
+    with answering(replies) as gateway:
+        view = gateway.account(b"\x01" * 32)
+        assert view is not None
+        assert (view.sequence, view.as_of_sequence) == (77, 55)
+        replies[0] = json_reply(account | newest)
+        view = gateway.account(b"\x01" * 32)
+        assert view is not None
+        assert view.as_of_sequence == 0
+        view = gateway.account(b"\x01" * 32)
+        assert view is not None
+        assert view.as_of_sequence == 60
