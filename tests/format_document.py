@@ -43,6 +43,19 @@ from ledger.evidence.clock import CLOCK, Clock
 from ledger.evidence.encoding import TAG_SIZE, Layout, RecordCode, RecordType
 from ledger.evidence.entitlement import ENTITLEMENT, Entitlement
 from ledger.evidence.heartbeat import HEARTBEAT, Heartbeat
+from ledger.evidence.instruction import (
+    PAYEE_INSTRUCTION,
+    READINESS,
+    REFUND,
+    RULING,
+    Booking,
+    PayeeInstruction,
+    PayeeWish,
+    Readiness,
+    ReadinessNote,
+    Refund,
+    Ruling,
+)
 from ledger.evidence.leaf import (
     ACTIVATION,
     BUNDLE_LEAF,
@@ -89,6 +102,10 @@ CODE_NOTES: dict[str, dict[str, str]] = {
         "RELAY": "*Relay*",
         "RELAY_FETCH": "*Relay*",
         "PROVISIONAL": "*Provisional report*",
+        "PAYEE_INSTRUCTION": "*Instructions*",
+        "REFUND": "*Instructions*",
+        "READINESS": "*Instructions*",
+        "RULING": "*Instructions*",
         "LEAF_BUNDLE": "*Leaves*",
         "LEAF_SEAL": "*Leaves*",
         "LEAF_RESULT": "*Leaves*",
@@ -151,6 +168,7 @@ CODE_NOTES: dict[str, dict[str, str]] = {
         "CORRECTED_LANE": "Lanes counted again after their seal",
         "XLM": "XLM book per account of the settlement domain",
         "SUSPENSE": "Deposits that nobody could place, with their senders",
+        "CLAIMABLE": "Claimable balances that escrow may claim",
     },
     "EntryKind": {
         "DEPOSIT": "The broadcaster's money reached escrow",
@@ -301,6 +319,15 @@ TABLES: dict[str, Table] = {
     ),
     "promise": of_record(PROMISE, Promise, "the log key"),
     "provisional": of_record(PROVISIONAL, Provisional, "the body's `submitter_key`"),
+    "payee-instruction": of_record(
+        PAYEE_INSTRUCTION,
+        PayeeInstruction,
+        "the account",
+        "the account to pay to; zeros for a cash-out",
+    ),
+    "refund": of_record(REFUND, Refund, "the broadcaster's account"),
+    "readiness": of_record(READINESS, ReadinessNote, "the log key"),
+    "ruling": of_record(RULING, Ruling, "the DAO key"),
     "clock": of_record(CLOCK, Clock, "the log key"),
     "stream": Table(
         STREAM_LAYOUTS[0],
@@ -418,6 +445,12 @@ TABLES: dict[str, Table] = {
         operation="Place of its operation, from 0",
         in_payout="1: it lies in the payout account; 0: in escrow",
     ),
+    "state-claimable": state_row(
+        RowKind.CLAIMABLE,
+        state.ClaimableDeposit,
+        balance_id="Id of the claimable balance, without its type",
+        is_known="1: it is the broadcaster's; 0: it will stand in suspense",
+    ),
     "fact": Table(
         FACT_HEAD,
         NetworkFact,
@@ -491,6 +524,9 @@ CODES: dict[str, type[IntEnum]] = {
     "Role": Role,
     "BundleKind": BundleKind,
     "RowKind": RowKind,
+    "PayeeWish": PayeeWish,
+    "Readiness": Readiness,
+    "Booking": Booking,
     "Account": journal.Account,
     "EntryKind": journal.EntryKind,
     "Book": journal.Book,

@@ -6,6 +6,7 @@ from typing import Any
 
 import book_builders
 import builders
+import instruction_builders
 
 from engine_plugin.live.gossip import PEERS
 from engine_plugin.wire import HELLO, PROOF_OF_KEY
@@ -19,6 +20,7 @@ from ledger.evidence.clock import CLOCK
 from ledger.evidence.encoding import RecordCode, RecordType, Signed
 from ledger.evidence.entitlement import ENTITLEMENT
 from ledger.evidence.heartbeat import HEARTBEAT
+from ledger.evidence.instruction import PAYEE_INSTRUCTION, READINESS, REFUND, RULING
 from ledger.evidence.leaf import (
     ACTIVATION,
     BUNDLE_LEAF,
@@ -128,6 +130,17 @@ def _evidence() -> list[Sample]:
     ]
 
 
+def _instructions() -> list[Sample]:
+    made = instruction_builders
+    account = "seeder account"
+    return [
+        _fixed("pay-to", PAYEE_INSTRUCTION, made.pay_to(), account, made.SECOND),
+        _fixed("refund", REFUND, made.refund(), "broadcaster"),
+        _fixed("readiness", READINESS, made.readiness(), "log"),
+        _fixed("ruling", RULING, made.ruling(), "dao"),
+    ]
+
+
 def _live() -> list[Sample]:
     return [
         _long(
@@ -220,7 +233,15 @@ def _relay() -> list[Sample]:
     ]
 
 
-SAMPLES = [*_evidence(), *_live(), *_leaves(), *_side_channel(), *_relay(), *_books()]
+SAMPLES = [
+    *_evidence(),
+    *_instructions(),
+    *_live(),
+    *_leaves(),
+    *_side_channel(),
+    *_relay(),
+    *_books(),
+]
 BY_NAME = {sample.name: sample for sample in SAMPLES}
 SIGNED = [sample for sample in SAMPLES if sample.signers]
 TAGGED = [sample for sample in SAMPLES if sample.code is not None]

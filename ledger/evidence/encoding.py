@@ -59,6 +59,10 @@ class RecordCode(IntEnum):
     PEERS = 18
     RELAY_FETCH = 19
     PROVISIONAL = 20
+    PAYEE_INSTRUCTION = 21
+    REFUND = 22
+    READINESS = 23
+    RULING = 24
     LEAF_BUNDLE = 32
     LEAF_SEAL = 33
     LEAF_RESULT = 34
