@@ -24,6 +24,7 @@ from ledger.books.journal import Account, Book, EntryKind, JournalEntry, transfe
 from ledger.books.judgement import BundleCheck, LaneCount, check_bundle
 from ledger.books.state import (
     CapUse,
+    ClaimableDeposit,
     CorrectedLane,
     Cumulative,
     Head,
@@ -253,6 +254,11 @@ def full_state(**changes: Any) -> State:
         "suspense": {
             (digest_of("stray deposit"), 0): SuspenseDeposit(
                 sender=key_of("stranger"), amount_stroops=700, close_s=GENESIS_S + 60
+            )
+        },
+        "claimable": {
+            digest_of("claimable balance"): ClaimableDeposit(
+                sender=key_of("exchange"), amount_stroops=30_000, is_known=True
             )
         },
     }

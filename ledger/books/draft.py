@@ -17,6 +17,7 @@ from ledger.books.journal import (
 )
 from ledger.books.state import (
     CapUse,
+    ClaimableDeposit,
     CorrectedLane,
     Cumulative,
     CumulativeKey,
@@ -48,6 +49,7 @@ class Draft:
     corrected_lanes: dict[bytes, CorrectedLane]
     xlm: dict[bytes, XlmTotals]
     suspense: dict[SuspenseKey, SuspenseDeposit]
+    claimable: dict[bytes, ClaimableDeposit]
     entries: list[JournalEntry] = field(default_factory=list)
 
     @classmethod
@@ -65,6 +67,7 @@ class Draft:
             corrected_lanes=dict(opening.corrected_lanes),
             xlm=dict(opening.xlm),
             suspense=dict(opening.suspense),
+            claimable=dict(opening.claimable),
         )
 
     @property
@@ -87,6 +90,7 @@ class Draft:
             corrected_lanes=self.corrected_lanes,
             xlm=self.xlm,
             suspense=self.suspense,
+            claimable=self.claimable,
         )
 
     def book(

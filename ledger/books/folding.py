@@ -6,12 +6,14 @@ what it was. Reference: Stellar's rule that a slot (channel account, sequence) a
 """
 
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
+from ledger.books.deposits import fold_movement
 from ledger.books.draft import Draft
 from ledger.books.errors import UnknownTransactionError
 from ledger.books.state import OpenBatch
-from ledger.books.transactions import AppliedTransaction, Movement
+from ledger.books.transactions import AppliedTransaction
 from ledger.evidence.leaf import PAYOUT_FUNDING, burn_hash
 from ledger.evidence.terms import Terms
 
@@ -38,7 +40,7 @@ def fold_transactions(
         for number, batch in draft.batches.items()
     }
     for transaction in transactions:
-        _fold_network_fee(draft, transaction, ours)
+        _fold_network_fee(draft, terms, transaction, ours)
         if not transaction.is_sequence_consumed:
             continue  # it cost a fee and did nothing; a batch of its slot is still undecided
         batch_number = _batch_of_slot(slots, transaction, terms)
@@ -46,14 +48,21 @@ def fold_transactions(
             _decide_batch(draft, terms, transaction, batch_number)
         elif transaction.succeeded:
             for movement in transaction.movements:
-                _fold_movement(draft, terms, transaction, movement)
+                fold_movement(draft, terms, transaction, movement, ours)
         _fold_native_movements(draft, transaction, ours)
         _open_channels(draft, terms, transaction)
 
 
 def _fold_network_fee(
-    draft: Draft, transaction: AppliedTransaction, ours: frozenset[bytes]
+    draft: Draft, terms: Terms, transaction: AppliedTransaction, ours: AbstractSet[bytes]
 ) -> None:
+    holders = {terms.escrow_account, terms.payout_account}
+    if terms.asset_issuer == bytes(32) and transaction.fee_account in holders:
+        raise UnknownTransactionError(
+            f"transaction {transaction.tx_hash.hex()}: took its network fee of "
+            f"{transaction.fee_charged_stroops} stroops out of deposits, "
+            "want another account to pay it"
+        )
     if transaction.fee_account in ours and transaction.fee_charged_stroops:
         draft.spend_xlm(
             transaction.fee_account,
@@ -137,35 +146,8 @@ def _require_planned(batch: OpenBatch, transaction: AppliedTransaction, terms: T
         )
 
 
-def _fold_movement(
-    draft: Draft, terms: Terms, transaction: AppliedTransaction, movement: Movement
-) -> None:
-    if not movement.is_exact and movement.source in domain_accounts(terms):
-        raise UnknownTransactionError(
-            f"transaction {transaction.tx_hash.hex()}: a conversion or claim by "
-            f"{movement.source.hex()} whose amounts the result does not tell, "
-            "want planned payments only"
-        )
-    if not movement.is_exact:
-        return  # somebody else traded; nothing of it arrived here
-    if (movement.asset_code, movement.asset_issuer) != (terms.asset_code, terms.asset_issuer):
-        return
-    holders = (terms.escrow_account, terms.payout_account)
-    if movement.source in holders:
-        raise UnknownTransactionError(
-            f"transaction {transaction.tx_hash.hex()}: moved {movement.amount_stroops} stroops out "
-            f"of {movement.source.hex()}, want a planned batch"
-        )
-    time_s, reference = transaction.close_time_s, transaction.tx_hash
-    if movement.destination == terms.escrow_account:
-        known = terms.broadcaster_account in {movement.source, transaction.memo_hash}
-        draft.deposit(movement.amount_stroops, known=known, time_s=time_s, reference=reference)
-    elif movement.destination == terms.payout_account:
-        draft.stray_payout_deposit(movement.amount_stroops, time_s, reference)
-
-
 def _fold_native_movements(
-    draft: Draft, transaction: AppliedTransaction, ours: frozenset[bytes]
+    draft: Draft, transaction: AppliedTransaction, ours: AbstractSet[bytes]
 ) -> None:
     time_s, reference = transaction.close_time_s, transaction.tx_hash
     for movement in transaction.movements:

@@ -40,6 +40,7 @@ class RowKind(IntEnum):
     CORRECTED_LANE = 9
     XLM = 10
     SUSPENSE = 11
+    CLAIMABLE = 20
 
 
 _ROWS: Mapping[RowKind, Layout] = {
@@ -127,6 +128,15 @@ _ROWS: Mapping[RowKind, Layout] = {
             ("amount_stroops", "u64"),
             ("close_s", "u64"),
             ("in_payout", "u8"),
+        ],
+    ),
+    RowKind.CLAIMABLE: Layout(
+        "state.claimable",
+        [
+            ("balance_id", "bytes32"),
+            ("sender", "bytes32"),
+            ("amount_stroops", "u64"),
+            ("is_known", "u8"),
         ],
     ),
 }
@@ -267,6 +277,20 @@ class SuspenseDeposit:
     """Lies in the payout account instead of escrow."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimableDeposit:
+    """A claimable balance of the priced asset that escrow may claim and has not."""
+
+    sender: bytes
+    """Account that made it; 32 bytes."""
+
+    amount_stroops: int
+    """What claiming it brings."""
+
+    is_known: bool
+    """It is the broadcaster's."""
+
+
 SuspenseKey = tuple[bytes, int]
 """(transaction hash, place of its operation from 0)."""
 
@@ -309,6 +333,9 @@ class State:
 
     suspense: Mapping[SuspenseKey, SuspenseDeposit] = field(default_factory=dict)
     """Deposits that may go back to their senders."""
+
+    claimable: Mapping[bytes, ClaimableDeposit] = field(default_factory=dict)
+    """By the claimable balance's id."""
 
     @property
     def unspent_stroops(self) -> int:
@@ -372,6 +399,11 @@ def _values(state: State) -> Iterator[tuple[RowKind, Sequence[int | bytes]]]:
     for suspense_key, held in state.suspense.items():
         money = (held.sender, held.amount_stroops, held.close_s, int(held.in_payout))
         yield RowKind.SUSPENSE, (*suspense_key, *money)
+    for balance_id, offered in state.claimable.items():
+        yield (
+            RowKind.CLAIMABLE,
+            (balance_id, offered.sender, offered.amount_stroops, int(offered.is_known)),
+        )
 
 
 def state_root(state: State) -> bytes:
@@ -473,5 +505,9 @@ def _state_of(network_id: bytes, broadcaster: bytes, rows: list[bytes]) -> State
                 in_payout=bool(v.pop("in_payout")), **v
             )
             for v in parsed[RowKind.SUSPENSE]
+        },
+        claimable={
+            v.pop("balance_id"): ClaimableDeposit(is_known=bool(v.pop("is_known")), **v)
+            for v in parsed[RowKind.CLAIMABLE]
         },
     )

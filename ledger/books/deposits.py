@@ -1,0 +1,137 @@
+"""Deposits: whose money is it that reached our accounts, by which note, and what is kept apart.
+
+Money arrives by payment, path payment, account creation, account merge (the last two bring XLM), or
+as a claimable balance that escrow claims; what counts is what the result says arrived. It is the
+broadcaster's when the muxed address it was sent to has the broadcaster's deposit id, when the memo
+names the broadcaster (that id as a number or as text, or the account's key as a hash), or when the
+broadcaster's own account sent it. Everything else is kept in suspense, by its sender, until it is
+claimed or goes back. Not here: batches and the fold itself (`folding`), refunds (`payouts`).
+"""
+
+from collections.abc import Set as AbstractSet
+from hashlib import sha256
+from typing import Final
+
+from ledger.books.draft import Draft
+from ledger.books.errors import UnknownTransactionError
+from ledger.books.state import ClaimableDeposit, SuspenseDeposit
+from ledger.books.transactions import AppliedTransaction, Movement
+from ledger.evidence.terms import Terms
+
+CLAIMABLE_MAX: Final = 10_000
+"""Most claimable balances the books keep an eye on; later ones cannot be claimed by plan."""
+
+_DOMAIN: Final = b"swarmledger deposit id v1\0"
+
+
+def deposit_id(broadcaster_account: bytes) -> int:
+    """Return the number by which a deposit names its broadcaster, 0 to 2**63 - 1.
+
+    It stands in the muxed address of escrow, or as number or text memo.
+    """
+    digest = sha256(_DOMAIN + broadcaster_account).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def is_broadcasters(terms: Terms, transaction: AppliedTransaction, movement: Movement) -> bool:
+    """Tell whether what moved is known to be the broadcaster's: muxed id, memo, sender."""
+    account = terms.broadcaster_account
+    number = deposit_id(account)
+    return (
+        number in {movement.destination_id, transaction.memo_id}
+        or transaction.memo_text == str(number).encode()
+        or account in {transaction.memo_hash, movement.source}
+    )
+
+
+def fold_movement(
+    draft: Draft,
+    terms: Terms,
+    transaction: AppliedTransaction,
+    movement: Movement,
+    ours: AbstractSet[bytes],
+) -> None:
+    """Book one movement of a successful transaction that is no planned batch.
+
+    Args:
+        draft: Changed.
+        terms: In force.
+        transaction: The movement's.
+        movement: To or from anybody.
+        ours: Accounts of the settlement domain.
+
+    Raises:
+        UnknownTransactionError: Money of ours moved, and no plan explains it.
+    """
+    if movement.source in ours and _claim(draft, terms, transaction, movement):
+        return
+    if not movement.is_exact and movement.source in ours:
+        raise UnknownTransactionError(
+            f"transaction {transaction.tx_hash.hex()}: a conversion or claim by "
+            f"{movement.source.hex()} whose amounts the result does not tell, "
+            "want planned payments only"
+        )
+    if not movement.is_exact or not is_priced(terms, movement):
+        return  # somebody else traded, or it is no money that the books owe
+    if movement.source in {terms.escrow_account, terms.payout_account}:
+        raise UnknownTransactionError(
+            f"transaction {transaction.tx_hash.hex()}: moved {movement.amount_stroops} stroops out "
+            f"of {movement.source.hex()}, want a planned batch"
+        )
+    is_known = is_broadcasters(terms, transaction, movement)
+    if movement.destination in {terms.escrow_account, terms.payout_account}:
+        deposit = ClaimableDeposit(
+            sender=movement.source, amount_stroops=movement.amount_stroops, is_known=is_known
+        )
+        _take_in(draft, terms, transaction, movement, deposit)
+    elif terms.escrow_account in movement.claimants and len(draft.claimable) < CLAIMABLE_MAX:
+        draft.claimable[movement.balance_id] = ClaimableDeposit(
+            sender=movement.source, amount_stroops=movement.amount_stroops, is_known=is_known
+        )
+
+
+def is_priced(terms: Terms, movement: Movement) -> bool:
+    """Tell whether it moved the asset that the terms price."""
+    asset = (movement.asset_code, movement.asset_issuer)
+    return asset == (terms.asset_code, terms.asset_issuer)
+
+
+def _claim(draft: Draft, terms: Terms, transaction: AppliedTransaction, movement: Movement) -> bool:
+    """Book a claimable balance that escrow took; tells whether it was a known one."""
+    is_claim = bool(movement.balance_id) and not movement.claimants
+    if not is_claim or movement.source != terms.escrow_account:
+        return False
+    deposit = draft.claimable.pop(movement.balance_id, None)
+    if deposit is None:
+        return False
+    _take_in(draft, terms, transaction, movement, deposit)
+    return True
+
+
+def _take_in(
+    draft: Draft,
+    terms: Terms,
+    transaction: AppliedTransaction,
+    movement: Movement,
+    deposit: ClaimableDeposit,
+) -> None:
+    time_s, reference = transaction.close_time_s, transaction.tx_hash
+    is_stray = movement.destination == terms.payout_account
+    if not deposit.amount_stroops:
+        return
+    if is_stray:
+        draft.stray_payout_deposit(deposit.amount_stroops, time_s, reference)
+    else:
+        draft.deposit(
+            deposit.amount_stroops, known=deposit.is_known, time_s=time_s, reference=reference
+        )
+        if deposit.is_known:
+            return
+    # What creates an account is its reserve: it cannot go back while the account lives.
+    if deposit.sender != bytes(32) and not movement.creates_account:
+        draft.suspense[reference, movement.operation_index] = SuspenseDeposit(
+            sender=deposit.sender,
+            amount_stroops=deposit.amount_stroops,
+            close_s=time_s,
+            in_payout=is_stray,
+        )
