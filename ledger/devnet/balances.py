@@ -45,8 +45,8 @@ def is_authorized(line: TrustLine) -> bool:
 
 
 def may_maintain(line: TrustLine) -> bool:
-    """Authorised at least to keep its liabilities."""
-    return bool(line.flags & (AUTHORIZED | MAINTAIN_LIABILITIES))
+    """Authorised at least to keep its liabilities; pool shares always are."""
+    return line.asset[3] == 3 or bool(line.flags & (AUTHORIZED | MAINTAIN_LIABILITIES))
 
 
 def add_line(line: TrustLine, delta: int) -> bool:

@@ -113,12 +113,14 @@ def close(
     header = last.clone()
     header.sequence, header.close_time = last.sequence + 1, close_time
     header.previous_hash, header.tx_set_hash = last_hash, digest
+    header.highest_sequences = _highest_sequences(ordered)
     overlay = Overlay(world, header)
     results = [charge(overlay, tx, base_fee) for tx in ordered]
     for tx, result in zip(ordered, results, strict=True):
         apply(overlay, tx, result)
     changed = frozenset(overlay.entries)
     overlay.commit()
+    header.highest_sequences = {}
     applied = tuple(
         Applied(tx, index, result)
         for index, (tx, result) in enumerate(zip(ordered, results, strict=True), start=1)
@@ -126,6 +128,13 @@ def close(
     header.result_hash = _result_hash(applied)
     header.bucket_hash = _state_hash(last.bucket_hash, world, changed)
     return Closed(header, header.hash(), applied, changed)
+
+
+def _highest_sequences(transactions: Sequence[Transaction]) -> dict[bytes, int]:
+    found: dict[bytes, int] = {}
+    for tx in transactions:
+        found[tx.source] = max(tx.sequence, found.get(tx.source, 0))
+    return found
 
 
 def _result_hash(applied: Sequence[Applied]) -> bytes:

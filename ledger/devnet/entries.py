@@ -1,7 +1,6 @@
 """Ledger entries as mutable records, read from and written to LedgerEntry XDR without loss.
 
-Entry kinds outside classic payments (contract data, pools) are carried as raw bytes. Follows
-Stellar-ledger-entries.x.
+Contract entries are unknown here. Follows Stellar-ledger-entries.x.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from typing import Final
 from ledger.devnet import wire
 from ledger.devnet.wire import Reader, XdrError
 
-ACCOUNT, TRUSTLINE, OFFER, DATA, CLAIMABLE_BALANCE = 0, 1, 2, 3, 4
+ACCOUNT, TRUSTLINE, OFFER, DATA, CLAIMABLE_BALANCE, LIQUIDITY_POOL = 0, 1, 2, 3, 4, 5
 
 # AccountFlags
 AUTH_REQUIRED, AUTH_REVOCABLE, AUTH_IMMUTABLE, AUTH_CLAWBACK_ENABLED = 1, 2, 4, 8
@@ -299,13 +298,48 @@ def _read_claimable(r: Reader) -> ClaimableBalance:
     return entry
 
 
-Body = Account | TrustLine | Offer | Data | ClaimableBalance
+@dataclass(slots=True)
+class Pool:
+    """LiquidityPoolEntry of constant product; `lines` counts the trust lines for its shares."""
+
+    pool_id: bytes
+    asset_a: bytes
+    asset_b: bytes
+    fee: int = 30
+    reserve_a: int = 0
+    reserve_b: int = 0
+    shares: int = 0
+    lines: int = 0
+
+    def key(self) -> bytes:
+        """LedgerKey XDR."""
+        return pool_key(self.pool_id)
+
+    def clone(self) -> Pool:
+        """Independent copy."""
+        return replace(self)
+
+    def encode(self) -> bytes:
+        """LiquidityPoolEntry XDR."""
+        out = self.pool_id + wire.i32(0) + self.asset_a + self.asset_b + wire.i32(self.fee)
+        out += wire.i64(self.reserve_a) + wire.i64(self.reserve_b)
+        return out + wire.i64(self.shares) + wire.i64(self.lines)
+
+
+def _read_pool(r: Reader) -> Pool:
+    pool_id = r.take(32)
+    r.i32()
+    return Pool(pool_id, r.asset(), r.asset(), r.i32(), r.i64(), r.i64(), r.i64(), r.i64())
+
+
+Body = Account | TrustLine | Offer | Data | ClaimableBalance | Pool
 _KINDS: Final[dict[type, int]] = {
     Account: ACCOUNT,
     TrustLine: TRUSTLINE,
     Offer: OFFER,
     Data: DATA,
     ClaimableBalance: CLAIMABLE_BALANCE,
+    Pool: LIQUIDITY_POOL,
 }
 
 
@@ -352,8 +386,10 @@ def decode_entry(raw: bytes) -> Entry:
         body = _read_data(r)
     elif kind == CLAIMABLE_BALANCE:
         body = _read_claimable(r)
+    elif kind == LIQUIDITY_POOL:
+        body = _read_pool(r)
     else:
-        raise XdrError(f"ledger entry type: got {kind}, want 0 to 4")
+        raise XdrError(f"ledger entry type: got {kind}, want 0 to 5")
     entry = Entry(body, modified)
     if r.i32() == 1:
         entry.extended, entry.sponsor = True, r.optional_account()
@@ -385,3 +421,8 @@ def data_key(account: bytes, name: bytes) -> bytes:
 def claimable_key(balance_id: bytes) -> bytes:
     """LedgerKey XDR of a claimable balance."""
     return wire.i32(CLAIMABLE_BALANCE) + wire.i32(0) + balance_id
+
+
+def pool_key(pool_id: bytes) -> bytes:
+    """LedgerKey XDR of a liquidity pool."""
+    return wire.i32(LIQUIDITY_POOL) + pool_id

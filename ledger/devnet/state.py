@@ -59,6 +59,8 @@ class Header:
     upgrades: tuple[bytes, ...] = field(default=())
     # CAP-77: LedgerKey XDR of what is frozen, hashes of transactions that may touch it anyway.
     frozen: frozenset[bytes] = frozenset()
+    # While a ledger is applied: the highest sequence number of each account in its set (CAP-21).
+    highest_sequences: Mapping[bytes, int] = field(default_factory=dict)
     freeze_bypass: frozenset[bytes] = frozenset()
 
     def clone(self) -> Header:

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Final
 
-from ledger.devnet.operations import account, claimable, offers, payments, sponsoring, trust
+from ledger.devnet.operations import (
+    account,
+    claimable,
+    offers,
+    payments,
+    pools,
+    sponsoring,
+    trust,
+)
 from ledger.devnet.operations.base import Call, Handler, Threshold
 
 HANDLERS: Final[dict[int, Handler]] = {
@@ -14,6 +22,7 @@ HANDLERS: Final[dict[int, Handler]] = {
     **offers.HANDLERS,
     **claimable.HANDLERS,
     **sponsoring.HANDLERS,
+    **pools.HANDLERS,
 }
 
 __all__ = ["HANDLERS", "Call", "Handler", "Threshold"]

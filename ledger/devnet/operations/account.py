@@ -174,11 +174,9 @@ def _check_bump(call: Call, _protocol: int) -> int | None:
 
 def _apply_bump(overlay: Overlay, call: Call) -> OpResult:
     target = arm(call.body.bump_sequence_op).bump_to.sequence_number.int64
-    account = overlay.peek_account(call.source)
-    if account is not None and target > account.sequence:
-        account = source_account(overlay, call)
-        account.sequence = target
-        touch_sequence(overlay, account)
+    account = source_account(overlay, call)
+    account.sequence = max(account.sequence, target)
+    touch_sequence(overlay, account)
     return succeed(call.kind)
 
 

@@ -2,7 +2,7 @@
 
 Words as in the protocol's own description: the taker sells *sheep* for *wheat*; an offer on the
 book sells wheat at `price_n / price_d` sheep each. Rounding follows the exchange rules of protocol
-10 and later (no liquidity pools).
+10 and later; path payments prefer a liquidity pool unless the book is strictly cheaper.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from fractions import Fraction
 from typing import Final
 
 from ledger.devnet import wire
@@ -25,6 +24,7 @@ from ledger.devnet.balances import (
 )
 from ledger.devnet.entries import Offer
 from ledger.devnet.freezing import offer_is_frozen
+from ledger.devnet.operations import pools
 from ledger.devnet.operations.liabilities import change_liabilities
 from ledger.devnet.sponsorship import release_reserve
 from ledger.devnet.state import Overlay, StateError
@@ -189,13 +189,14 @@ def move(overlay: Overlay, holder: bytes, asset: bytes, delta: int) -> None:
 def best_offer(overlay: Overlay, wheat: bytes, sheep: bytes) -> Offer | None:
     """Cheapest offer that sells wheat for sheep, the oldest of equals."""
     best: Offer | None = None
-    rank: tuple[Fraction, int] | None = None
+    rank: tuple[float, int] | None = None
     for key in overlay.offers():
         entry = overlay.find(key)
         offer = entry.body if entry else None
         if not isinstance(offer, Offer) or (offer.selling, offer.buying) != (wheat, sheep):
             continue
-        candidate = (Fraction(offer.price_n, offer.price_d), offer.offer_id)
+        # The protocol orders the book by prices as double precision numbers.
+        candidate = (offer.price_n / offer.price_d, offer.offer_id)
         if rank is None or candidate < rank:
             best, rank = offer, candidate
     return best
@@ -214,6 +215,8 @@ def convert(
     """Take offers until a limit is reached, there are no more, or `judge` stops at one."""
     sold, bought, trail = 0, 0, list[bytes]()
     more = max_wheat > 0 and max_sheep > 0
+    if more and crossed_before >= MAX_OFFERS_TO_CROSS:
+        return Leg(sold, bought, trail, Stop.TOO_MANY)
     while more:
         with Overlay(outer) as overlay:
             best = best_offer(overlay, wheat, sheep)
@@ -256,7 +259,8 @@ def _cross(
 ) -> tuple[Trade, bytes, bool]:
     """Trade with one offer: the trade, its ClaimAtom, whether the offer is gone."""
     seller, wheat, sheep = best.seller, best.selling, best.buying
-    overlay.need_account(seller)
+    if overlay.peek_account(seller) is None:
+        raise StateError("offer: got no seller, want one")
     entry = overlay.load(best.key())
     if entry is None or not isinstance(entry.body, Offer):
         raise StateError("offer: got none, want the best one")
@@ -301,10 +305,23 @@ def _path_leg(
     def judge(offer: Offer) -> Stop | None:
         return Stop.CROSS_SELF if offer.seller == taker else None
 
-    leg = convert(overlay, sheep, max_sheep, wheat, max_wheat, rounding, judge, crossed_before)
+    receives = rounding is Rounding.STRICT_RECEIVE
+    pooled = None
+    if crossed_before < MAX_OFFERS_TO_CROSS:
+        sent, received = (None, max_wheat) if receives else (max_sheep, None)
+        pooled = pools.quote(overlay, sheep, wheat, sent=sent, received=received)
+    with Overlay(overlay) as book:
+        leg = convert(book, sheep, max_sheep, wheat, max_wheat, rounding, judge, crossed_before)
+        if pooled is None or (
+            leg.stop is Stop.DONE and pooled[0] * leg.bought > pooled[1] * leg.sold
+        ):
+            book.commit()
+            pooled = None
+    if pooled is not None:
+        atom = pools.trade(overlay, sheep, wheat, pooled)
+        leg = Leg(pooled[0], pooled[1], [atom])
     if leg.stop is not Stop.DONE:
         return Failure(leg.stop)
-    receives = rounding is Rounding.STRICT_RECEIVE
     complete = leg.bought == max_wheat if receives else leg.sold == max_sheep
     return leg if complete else Failure(Stop.TOO_FEW_OFFERS)
 

@@ -22,7 +22,7 @@ from ledger.devnet.envelope import account_key_of, arm, muxed_key
 from ledger.devnet.operations import exchange
 from ledger.devnet.operations.base import Call, Handler, Threshold, reserve_failure, source_account
 from ledger.devnet.results import OP_EXCEEDED_WORK_LIMIT, OpResult, fail, refuse, succeed
-from ledger.devnet.sponsorship import Sponsoring, create_reserve, release_reserve
+from ledger.devnet.sponsorship import Sponsoring, create_reserve, release_reserve, remove_signer
 from ledger.devnet.state import Overlay, StateError
 from ledger.devnet.wire import NATIVE_ASSET, asset_is_valid, asset_issuer
 
@@ -236,6 +236,8 @@ def _apply_merge(overlay: Overlay, call: Call) -> OpResult:
     code = _merge_obstacle(overlay, source)
     if code is not None:
         return fail(call.kind, code)
+    for signer in list(source.signers):
+        remove_signer(overlay, source, signer)
     target = overlay.need_account(destination)
     if source.balance > max_receive(target):
         return fail(call.kind, -6)
@@ -255,10 +257,11 @@ def _merge_obstacle(overlay: Overlay, source: Account) -> int | None:
         return -3
     if source.sub_entries != len(source.signers):
         return -4
-    if source.sequence >= overlay.header.sequence << 32:
+    # A later transaction of this ledger may jump ahead by minSeqNum.
+    highest = max(source.sequence, overlay.header.highest_sequences.get(source.account, 0))
+    if highest >= overlay.header.sequence << 32:
         return -5
-    sponsors = set(overlay.sponsorships.values()) | set(overlay.sponsorships)
-    if source.account in sponsors or source.sponsoring:
+    if source.account in overlay.sponsorships.values() or source.sponsoring:
         return -7
     return None
 

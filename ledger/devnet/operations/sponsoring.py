@@ -14,6 +14,7 @@ from ledger.devnet.entries import (
     ClaimableBalance,
     Entry,
     Offer,
+    Pool,
     account_key,
 )
 from ledger.devnet.envelope import account_key_of, arm
@@ -114,6 +115,8 @@ def _owner(entry: Entry) -> bytes:
         if entry.sponsor is None:
             raise StateError("claimable balance: got no sponsor, want one")
         return entry.sponsor
+    if isinstance(body, Pool):
+        raise StateError("pool: got one, want an entry with an owner")
     return body.seller if isinstance(body, Offer) else body.account
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Final
 
-from ledger.devnet.balances import may_maintain
+from ledger.devnet.balances import IssuerLine, holding, may_maintain
 from ledger.devnet.entries import (
     AUTH_CLAWBACK_ENABLED,
     AUTH_REQUIRED,
@@ -17,12 +18,12 @@ from ledger.devnet.entries import (
     trustline_key,
 )
 from ledger.devnet.envelope import account_key_of, arm, muxed_key
-from ledger.devnet.operations import offers
+from ledger.devnet.operations import offers, pools
 from ledger.devnet.operations.base import Call, Handler, Threshold, reserve_failure, source_account
 from ledger.devnet.results import OpResult, fail, succeed
 from ledger.devnet.sponsorship import Sponsoring, create_reserve, release_reserve
 from ledger.devnet.state import Overlay, StateError
-from ledger.devnet.wire import account_id, asset_is_valid, asset_issuer
+from ledger.devnet.wire import NATIVE_ASSET, account_id, asset_is_valid, asset_issuer
 
 _AUTH_FLAGS: Final = AUTHORIZED | MAINTAIN_LIABILITIES
 _ALL_FLAGS: Final = _AUTH_FLAGS | TRUSTLINE_CLAWBACK
@@ -31,25 +32,41 @@ _ALL_FLAGS: Final = _AUTH_FLAGS | TRUSTLINE_CLAWBACK
 # Change trust
 
 
-def _trust_asset(call: Call) -> bytes | None:
-    """The asset of the line, None for a pool share."""
+def _pool_assets(call: Call) -> tuple[bytes, bytes] | None:
+    """Both assets of the pool whose shares are to be trusted, None for another line."""
+    pool = arm(call.body.change_trust_op).line.liquidity_pool
+    if pool is None:
+        return None
+    product = arm(pool.constant_product)
+    return product.asset_a.to_xdr_bytes(), product.asset_b.to_xdr_bytes()
+
+
+def _trust_asset(call: Call) -> bytes:
+    """TrustLineAsset XDR of the line."""
     line = arm(call.body.change_trust_op).line
-    return None if line.liquidity_pool is not None else line.to_xdr_bytes()
+    if line.liquidity_pool is None:
+        return line.to_xdr_bytes()
+    pool_id = hashlib.sha256(line.liquidity_pool.to_xdr_bytes()).digest()
+    return pools.pool_share_asset(pool_id)
 
 
-def _check_change(call: Call, _protocol: int) -> int | None:
-    asset = _trust_asset(call)
-    if arm(call.body.change_trust_op).limit.int64 < 0 or asset is None:
+def _check_change(call: Call, protocol: int) -> int | None:
+    body, assets = arm(call.body.change_trust_op), _pool_assets(call)
+    if body.limit.int64 < 0:
         return -1
+    if assets is not None:
+        fee = arm(arm(body.line.liquidity_pool).constant_product).fee.int32
+        valid = all(asset_is_valid(asset) for asset in assets) and assets[0] < assets[1]
+        return None if valid and fee == pools.POOL_FEE and protocol >= 18 else -1
+    asset = _trust_asset(call)
     if not asset_is_valid(asset) or asset_issuer(asset) in (None, call.source):
         return -1
     return None
 
 
 def _apply_change(overlay: Overlay, call: Call) -> OpResult:
-    body, asset = arm(call.body.change_trust_op), arm(_trust_asset(call))
-    limit = body.limit.int64
-    issuer = arm(asset_issuer(asset))
+    asset, limit = _trust_asset(call), arm(call.body.change_trust_op).limit.int64
+    issuer = asset_issuer(asset)
     entry = overlay.load(trustline_key(call.source, asset))
     if entry is None:
         return _new_line(overlay, call, asset, limit)
@@ -63,8 +80,10 @@ def _apply_change(overlay: Overlay, call: Call) -> OpResult:
             return fail(call.kind, -7)
         release_reserve(overlay, entry, source_account(overlay, call))
         overlay.erase(trustline_key(call.source, asset))
+        if issuer is None:
+            pools.drop_shareholder(overlay, asset[4:], call.source)
         return succeed(call.kind)
-    if overlay.peek_account(issuer) is None:
+    if issuer is not None and overlay.peek_account(issuer) is None:
         return fail(call.kind, -2)
     line.limit = limit
     return succeed(call.kind)
@@ -73,12 +92,18 @@ def _apply_change(overlay: Overlay, call: Call) -> OpResult:
 def _new_line(overlay: Overlay, call: Call, asset: bytes, limit: int) -> OpResult:
     if limit == 0:
         return fail(call.kind, -3)
-    issuer = overlay.peek_account(arm(asset_issuer(asset)))
-    if issuer is None:
-        return fail(call.kind, -2)
-    flags = 0 if issuer.flags & AUTH_REQUIRED else AUTHORIZED
-    if issuer.flags & AUTH_CLAWBACK_ENABLED:
-        flags |= TRUSTLINE_CLAWBACK
+    flags, assets = 0, _pool_assets(call)
+    if assets is None:
+        issuer = overlay.peek_account(arm(asset_issuer(asset)))
+        if issuer is None:
+            return fail(call.kind, -2)
+        flags = 0 if issuer.flags & AUTH_REQUIRED else AUTHORIZED
+        if issuer.flags & AUTH_CLAWBACK_ENABLED:
+            flags |= TRUSTLINE_CLAWBACK
+    else:
+        code = _join_pool(overlay, call, asset[4:], assets)
+        if code is not None:
+            return fail(call.kind, code)
     line = TrustLine(account=call.source, asset=asset, limit=limit, flags=flags)
     entry = Entry(line)
     verdict = create_reserve(overlay, entry, source_account(overlay, call))
@@ -88,17 +113,36 @@ def _new_line(overlay: Overlay, call: Call, asset: bytes, limit: int) -> OpResul
     return succeed(call.kind)
 
 
+def _join_pool(
+    overlay: Overlay, call: Call, pool_id: bytes, assets: tuple[bytes, bytes]
+) -> int | None:
+    """Count a new share line on its assets and its pool, or the code why it may not stand."""
+    for asset in assets:
+        held = holding(overlay, call.source, asset) if asset != NATIVE_ASSET else IssuerLine()
+        if held is None:
+            return -6
+        if isinstance(held, TrustLine) and not may_maintain(held):
+            return -8
+        pools.count_use(overlay, call.source, asset, 1)
+    pools.add_shareholder(overlay, pool_id, assets)
+    return None
+
+
 # Allow trust and set trust line flags
 
 
 def _change_flags(
-    overlay: Overlay, call: Call, trustor: bytes, asset: bytes, expected: int, no_line: int
+    overlay: Overlay, call: Call, trustor: bytes, asset: bytes, expected: int, low_reserve: int
 ) -> OpResult:
+    """Set a line's flags; one that may hold nothing any more loses its offers and pool shares."""
     line = overlay.trustline(trustor, asset)
     if line is None:
-        return fail(call.kind, no_line)
+        raise StateError("trust line: got none, want the one just found")
     if may_maintain(line) and not expected & _AUTH_FLAGS:
         offers.remove_offers(overlay, trustor, asset)
+        verdict = pools.redeem_shares(overlay, call, trustor, asset)
+        if verdict is not Sponsoring.SUCCESS:
+            return reserve_failure(verdict, fail(call.kind, low_reserve))
     line.flags = expected
     return succeed(call.kind)
 
@@ -132,7 +176,7 @@ def _apply_allow(overlay: Overlay, call: Call) -> OpResult:
     expected = (line.flags & ~_AUTH_FLAGS) | authorize
     if not revocable and line.flags & AUTHORIZED and expected & MAINTAIN_LIABILITIES:
         return fail(call.kind, -4)
-    return _change_flags(overlay, call, trustor, asset, expected, -2)
+    return _change_flags(overlay, call, trustor, asset, expected, -6)
 
 
 def _check_flags(call: Call, _protocol: int) -> int | None:
@@ -160,7 +204,7 @@ def _apply_flags(overlay: Overlay, call: Call) -> OpResult:
     expected = (line.flags & ~cleared) | wanted
     if expected & _AUTH_FLAGS == _AUTH_FLAGS:
         return fail(call.kind, -4)
-    return _change_flags(overlay, call, trustor, asset, expected, -2)
+    return _change_flags(overlay, call, trustor, asset, expected, -5)
 
 
 # CAP-35: clawback of what a holder has

@@ -1,0 +1,106 @@
+"""Corners of the protocol that the recordings do not reach."""
+
+from __future__ import annotations
+
+import pytest
+from devnet_bench import Bench
+from stellar_sdk import (
+    AccountMerge,
+    Asset,
+    BeginSponsoringFutureReserves,
+    BumpSequence,
+    ChangeTrust,
+    EndSponsoringFutureReserves,
+    ManageSellOffer,
+    Payment,
+    SetOptions,
+    Signer,
+)
+
+from ledger.devnet.entries import account_key
+from ledger.devnet.results import TxCode, TxResult
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def only(bench: Bench) -> TxResult:
+    return bench.close().applied[0].result
+
+
+def test_merged_account_gives_its_signers_sponsors_back_their_reserve(bench: Bench) -> None:
+    sponsor, merged, heir = bench.keys
+    signer = Signer.ed25519_public_key(heir.public_key, 1)
+    bench.submit(
+        bench.tx(
+            sponsor,
+            BeginSponsoringFutureReserves(merged.public_key),
+            SetOptions(signer=signer, source=merged.public_key),
+            EndSponsoringFutureReserves(source=merged.public_key),
+            signers=(sponsor, merged),
+        )
+    )
+    assert only(bench).ok
+    account = bench.network.account(sponsor.raw_public_key())
+    assert account is not None
+    assert account.sponsoring == 1
+    bench.submit(bench.tx(merged, AccountMerge(heir.public_key)))
+    assert only(bench).ok
+    account = bench.network.account(sponsor.raw_public_key())
+    assert account is not None
+    assert account.sponsoring == 0
+
+
+def test_sponsored_account_may_merge_inside_the_sandwich_but_not_end_it(bench: Bench) -> None:
+    sponsor, merged, heir = bench.keys
+    bench.submit(
+        bench.tx(
+            sponsor,
+            BeginSponsoringFutureReserves(merged.public_key),
+            AccountMerge(heir.public_key, source=merged.public_key),
+            EndSponsoringFutureReserves(source=merged.public_key),
+            signers=(sponsor, merged),
+        )
+    )
+    result = only(bench)
+    assert result.code is TxCode.FAILED
+    assert [operation.ok for operation in result.operations] == [True, True, False]
+    assert result.operations[2].xdr == (-2).to_bytes(4, signed=True)
+
+
+def test_bump_below_the_present_number_still_dates_the_sequence(bench: Bench) -> None:
+    source, other = bench.keys[:2]
+    bench.submit(
+        bench.tx(source, BumpSequence(1, source=other.public_key), signers=(source, other))
+    )
+    assert only(bench).ok
+    account = bench.network.account(other.raw_public_key())
+    assert account is not None
+    assert (account.sequence, account.sequence_ledger) == (2 << 32, 3)
+    assert account.sequence_time == bench.now
+
+
+def test_partly_taken_offer_leaves_its_sellers_account_unmodified(bench: Bench) -> None:
+    issuer, seller, taker = bench.keys
+    usd, eur = (Asset(code, issuer.public_key) for code in ("USD", "EUR"))
+    for key in (seller, taker):
+        bench.submit(bench.tx(key, ChangeTrust(usd), ChangeTrust(eur)))
+    bench.close()
+    bench.submit(
+        bench.tx(
+            issuer,
+            Payment(seller.public_key, usd, "100"),
+            Payment(taker.public_key, eur, "100"),
+        )
+    )
+    bench.close()
+    bench.first += 1
+    bench.submit(bench.tx(seller, ManageSellOffer(usd, eur, "50", "1")))
+    bench.close()
+    bench.submit(bench.tx(taker, ManageSellOffer(eur, usd, "10", "1")))
+    closed = bench.close()
+    assert closed.applied[0].result.ok
+    assert account_key(taker.raw_public_key()) in closed.changed
+    assert account_key(seller.raw_public_key()) not in closed.changed
