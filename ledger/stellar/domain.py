@@ -110,12 +110,17 @@ class DomainKeys:
     payees: Mapping[str, bytes]
     """By name."""
 
+    fee: bytes | None = None
+    """Of the account that pays for fee bumps, if there is one."""
+
     @classmethod
-    def load_or_make(cls, folder: Path, channels: int, payees: Sequence[str]) -> "DomainKeys":
+    def load_or_make(
+        cls, folder: Path, channels: int, payees: Sequence[str], *, with_fee: bool = False
+    ) -> "DomainKeys":
         """Read the folder's seed files and make those that are missing.
 
-        Layout: `issuer.seed`, `broadcaster.seed`, `operator/{escrow,payout,anchor,channel-N}.seed`,
-        `payees/NAME.seed`.
+        Layout: `issuer.seed`, `broadcaster.seed`,
+        `operator/{escrow,payout,anchor,fee,channel-N}.seed`, `payees/NAME.seed`.
 
         Raises:
             SeedFileError: A file cannot be used, or a number or name is out of range.
@@ -136,7 +141,14 @@ class DomainKeys:
                 load_or_make_seed(operator / f"channel-{number}.seed") for number in range(channels)
             ),
             payees={name: load_or_make_seed(folder / "payees" / f"{name}.seed") for name in payees},
+            fee=load_or_make_seed(operator / "fee.seed") if with_fee else None,
         )
+
+    @property
+    def operator_seeds(self) -> tuple[bytes, ...]:
+        """Seeds of the domain's own accounts: escrow, payout, anchor, channels, fees."""
+        fee = () if self.fee is None else (self.fee,)
+        return (self.escrow, self.payout, self.anchor, *self.channels, *fee)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +165,9 @@ class SetUp:
     payees: Mapping[str, bytes]
     deposit_tx: bytes | None
     """Hash of the first deposit, if one was asked for."""
+
+    fee: bytes | None = None
+    """Account that pays for fee bumps, if there is one."""
 
 
 def set_up_domain(
@@ -197,6 +212,7 @@ def set_up_domain(
         channels=tuple(sorted(public_key_of(seed) for seed in keys.channels)),
         payees={name: public_key_of(seed) for name, seed in keys.payees.items()},
         deposit_tx=deposit_tx,
+        fee=None if keys.fee is None else public_key_of(keys.fee),
     )
 
 
@@ -222,7 +238,7 @@ def deposit(
 
 def _create_accounts(transacting: Transacting, gateway: Gateway, keys: DomainKeys) -> None:
     issuer = public_key_of(keys.issuer)
-    ours = (keys.broadcaster, keys.escrow, keys.payout, keys.anchor, *keys.channels)
+    ours = (keys.broadcaster, *keys.operator_seeds)
     starts = {public_key_of(seed): ACCOUNT_XLM_STROOPS for seed in ours}
     starts |= {public_key_of(seed): PAYEE_XLM_STROOPS for seed in keys.payees.values()}
     operations = [

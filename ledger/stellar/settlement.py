@@ -29,13 +29,15 @@ from ledger.evidence.units import format_stroops
 from ledger.stellar.anchors import settle_anchors
 from ledger.stellar.domain import SettlementDomain
 from ledger.stellar.envelopes import next_attempt, payout_memo, sign_payout
-from ledger.stellar.errors import GatewayError
+from ledger.stellar.errors import ExternalSignerError, GatewayError, TreasuryError
 from ledger.stellar.evidence import is_dead
 from ledger.stellar.facts import ingest_facts
 from ledger.stellar.gateway import Gateway, NetworkLedger
+from ledger.stellar.gathering import ask_settlers, drop_requests
 from ledger.stellar.horizon import result_code_of
 from ledger.stellar.payout_proof import AnchoredLog
 from ledger.stellar.sending import send_once, stored_attempt
+from ledger.stellar.signing import SignaturesMissingError
 from ledger.store import settlement_store as store
 from ledger.store.engine import SessionFactory
 from ledger.store.errors import UnprovenError
@@ -90,9 +92,10 @@ def settle(
         latest = ingest_facts(
             sessions, gateways[0], domain.terms, margin_ledgers=policy.margin_ledgers
         )
+        domain.signer.refresh()
         settle_anchors(sessions, gateways, domain, latest)
         _settle_batches(sessions, gateways, domain, latest)
-    except GatewayError as error:
+    except (GatewayError, ExternalSignerError, TreasuryError) as error:
         _log.warning("settlement: %s", error)
         problem = str(error)
     with sessions() as session:
@@ -118,13 +121,16 @@ def _settle_batches(
         if batch.state in _SIGNED:
             _expire(sessions, gateways, domain, batch)
     log = AnchoredLog(sessions, gateways[0], domain.terms)
+    waiting: list[int] = []
     for batch in _ready(sessions, domain):
         try:
             log.require(batch.leaf)
         except UnprovenError as error:
             _decide(sessions, domain, batch, SettlementState.HALTED, None, str(error))
             return
-        _sign(sessions, domain, batch, latest)
+        if not _sign(sessions, domain, batch, latest):
+            waiting.append(batch.leaf.batch_number)
+    drop_requests(sessions, domain.broadcaster, waiting)
     for batch in _undecided(sessions, domain):
         if batch.state in _SIGNED:
             _send(sessions, gateways[0], domain, batch, latest)
@@ -258,8 +264,12 @@ def _ready(sessions: SessionFactory, domain: SettlementDomain) -> list[Batch]:
 
 def _sign(
     sessions: SessionFactory, domain: SettlementDomain, batch: Batch, latest: NetworkLedger
-) -> None:
-    """Sign the next attempt and commit it; nothing is sent here."""
+) -> bool:
+    """Sign the next attempt and commit it, or ask settlers to; nothing is sent here.
+
+    Returns:
+        Whether it does not wait for signatures.
+    """
     leaf, policy = batch.leaf, domain.policy
     attempt = next_attempt(
         leaf,
@@ -269,7 +279,11 @@ def _sign(
         margin_ledgers=policy.room_ledgers,
         margin_s=policy.room_s,
     )
-    signed = sign_payout(leaf, attempt, domain.terms, domain.passphrase, domain.signer)
+    try:
+        signed = sign_payout(leaf, attempt, domain.terms, domain.passphrase, domain.signer)
+    except SignaturesMissingError as missing:
+        ask_settlers(sessions, domain.terms, leaf, attempt, missing.transaction)
+        return False
     stored = stored_attempt(
         signed, attempt, account=leaf.channel_account, sequence=leaf.channel_sequence
     )
@@ -279,6 +293,7 @@ def _sign(
         ):
             store.insert_attempt(session, domain.broadcaster, BATCH, leaf.batch_number, stored)
     # From here on the envelope and its hash are durable, and it may be sent.
+    return True
 
 
 def _send(

@@ -3,7 +3,8 @@
 A transaction is authorised for (account, threshold) pairs, in the order in which the network checks
 them: its source at the low one, then each operation's source. `Signer` is the port by which the
 settlement asks for signatures; who holds the keys, and how many must agree, is behind it.
-`SeedSigner` holds seeds of single-key accounts in memory. Signatures always stand in the ascending
+`SeedSigner` holds seeds of single-key accounts in memory; a `KeyHolder` may be somebody else's
+program. Signatures always stand in the ascending
 order of their keys, so that whoever assembles an envelope makes the same bytes. Not here: how
 accounts' signers are chosen from the chain, and how settlers' signatures are gathered.
 """
@@ -97,6 +98,14 @@ class Signer(Protocol):
         """Tell whether signatures for this account can ever come from here."""
         ...
 
+    def refresh(self) -> None:
+        """Forget what was read of the network; called at the beginning of each tick.
+
+        Raises:
+            GatewayError: No usable answer.
+        """
+        ...
+
     def sign(
         self, transaction: UnsignedTransaction, demands: Sequence[Demand]
     ) -> tuple[KeySignature, ...]:
@@ -113,8 +122,93 @@ class Signer(Protocol):
         ...
 
 
-class SeedSigner:
-    """Signs with seeds in memory, one for each account: its master key."""
+class KeyHolder(Protocol):
+    """Holds private keys, or knows who does."""
+
+    @property
+    def keys(self) -> frozenset[bytes]:
+        """Public keys that can sign."""
+        ...
+
+    def sign(self, transaction: UnsignedTransaction, key: bytes) -> bytes:
+        """Return a key's valid signature of a transaction's hash; 64 bytes.
+
+        Raises:
+            SeedFileError: The key is not held here.
+            StellarError: Its holder gave no usable answer.
+        """
+        ...
+
+
+class SeedKeys:
+    """Seeds in memory; nothing prints them."""
+
+    def __init__(self, seeds: Mapping[bytes, bytes]) -> None:
+        """Hold seeds.
+
+        Args:
+            seeds: Public key → 32-byte seed.
+
+        Raises:
+            SeedFileError: A seed belongs to another key.
+        """
+        for key, seed in seeds.items():
+            if public_key_of(seed) != key:
+                raise SeedFileError(f"account {key.hex()}: got another account's seed")
+        self._seeds = dict(seeds)
+
+    def __repr__(self) -> str:
+        return f"SeedKeys({len(self._seeds)} seeds)"
+
+    @property
+    def keys(self) -> frozenset[bytes]:
+        """Public keys of the seeds."""
+        return frozenset(self._seeds)
+
+    def sign(self, transaction: UnsignedTransaction, key: bytes) -> bytes:
+        """Return a key's signature.
+
+        Raises:
+            SeedFileError: Its seed is not there.
+        """
+        if key not in self._seeds:
+            raise SeedFileError(f"account {key.hex()}: got no seed, want one in the keys")
+        return sign(self._seeds[key], transaction.tx_hash)
+
+
+class AccountSigner:
+    """Signs for accounts that have one key each: their own."""
+
+    def __init__(self, holder: KeyHolder) -> None:
+        self._holder = holder
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._holder!r})"
+
+    def covers(self, account: bytes) -> bool:
+        """Tell whether the account's own key is held."""
+        return account in self._holder.keys
+
+    def refresh(self) -> None:
+        """Do nothing: an account's own key does not change."""
+
+    def sign(
+        self, transaction: UnsignedTransaction, demands: Sequence[Demand]
+    ) -> tuple[KeySignature, ...]:
+        """Return one signature of each account.
+
+        Raises:
+            StellarError: A key is not held, or its holder gave no usable answer.
+        """
+        accounts = sorted({demand.account for demand in demands})
+        return tuple(
+            KeySignature(key=account, signature=self._holder.sign(transaction, account))
+            for account in accounts
+        )
+
+
+class SeedSigner(AccountSigner):
+    """Signs with seeds in memory, one for each account."""
 
     def __init__(self, seeds: Mapping[bytes, bytes]) -> None:
         """Hold seeds.
@@ -125,31 +219,4 @@ class SeedSigner:
         Raises:
             SeedFileError: A seed belongs to another account.
         """
-        for account, seed in seeds.items():
-            if public_key_of(seed) != account:
-                raise SeedFileError(f"account {account.hex()}: got another account's seed")
-        self._seeds = dict(seeds)
-
-    def __repr__(self) -> str:
-        return f"SeedSigner({len(self._seeds)} seeds)"
-
-    def covers(self, account: bytes) -> bool:
-        """Tell whether there is a seed for the account."""
-        return account in self._seeds
-
-    def sign(
-        self, transaction: UnsignedTransaction, demands: Sequence[Demand]
-    ) -> tuple[KeySignature, ...]:
-        """Return one signature of each account.
-
-        Raises:
-            SeedFileError: An account's seed is not there.
-        """
-        accounts = sorted({demand.account for demand in demands})
-        for account in accounts:
-            if account not in self._seeds:
-                raise SeedFileError(f"account {account.hex()}: got no seed, want one in the keys")
-        return tuple(
-            KeySignature(key=account, signature=sign(self._seeds[account], transaction.tx_hash))
-            for account in accounts
-        )
+        super().__init__(SeedKeys(seeds))

@@ -20,6 +20,7 @@ import ledger.store.cdn_tables
 import ledger.store.erasure_store
 import ledger.store.intake_tables
 import ledger.store.settlement_store
+import ledger.store.settler_tables
 import ledger.store.tables  # noqa: F401 - registers its tables
 from ledger.store.base import Base
 from ledger.store.engine import DRIVER
