@@ -178,6 +178,7 @@ CODE_NOTES: dict[str, dict[str, str]] = {
         "ACCRUAL": "An epoch's charges and fees",
         "NETWORK_FEE": "XLM burned as a transaction fee",
         "XLM_MOVEMENT": "XLM that came or went",
+        "LOSS": "What a transaction took that nobody planned, as a ruling lays it on the deposits",
     },
     "Section": {
         "TRUST_DIGEST": "Digest of the published trust file, 32 bytes",

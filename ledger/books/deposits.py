@@ -83,7 +83,7 @@ def fold_movement(
         deposit = ClaimableDeposit(
             sender=movement.source, amount_stroops=movement.amount_stroops, is_known=is_known
         )
-        _take_in(draft, terms, transaction, movement, deposit)
+        take_in(draft, terms, transaction, movement, deposit)
     elif terms.escrow_account in movement.claimants and len(draft.claimable) < CLAIMABLE_MAX:
         draft.claimable[movement.balance_id] = ClaimableDeposit(
             sender=movement.source, amount_stroops=movement.amount_stroops, is_known=is_known
@@ -104,17 +104,18 @@ def _claim(draft: Draft, terms: Terms, transaction: AppliedTransaction, movement
     deposit = draft.claimable.pop(movement.balance_id, None)
     if deposit is None:
         return False
-    _take_in(draft, terms, transaction, movement, deposit)
+    take_in(draft, terms, transaction, movement, deposit)
     return True
 
 
-def _take_in(
+def take_in(
     draft: Draft,
     terms: Terms,
     transaction: AppliedTransaction,
     movement: Movement,
     deposit: ClaimableDeposit,
 ) -> None:
+    """Book what arrived: the broadcaster's, or in suspense by its sender."""
     time_s, reference = transaction.close_time_s, transaction.tx_hash
     is_stray = movement.destination == terms.payout_account
     if not deposit.amount_stroops:

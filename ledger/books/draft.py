@@ -4,7 +4,8 @@ The functions of folding, epoch and payouts change a draft step by step; `finish
 the closing state. No rule of its own beyond keeping both views, totals and journal, in step.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 from ledger.books.errors import UnknownTransactionError
 from ledger.books.journal import (
@@ -127,6 +128,28 @@ class Draft:
         debit, credit = (Account.PAYOUT, NO_PARTY), (Account.SUSPENSE, NO_PARTY)
         postings = transfer(debit, credit, Book.PRICED, amount_stroops)
         self.book(EntryKind.SUSPENSE, time_s, reference, postings)
+
+    def lose(self, account: Account, amount_stroops: int, time_s: int, reference: bytes) -> None:
+        """Book money that left escrow or payout account for good: a loss of the deposits."""
+        head = self.head
+        is_escrow = account == Account.ESCROW
+        self.head = replace(
+            head,
+            escrow_stroops=head.escrow_stroops - (amount_stroops if is_escrow else 0),
+            payout_stroops=head.payout_stroops - (0 if is_escrow else amount_stroops),
+            lost_stroops=head.lost_stroops + amount_stroops,
+        )
+        debit = (Account.UNSPENT, self.opening.broadcaster_account)
+        postings = transfer(debit, (account, NO_PARTY), Book.PRICED, amount_stroops)
+        self.book(EntryKind.LOSS, time_s, reference, postings)
+
+    def copy(self) -> "Draft":
+        """Return a draft that changes apart from this one."""
+        parts: dict[str, Any] = {name.name: getattr(self, name.name) for name in fields(self)}
+        own: dict[str, Any] = {
+            name: part.copy() for name, part in parts.items() if isinstance(part, dict | list)
+        }
+        return replace(self, **own)
 
     def fund(self, amount_stroops: int, time_s: int, reference: bytes) -> None:
         """Book an applied funding batch: escrow to payout account."""

@@ -5,17 +5,24 @@ that moved our money and belongs to no deposit or planned batch stops the books:
 what it was. Reference: Stellar's rule that a slot (channel account, sequence) applies at most once.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
+from types import MappingProxyType
+from typing import TypeAlias
 
 from ledger.books.deposits import fold_movement
 from ledger.books.draft import Draft
 from ledger.books.errors import UnknownTransactionError
+from ledger.books.ruling import book_as_ruled
 from ledger.books.state import OpenBatch
 from ledger.books.transactions import AppliedTransaction
+from ledger.evidence.instruction import Booking
 from ledger.evidence.leaf import PAYOUT_FUNDING, burn_hash
 from ledger.evidence.terms import Terms
+
+Slots: TypeAlias = dict[tuple[bytes, int], int]
+"""(channel account, sequence) → number of the undecided batch."""
 
 
 def domain_accounts(terms: Terms) -> frozenset[bytes]:
@@ -25,13 +32,28 @@ def domain_accounts(terms: Terms) -> frozenset[bytes]:
     return frozenset((*single, *terms.channel_accounts, *payers))
 
 
+NO_RULINGS: Mapping[bytes, Booking] = MappingProxyType({})
+"""Nothing is ruled."""
+
+
 def fold_transactions(
-    draft: Draft, terms: Terms, transactions: Iterable[AppliedTransaction]
+    draft: Draft,
+    terms: Terms,
+    transactions: Iterable[AppliedTransaction],
+    rulings: Mapping[bytes, Booking] = NO_RULINGS,
 ) -> None:
     """Fold transactions, given in chain order, into a draft.
 
+    Args:
+        draft: Changed.
+        terms: In force.
+        transactions: Of the domain's accounts.
+        rulings: By the hash of a transaction that nobody planned: how it is booked. A ruling on
+            a transaction that the books explain by themselves changes nothing.
+
     Raises:
-        UnknownTransactionError: Money of ours moved by a transaction that no plan explains.
+        UnknownTransactionError: Money of ours moved by a transaction that no plan explains and
+            nobody has ruled on.
     """
     # Channels that newer terms no longer name still hold XLM of ours.
     ours = domain_accounts(terms) | draft.channels.keys()
@@ -40,24 +62,66 @@ def fold_transactions(
         for number, batch in draft.batches.items()
     }
     for transaction in transactions:
-        _fold_network_fee(draft, terms, transaction, ours)
+        ruling = rulings.get(transaction.tx_hash)
+        is_ruled = ruling is not None and not _explains(draft, terms, transaction, slots, ours)
+        if ruling is not None and is_ruled:
+            slot = (transaction.source_account, transaction.sequence)
+            if transaction.is_sequence_consumed and slot in slots:
+                del draft.batches[slots.pop(slot)]  # what it was to pay is owed again
+            book_as_ruled(draft, terms, transaction, ruling)
+        _fold_network_fee(draft, terms, transaction, ours, is_ruled=is_ruled)
         if not transaction.is_sequence_consumed:
             continue  # it cost a fee and did nothing; a batch of its slot is still undecided
-        batch_number = _batch_of_slot(slots, transaction, terms)
-        if batch_number is not None:
-            _decide_batch(draft, terms, transaction, batch_number)
-        elif transaction.succeeded:
-            for movement in transaction.movements:
-                fold_movement(draft, terms, transaction, movement, ours)
+        if not is_ruled:
+            _fold_planned(draft, terms, transaction, slots, ours)
         _fold_native_movements(draft, transaction, ours)
         _open_channels(draft, terms, transaction)
 
 
+def _explains(
+    draft: Draft,
+    terms: Terms,
+    transaction: AppliedTransaction,
+    slots: Slots,
+    ours: AbstractSet[bytes],
+) -> bool:
+    """Tell whether the books can book a transaction without a ruling; changes nothing."""
+    trial = draft.copy()
+    try:
+        _fold_network_fee(trial, terms, transaction, ours)
+        if transaction.is_sequence_consumed:
+            _fold_planned(trial, terms, transaction, dict(slots), ours)
+    except UnknownTransactionError:
+        return False
+    return True
+
+
+def _fold_planned(
+    draft: Draft,
+    terms: Terms,
+    transaction: AppliedTransaction,
+    slots: Slots,
+    ours: AbstractSet[bytes],
+) -> None:
+    batch_number = _batch_of_slot(slots, transaction, terms)
+    if batch_number is not None:
+        _decide_batch(draft, terms, transaction, batch_number)
+    elif transaction.succeeded:
+        for movement in transaction.movements:
+            fold_movement(draft, terms, transaction, movement, ours)
+
+
 def _fold_network_fee(
-    draft: Draft, terms: Terms, transaction: AppliedTransaction, ours: AbstractSet[bytes]
+    draft: Draft,
+    terms: Terms,
+    transaction: AppliedTransaction,
+    ours: AbstractSet[bytes],
+    *,
+    is_ruled: bool = False,
 ) -> None:
     holders = {terms.escrow_account, terms.payout_account}
-    if terms.asset_issuer == bytes(32) and transaction.fee_account in holders:
+    is_priced = terms.asset_issuer == bytes(32) and transaction.fee_account in holders
+    if is_priced and not is_ruled:
         raise UnknownTransactionError(
             f"transaction {transaction.tx_hash.hex()}: took its network fee of "
             f"{transaction.fee_charged_stroops} stroops out of deposits, "
@@ -73,9 +137,7 @@ def _fold_network_fee(
         )
 
 
-def _batch_of_slot(
-    slots: dict[tuple[bytes, int], int], transaction: AppliedTransaction, terms: Terms
-) -> int | None:
+def _batch_of_slot(slots: Slots, transaction: AppliedTransaction, terms: Terms) -> int | None:
     """Take the slot's batch: a slot decides one, and is gone.
 
     Slots of channels that newer terms no longer name are still decided; with none left, such a

@@ -63,6 +63,7 @@ class EntryKind(IntEnum):
     ACCRUAL = 5
     NETWORK_FEE = 6
     XLM_MOVEMENT = 7
+    LOSS = 20
 
 
 class Book(IntEnum):

@@ -53,6 +53,7 @@ _ROWS: Mapping[RowKind, Layout] = {
             ("next_batch_number", "u64"),
             ("deposited_stroops", "u64"),
             ("refunded_stroops", "u64"),
+            ("lost_stroops", "u64"),
             ("charged_stroops", "u64"),
             ("fees_stroops", "u64"),
             ("suspense_stroops", "u64"),
@@ -166,6 +167,9 @@ class Head:
 
     refunded_stroops: int = 0
     """Σ refunds of unspent deposits."""
+
+    lost_stroops: int = 0
+    """Σ losses that a ruling laid on the deposits."""
 
     charged_stroops: int = 0
     """Σ charges."""
@@ -339,9 +343,10 @@ class State:
 
     @property
     def unspent_stroops(self) -> int:
-        """Deposits - charges - refunds; negative when charges exceed what was deposited."""
+        """Deposits less charges, refunds and losses; negative when more was charged than left."""
         head = self.head
-        return head.deposited_stroops - head.charged_stroops - head.refunded_stroops
+        gone_stroops = head.charged_stroops + head.refunded_stroops + head.lost_stroops
+        return head.deposited_stroops - gone_stroops
 
     @property
     def carried_stroops(self) -> int:

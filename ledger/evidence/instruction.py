@@ -69,7 +69,7 @@ class Booking(IntEnum):
     """What it brought is in suspense, and goes back to its sender."""
 
     LOSS = 2
-    """What it took is a loss, carried by the fees and then by the broadcaster's deposit."""
+    """What it took is a loss of the broadcaster's deposits; what it brought is in suspense."""
 
     IGNORE = 3
     """It moved nothing of ours, or what it moved is of no account."""

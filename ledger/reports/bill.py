@@ -114,6 +114,7 @@ class Balances:
     deposited_stroops: int
     charged_stroops: int
     refunded_stroops: int
+    lost_stroops: int
     unspent_stroops: int
     paid_stroops: int
     fees_stroops: int
@@ -134,6 +135,7 @@ class Balances:
             deposited_stroops=head.deposited_stroops,
             charged_stroops=head.charged_stroops,
             refunded_stroops=head.refunded_stroops,
+            lost_stroops=head.lost_stroops,
             unspent_stroops=state.unspent_stroops,
             paid_stroops=state.paid_stroops,
             fees_stroops=head.fees_stroops,
@@ -148,7 +150,10 @@ class Balances:
         require_equal(
             "deposited",
             got=self.deposited_stroops,
-            want=self.charged_stroops + self.unspent_stroops + self.refunded_stroops,
+            want=self.charged_stroops
+            + self.unspent_stroops
+            + self.refunded_stroops
+            + self.lost_stroops,
         )
         require_equal(
             "charged",

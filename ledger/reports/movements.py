@@ -14,6 +14,7 @@ _KINDS = {
     EntryKind.DEPOSIT: "deposit",
     EntryKind.SUSPENSE: "suspense",
     EntryKind.FUNDING: "funding",
+    EntryKind.LOSS: "loss",
     EntryKind.PAYMENT: "payout",
 }
 
@@ -23,7 +24,7 @@ class Movement:
     """One amount that a transaction moved."""
 
     kind: str
-    """deposit, suspense, funding or payout."""
+    """deposit, suspense, funding, loss or payout."""
 
     epoch: int
     """Epoch in which it is booked."""
@@ -66,7 +67,7 @@ class Movements:
 
     @property
     def into_accounts(self) -> tuple[Movement, ...]:
-        """Deposits, suspense and fundings."""
+        """Deposits, suspense, fundings and losses."""
         return tuple(movement for movement in self.all if movement.kind != "payout")
 
     def _sum(self, kind: str) -> int:

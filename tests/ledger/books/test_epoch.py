@@ -392,6 +392,7 @@ def check_views(result: Result, opening: State, **changes: Any) -> None:
     [
         "deposited_stroops", "charged_stroops", "fees_stroops", "suspense_stroops",
         "escrow_stroops", "payout_stroops", "refunded_stroops",
+        "lost_stroops",
     ],
 )  # fmt: skip
 def test_total_that_disagrees_with_the_journal_is_noticed(name: str) -> None:
