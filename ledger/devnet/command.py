@@ -21,7 +21,7 @@ import uvicorn
 from ledger.devnet.http import DevnetHttp
 from ledger.devnet.network import Settings
 from ledger.devnet.service import Devnet, Options
-from ledger.devnet.vectors import judge_files
+from ledger.devnet.vectors import VectorError, judge_files
 
 app = typer.Typer(
     help="A Stellar network in one process, for demos and tests.", no_args_is_help=True
@@ -145,15 +145,19 @@ async def _serve(
 @app.command("check-vectors")
 def check_vectors(
     files: Annotated[
-        list[Path], typer.Argument(exists=True, dir_okay=False, help="JSON lines, .gz too.")
+        list[Path], typer.Argument(exists=True, help="JSON lines, .gz too, or folders of them.")
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     group: Annotated[
         list[str] | None, typer.Option(help="Only this group of cases; NAME* for a prefix.")
     ] = None,
 ) -> None:
-    """Judge the devnet by recorded results; exit 1 if any differ."""
-    verdict = judge_files(files, group or [])
+    """Judge the devnet by recorded results; exit 1 if any differ, 2 for what is no recording."""
+    try:
+        verdict = judge_files(files, group or [])
+    except VectorError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from error
     if as_json:
         typer.echo(json.dumps(verdict.as_json()))
     else:
@@ -161,6 +165,9 @@ def check_vectors(
             typer.echo(f"{difference.name}: {difference.what}")
             typer.echo(f"  got  {difference.got}\n  want {difference.want}")
         typer.echo(f"{verdict.agree} of {verdict.cases} cases agree")
+        if verdict.assumed:
+            names = ", ".join(verdict.assumed)
+            typer.echo(f"they claim balances that the recording does not hold: {names}")
     raise typer.Exit(0 if verdict.agree == verdict.cases else 1)
 
 

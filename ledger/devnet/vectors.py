@@ -9,21 +9,28 @@ from __future__ import annotations
 import base64
 import gzip
 import json
-from collections.abc import Iterable, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Final, cast
 
 from ledger.devnet.closing import Closed
 from ledger.devnet.envelope import EnvelopeError, Transaction
 from ledger.devnet.network import Network, Settings
 from ledger.devnet.queue import Status, Submission
+from ledger.devnet.recorded_state import Json, RecordedState, entries_of, unlisted_balances
 from ledger.devnet.state import Header, World
-from ledger.devnet.wire import UINT32_MAX
 
-Json = dict[str, Any]
-_FOLLOW_UP_LEDGERS = 7
-_REPLAY_LEDGERS = 3
+MOST_LINE_BYTES: Final = 64 * 1024 * 1024
+MOST_FILE_BYTES: Final = 1024 * 1024 * 1024
+_GZIP_MAGIC: Final = b"\x1f\x8b"
+_FOLLOW_UP_LEDGERS: Final = 7
+_REPLAY_LEDGERS: Final = 3
+
+
+class VectorError(ValueError):
+    """A file that is no recording; one line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +49,15 @@ class Difference:
 
 @dataclass(slots=True)
 class Verdict:
-    """How many cases were judged, how many agree, and every difference."""
+    """How many cases were judged, how many agree, and every difference.
+
+    `assumed` names the cases that rest on a balance which the recording does not hold.
+    """
 
     cases: int = 0
     agree: int = 0
     differ: list[Difference] = field(default_factory=list)
+    assumed: list[str] = field(default_factory=list)
 
     def add(self, differences: Sequence[Difference]) -> None:
         """Count one case."""
@@ -57,29 +68,84 @@ class Verdict:
     def as_json(self) -> Json:
         """Plain mapping for output."""
         differ = [difference.as_json() for difference in self.differ]
-        return {"cases": self.cases, "agree": self.agree, "differ": differ}
+        found: Json = {"cases": self.cases, "agree": self.agree, "differ": differ}
+        return found | ({"assumed": self.assumed} if self.assumed else {})
 
 
 def read_lines(path: Path) -> list[Json]:
-    """Objects of a JSON-lines file, gzipped if its name ends in .gz."""
-    raw = path.read_bytes()
-    if path.suffix == ".gz":
-        raw = gzip.decompress(raw)
-    return [json.loads(line) for line in raw.decode().splitlines() if line.strip()]
+    """Objects of a JSON-lines file, gzipped or not.
+
+    Raises:
+        VectorError: unreadable, too long, or not JSON objects.
+    """
+    return list(_lines(path))
+
+
+def _lines(path: Path) -> Iterator[Json]:
+    number = size = 0
+    try:
+        with path.open("rb") as file:
+            content = _unpacked(file)
+            while text := content.readline(MOST_LINE_BYTES + 1):
+                number, size = number + 1, size + len(text)
+                if size > MOST_FILE_BYTES:
+                    raise VectorError(f"{path}:{number}: got more than {MOST_FILE_BYTES} bytes")
+                if len(text) > MOST_LINE_BYTES:
+                    raise VectorError(f"{path}:{number}: got more than {MOST_LINE_BYTES} bytes")
+                if not text.strip():
+                    continue
+                line = json.loads(text)
+                if not isinstance(line, dict):
+                    raise VectorError(f"{path}:{number}: got {type(line).__name__}, want an object")
+                yield line
+    except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
+        if isinstance(error, VectorError):
+            raise
+        raise VectorError(f"{path}:{number or 1}: {error}") from error
+
+
+def _unpacked(file: IO[bytes]) -> IO[bytes]:
+    packed = file.read(2) == _GZIP_MAGIC
+    file.seek(0)
+    return cast("IO[bytes]", gzip.GzipFile(fileobj=file)) if packed else file
+
+
+def _files_of(paths: Iterable[Path]) -> Iterator[Path]:
+    """The files themselves, and of a folder those with a name for JSON lines, in order."""
+    for path in paths:
+        if not path.is_dir():
+            yield path
+            continue
+        found = sorted(p for p in path.iterdir() if p.name.endswith((".jsonl", ".jsonl.gz")))
+        if not found:
+            raise VectorError(f"{path}: got no .jsonl files, want vectors")
+        yield from found
 
 
 def judge_files(paths: Iterable[Path], groups: Sequence[str] = ()) -> Verdict:
-    """Judge every file; `groups` keeps the cases of these groups (`NAME*` = by prefix)."""
+    """Judge every file; `groups` keeps the cases of these groups (`NAME*` = by prefix).
+
+    Raises:
+        VectorError: a file that is no recording.
+    """
     verdict = Verdict()
-    for path in paths:
+    for path in _files_of(paths):
         lines = read_lines(path)
         if not lines:
-            raise ValueError(f"{path}: got no lines, want vectors")
-        if "world" in lines[0]:
-            _judge_random(lines, verdict)
-        else:
-            _judge_cases(lines[1:], groups, verdict)
+            raise VectorError(f"{path}: got no lines, want vectors")
+        try:
+            _judge_lines(lines, groups, verdict)
+        except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+            what = f"no field {error}" if isinstance(error, KeyError) else str(error)
+            raise VectorError(f"{path}: no recording: {what}") from error
     return verdict
+
+
+def _judge_lines(lines: Sequence[Json], groups: Sequence[str], verdict: Verdict) -> None:
+    if "world" in lines[0]:
+        _judge_random(lines, verdict)
+    else:
+        _judge_cases([line for line in lines if "envelope" in line], groups, verdict)
 
 
 def _is_wanted(group: str, groups: Sequence[str]) -> bool:
@@ -128,14 +194,17 @@ class _Bench:
 
 def _judge_cases(cases: Sequence[Json], groups: Sequence[str], verdict: Verdict) -> None:
     benches: dict[tuple[str, int], _Bench] = {}
-    proven = {key: _Proven(own) for key, own in _by_network(cases).items()}
+    proven = {key: RecordedState(own) for key, own in _by_network(cases).items()}
     for case in cases:
         key = (case["network_passphrase"], case["protocol"])
         bench = benches.setdefault(key, _Bench(*key))
         world = proven[key].world_at(case["lcl"]["seq"])
-        differences = _judge_case(bench, case, world | _entries(case["pre"]))
+        before = world | entries_of(case["pre"])
+        unlisted = _unlisted(bench, case, before, proven[key].sequences)
+        differences = _judge_case(bench, case, before | unlisted)
         if _is_wanted(case["case"], groups):
             verdict.add(differences)
+            verdict.assumed += [case["name"]] if unlisted else []
 
 
 def _by_network(cases: Sequence[Json]) -> dict[tuple[str, int], list[Json]]:
@@ -145,55 +214,14 @@ def _by_network(cases: Sequence[Json]) -> dict[tuple[str, int], list[Json]]:
     return found
 
 
-def _entries(items: Iterable[Json]) -> dict[bytes, bytes]:
-    return {base64.b64decode(item["key"]): base64.b64decode(item["entry"]) for item in items}
-
-
-class _Proven:
-    """What the recording as a whole tells of entries that a case does not list.
-
-    An entry names the ledger that last modified it. Seen at a later ledger, it must have stood
-    unchanged in between, also while cases ran that left it alone and therefore do not list it.
-    Beyond that an entry is taken to stand until it is seen changed or deleted.
-    """
-
-    def __init__(self, cases: Sequence[Json]) -> None:
-        self._until: dict[tuple[bytes, bytes], int] = {}
-        standing: dict[bytes, bytes] = {}
-        for case in cases:
-            self._see(case["pre"], case["lcl"]["seq"], standing)
-            if "ledger" not in case:
-                continue
-            if case["post"] != "unchanged":
-                self._see(case["post"], case["ledger"]["seq"], standing)
-            for text in case["deleted"]:
-                self._end(base64.b64decode(text), case["lcl"]["seq"], standing)
-        for key, raw in standing.items():
-            self._until[key, raw] = UINT32_MAX
-
-    def _see(self, items: Iterable[Json], sequence: int, standing: dict[bytes, bytes]) -> None:
-        for key, raw in _entries(items).items():
-            self._until[key, raw] = max(sequence, self._until.get((key, raw), 0))
-            if standing.get(key) != raw:
-                self._end(key, _modified(raw) - 1, standing)
-                standing[key] = raw
-
-    def _end(self, key: bytes, sequence: int, standing: dict[bytes, bytes]) -> None:
-        raw = standing.pop(key, None)
-        if raw is not None:
-            self._until[key, raw] = max(sequence, self._until[key, raw])
-
-    def world_at(self, sequence: int) -> dict[bytes, bytes]:
-        """Entries known to stand at a ledger."""
-        return {
-            key: raw
-            for (key, raw), until in self._until.items()
-            if _modified(raw) <= sequence <= until
-        }
-
-
-def _modified(raw: bytes) -> int:
-    return int.from_bytes(raw[:4])
+def _unlisted(
+    bench: _Bench, case: Json, before: dict[bytes, bytes], sequences: dict[bytes, int]
+) -> dict[bytes, bytes]:
+    try:
+        tx = bench.network.parse(base64.b64decode(case["envelope"]))
+    except EnvelopeError:
+        return {}
+    return unlisted_balances(tx, before, sequences)
 
 
 def _judge_case(bench: _Bench, case: Json, before: dict[bytes, bytes]) -> list[Difference]:
@@ -327,7 +355,7 @@ def _compare_world(
     if case["post"] != "unchanged":
         for item in case["pre"]:
             want.pop(base64.b64decode(item["key"]), None)
-        want |= _entries(case["post"])
+        want |= entries_of(case["post"])
         for text in case["deleted"]:
             want.pop(base64.b64decode(text), None)
     for key in sorted(entries.keys() | want.keys()):
@@ -376,6 +404,7 @@ def _judge_random(lines: Sequence[Json], verdict: Verdict) -> None:
             found.compare(f"{item['hash'][:8]} result", got_result, item["result"])
         _compare_changes(network, before, line["changes"], found)
         found.compare("fee_pool", closed.header.fee_pool, line["ledger"]["fee_pool"])
+        found.compare("id_pool", closed.header.id_pool, line["ledger"]["id_pool"])
         verdict.add(found.differences)
 
 
