@@ -59,9 +59,24 @@ class Account:
 
     def clone(self) -> Account:
         """Independent copy."""
-        copy = replace(self)
-        copy.signers = [Signer(s.key, s.weight, s.sponsor) for s in self.signers]
-        return copy
+        return Account(
+            self.account,
+            self.balance,
+            self.sequence,
+            self.sub_entries,
+            self.inflation,
+            self.flags,
+            self.home_domain,
+            self.thresholds,
+            [Signer(s.key, s.weight, s.sponsor) for s in self.signers],
+            self.level,
+            self.buying,
+            self.selling,
+            self.sponsored,
+            self.sponsoring,
+            self.sequence_ledger,
+            self.sequence_time,
+        )
 
     def encode(self) -> bytes:
         """AccountEntry XDR."""

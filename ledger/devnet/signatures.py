@@ -43,6 +43,7 @@ class SignatureChecker:
         self.content_hash = content_hash
         self.signatures = signatures
         self.used = [False] * len(signatures)
+        self._verdicts: dict[tuple[bytes, int], bool] = {}
 
     def check(self, signers: Sequence[Signer], needed_weight: int) -> bool:
         """Whether the signatures reach a weight; marks those that were looked at and matched."""
@@ -74,7 +75,16 @@ class SignatureChecker:
         return False
 
     def check_account(self, account: Account, needed_weight: int) -> bool:
-        """Whether an account's signers, its master key included, have signed with a weight."""
+        """Whether an account's signers, its master key included, have signed with a weight.
+
+        The answer is kept: an account's signers do not change between the checks of one envelope.
+        """
+        asked = (account.account, needed_weight)
+        if asked not in self._verdicts:
+            self._verdicts[asked] = self._check_account(account, needed_weight)
+        return self._verdicts[asked]
+
+    def _check_account(self, account: Account, needed_weight: int) -> bool:
         signers = list(account.signers)
         if account.thresholds[0]:
             master = Signer(signer_key(ED25519, account.account), account.thresholds[0])

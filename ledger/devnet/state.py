@@ -1,8 +1,8 @@
 """The world: ledger entries by key, nested overlays over it, and the network ledger's header.
 
 An overlay is what stellar-core calls a LedgerTxn: loads record an entry (which then counts as
-modified), a commit hands it to the parent, dropping the overlay rolls back. The root keeps
-LedgerEntry XDR bytes.
+modified), a commit hands it to the parent, leaving the overlay without one rolls back. The root
+keeps LedgerEntry XDR bytes, and what it last decoded of them.
 """
 
 from __future__ import annotations
@@ -88,14 +88,19 @@ class World:
 
     def __init__(self, entries: Mapping[bytes, bytes] | None = None) -> None:
         self.entries: dict[bytes, bytes] = {}
+        self._decoded: dict[bytes, Entry] = {}
         # Sub-entries by the part of their key that names kind and owner.
         self._owned: dict[bytes, set[bytes]] = {}
         self.offers: set[bytes] = set()
         for key, raw in (entries or {}).items():
             self.put(key, raw)
 
-    def put(self, key: bytes, raw: bytes | None) -> None:
-        """Set an entry's XDR, or remove the entry."""
+    def put(self, key: bytes, raw: bytes | None, entry: Entry | None = None) -> None:
+        """Set an entry's XDR, or remove the entry; `entry` is what the XDR decodes to."""
+        if entry is None:
+            self._decoded.pop(key, None)
+        else:
+            self._decoded[key] = entry
         if raw is None:
             self.entries.pop(key, None)
             self._owned.get(key[:_OWNER_END], set()).discard(key)
@@ -107,10 +112,20 @@ class World:
                 self.offers.add(key)
         self.entries[key] = raw
 
+    def peek(self, key: bytes) -> Entry | None:
+        """An entry for reading only, or None."""
+        entry = self._decoded.get(key)
+        if entry is None:
+            raw = self.entries.get(key)
+            if raw is None:
+                return None
+            entry = self._decoded[key] = decode_entry(raw)
+        return entry
+
     def find(self, key: bytes) -> Entry | None:
         """Fresh copy of an entry, or None."""
-        raw = self.entries.get(key)
-        return None if raw is None else decode_entry(raw)
+        entry = self.peek(key)
+        return None if entry is None else entry.clone()
 
     def owned(self, prefix: bytes) -> set[bytes]:
         """Keys of one kind that one account owns; the prefix is kind and AccountID."""
@@ -126,8 +141,10 @@ class Overlay:
             if not isinstance(parent, Overlay):
                 raise StateError("header: got none, want one for an overlay on the world")
             header = parent.header
-        self.outer_header: Header = header
-        self.header: Header = header.clone()
+        # One header for all overlays of a ledger; what transactions change of it is put back when
+        # an overlay is left without a commit.
+        self.header: Header = header
+        self._pools = (header.fee_pool, header.id_pool, header.total_coins)
         self.entries: dict[bytes, Entry | None] = {}
         # CAP-33: sponsored account → sponsoring account, open within one transaction.
         self.sponsorships: dict[bytes, bytes] = (
@@ -138,25 +155,27 @@ class Overlay:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self.entries.clear()
+        header = self.header
+        header.fee_pool, header.id_pool, header.total_coins = self._pools
+        self.entries = {}
 
     def find(self, key: bytes) -> Entry | None:
-        """Copy of an entry for reading; it is not recorded."""
+        """An entry for reading only; it is not recorded."""
         scope: Overlay | World = self
         while isinstance(scope, Overlay):
             if key in scope.entries:
-                entry = scope.entries[key]
-                return None if entry is None else entry.clone()
+                return scope.entries[key]
             scope = scope.parent
-        return scope.find(key)
+        return scope.peek(key)
 
     def load(self, key: bytes) -> Entry | None:
         """Entry for writing: recorded here, hence modified in this ledger if committed."""
         if key in self.entries:
             return self.entries[key]
-        entry = self.find(key)
-        if entry is not None:
-            self.entries[key] = entry
+        found = self.find(key)
+        if found is None:
+            return None
+        entry = self.entries[key] = found.clone()
         return entry
 
     def create(self, body: Body, entry: Entry | None = None) -> Entry:
@@ -184,20 +203,17 @@ class Overlay:
         """Hand everything recorded to the parent."""
         if isinstance(self.parent, Overlay):
             self.parent.entries.update(self.entries)
-            self.parent.sponsorships = dict(self.sponsorships)
-            self._commit_header()
+            self.parent.sponsorships = self.sponsorships
         else:
             for key, entry in self.entries.items():
-                if entry is not None:
+                if entry is None:
+                    self.parent.put(key, None)
+                else:
                     entry.modified = self.header.sequence
-                self.parent.put(key, None if entry is None else entry.encode())
-            self._commit_header()
+                    self.parent.put(key, entry.encode(), entry)
+        header = self.header
+        self._pools = (header.fee_pool, header.id_pool, header.total_coins)
         self.entries = {}
-
-    def _commit_header(self) -> None:
-        outer, inner = self.outer_header, self.header
-        outer.fee_pool, outer.id_pool = inner.fee_pool, inner.id_pool
-        outer.total_coins = inner.total_coins
 
     # Typed access. The body is returned because most callers need nothing else.
 
