@@ -51,6 +51,7 @@ from engine_plugin.pump import MeterPump
 from engine_plugin.pump_steps import StepResult
 from engine_plugin.pump_thread import PumpThread
 from engine_plugin.state_dir import StateDir
+from engine_plugin.tick_pace import TickPace
 from engine_plugin.upload_volume import UploadVolume
 from engine_plugin.url_text import hide_queries
 from engine_plugin.wire import Endpoint
@@ -59,7 +60,6 @@ from ledger.evidence.entitlement import Entitlement
 from ledger.evidence.keys import public_key_of
 from ledger.evidence.terms import Terms
 
-TICK_S = 0.25
 PROGRESS_S = 1.0
 RECONNECT_S = 3.0
 STOP_GRACE_S = 1.0
@@ -72,6 +72,7 @@ STOP_ORPHAN_S = 2.0
 """Longest stop when the parent process is gone."""
 
 RESTART_S = 1.0
+_NEWS = frozenset({NoticeKind.CONNECTED, NoticeKind.DISCONNECTED, NoticeKind.FINISHED})
 _log = structlog.get_logger(__name__)
 
 
@@ -106,6 +107,7 @@ class Engine:
         self._tasks: list[asyncio.Task[None]] = []
         self._orphan = OrphanWatch(config.parent_pid)
         self._beginnings = Beginnings(self._undo_add)
+        self._pace = TickPace()
         self._next_reconnect_s = 0.0
         self._next_progress_s = 0.0
         self._stopping = asyncio.Event()
@@ -485,6 +487,8 @@ class Engine:
         content = self.contents.get(notice.torrent)
         # A stream's segments end all the time; its receipts keep their own pace.
         is_lasting = content is not None and content.stream_id is None
+        if notice.kind in _NEWS:
+            self._pace.note_news()
         if notice.kind is NoticeKind.FINISHED:
             if content is not None:
                 content.is_finished = True
@@ -513,7 +517,7 @@ class Engine:
             self._guard("progress", self._tick_progress, now_s)
             if self._orphan.is_orphan():
                 self.request_stop()
-            await asyncio.sleep(TICK_S)
+            await self._pace.rest(is_calm=self.ledger is None or self.ledger.is_calm)
 
     def _guard(self, where: str, tick: Callable[[float], None], now_s: float) -> None:
         """Run a part of the accounting; its failure must not stop the transfer."""

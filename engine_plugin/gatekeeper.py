@@ -55,6 +55,8 @@ class Gatekeeper:
         self._names: dict[Hashable, PeerKey] = {}
         """Of connections that are open, have just ended, or are charged to their address."""
         self._last: set[Hashable] = set()
+        self.is_calm = False
+        """Whether everybody who takes something has paid for some of it, as of the last tick."""
         self._figures: object = None
         """What was judged last."""
 
@@ -80,6 +82,8 @@ class Gatekeeper:
             )
             for key in self._exchange.proved_keys()
         }
+        has_paid = all(key.receipted_bytes or not key.sent_bytes for key in keys.values())
+        self.is_calm = has_paid and self._enforcer.is_at_ease
         figures = snapshots, takings, keys, self._ledger_ms() is None
         if figures == self._figures and self._enforcer.is_at_ease:
             return

@@ -421,6 +421,12 @@ class LedgerSide:
     def _forget_key(self, key: bytes) -> None:
         self._sent_before.pop(key, None)
 
+    @property
+    def is_calm(self) -> bool:
+        """Whether seldom ticks are enough: nobody is held or on probation, and nobody plays."""
+        is_at_ease = self._gatekeeper is None or self._gatekeeper.is_calm
+        return is_at_ease and not self.viewing.is_busy
+
     def tick(self, now_s: float) -> None:
         """Do what is due; a part that fails is told of and holds up no other."""
         parts: list[tuple[str, Callable[[], None]]] = [

@@ -22,7 +22,9 @@ RATE_WINDOW_S = 1.0
 PAYEES_MAX = 4096
 
 BURST_BYTES = 1 << 20
-"""No more than this is let come between two looks: the rate is a mean, and senders burst."""
+BURST_S = 0.15
+"""No more than this is let come between two looks, in bytes or in time, whichever is longer: the
+rate is a mean, and senders burst; but fast ones would have the queue looked at all the time."""
 
 _IDLE_S = 10.0
 """Of a payee that brought nothing for so long no rate is known any more."""
@@ -109,8 +111,9 @@ class Lookahead:
                 room = self._room(key, flow)
                 if room is not None:
                     # Bytes come in pieces: more than two looks a piece tell nothing new.
-                    room = min(max(room, flow.grain_bytes // 2), BURST_BYTES)
-                    wait_s = min(wait_s, room / flow.bytes_per_s)
+                    room_s = max(room, flow.grain_bytes // 2) / flow.bytes_per_s
+                    burst_s = max(BURST_BYTES / flow.bytes_per_s, BURST_S)
+                    wait_s = min(wait_s, room_s, burst_s)
         return max(wait_s, LOOK_LEAST_S)
 
     def _room(self, key: bytes, flow: _Flow) -> int | None:

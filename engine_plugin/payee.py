@@ -206,18 +206,18 @@ class PayeeDesk:
     def _judge_caps(
         self, receipt: Receipt, entitlement: Entitlement, session_key: bytes
     ) -> ReceiptVerdict:
-        lanes = dict(self._account_of(session_key).lanes)
-        before = lanes.get(receipt.lane_digest)
+        lanes, lane = dict(self._account_of(session_key).lanes), receipt.lane_digest
+        before = lanes.get(lane)
         if before is not None and before.bytes_total == receipt.bytes_total:
             # Nothing more is claimed, so a cap that was tightened by time is no matter.
             return ReceiptVerdict.ACCEPTED
-        lanes[receipt.lane_digest] = receipt
+        lanes[lane] = receipt
         under = [
-            lane for lane in lanes.values() if lane.entitlement_digest == receipt.entitlement_digest
+            each for each in lanes.values() if each.entitlement_digest == receipt.entitlement_digest
         ]
         use = CapUse(
-            bytes_total=sum(lane.bytes_total for lane in under),
-            media_ms=max(lane.media_ms_total for lane in under),
+            bytes_total=sum([each.bytes_total for each in under]),
+            media_ms=max([each.media_ms_total for each in under]),
         )
         now_ms = self._ledger_ms()
         now_s = None if now_ms is None else now_ms // 1000 + CLOCK_SKEW_S
@@ -236,9 +236,9 @@ class PayeeDesk:
         return account
 
     def _note_kept(self, receipt: Receipt, session_key: bytes) -> None:
-        account = self._account_of(session_key)
-        before = account.lanes.get(receipt.lane_digest)
-        account.lanes[receipt.lane_digest] = receipt
+        account, lane = self._account_of(session_key), receipt.lane_digest
+        before = account.lanes.get(lane)
+        account.lanes[lane] = receipt
         account.bytes_total += receipt.bytes_total - (before.bytes_total if before else 0)
 
     def _judge_entitlement(
@@ -288,18 +288,19 @@ class PayeeDesk:
             epoch = self._terms.value.epoch_at(now_ms // 1000)
             if receipt.epoch > epoch + _EPOCHS_AHEAD_MAX:
                 return ReceiptVerdict.WRONG_EPOCH
-        if receipt.lane_digest in self._spoilt:
+        lane = receipt.lane_digest
+        if lane in self._spoilt:
             return ReceiptVerdict.EQUIVOCATION
         account = self._account_of(session_key)
-        newest = account.lanes.get(receipt.lane_digest)
+        newest = account.lanes.get(lane)
         if newest is not None:
             if newest == receipt:
                 return ReceiptVerdict.ACCEPTED
             if _contradict(newest, receipt):
-                kept = self._spool.find_receipt(receipt.lane_digest)
+                kept = self._spool.find_receipt(lane)
                 if kept is not None:
                     self._spool.put_equivocation(kept.receipt, signed)
-                self._spoilt.add(receipt.lane_digest)
+                self._spoilt.add(lane)
                 return ReceiptVerdict.EQUIVOCATION
             if receipt.sequence < newest.sequence:
                 return ReceiptVerdict.STALE

@@ -274,6 +274,8 @@ class Relay:
         self._acknowledged = 0
         self._is_used = False
         self._wanted = asyncio.Event()
+        self._is_told = asyncio.Event()
+        """Whether an opening can say our address and the time."""
         self._expected: OrderedDict[bytes, float] = OrderedDict()
         self._streams: dict[tuple[bytes, bytes], RelayTransport] = {}
         self._ended: OrderedDict[tuple[bytes, bytes], None] = OrderedDict()
@@ -288,6 +290,16 @@ class Relay:
         self._wanted.set()
         if (early := self._early.pop(key, None)) is not None:
             self._take_safely(early.raw)
+
+    def give_up(self, key: bytes) -> None:
+        """Expect a peer no longer, and open no stream to it: it was reached without us.
+
+        A stream that is open stays.
+        """
+        self._expected.pop(key, None)
+        for stream in list(self._streams.values()):
+            if stream.key == key and not stream.is_open:
+                stream.abort()
 
     def is_dialling(self, key: bytes) -> bool:
         """Tell whether there is a stream with a peer, or one is being opened."""
@@ -345,11 +357,11 @@ class Relay:
         Raises:
             EngineError: Neither is known in time.
         """
-        deadline_s = time.monotonic() + OPENING_S
-        while not self._told_ip or self._ledger_ms() is None:
-            if time.monotonic() > deadline_s:
-                raise CollectorUnavailableError("relay: got no address and time, want both")
-            await asyncio.sleep(0.05)
+        try:
+            async with asyncio.timeout(OPENING_S):
+                await self._is_told.wait()
+        except TimeoutError:
+            raise CollectorUnavailableError("relay: got no address and time, want both") from None
         return self._told_ip + (self._ledger_ms() or 0).to_bytes(8, "little")
 
     async def post(self, key: bytes, channel_id: bytes, sequence: int, piece: bytes) -> None:
@@ -412,6 +424,7 @@ class Relay:
     def _take_address(self, address: bytes) -> None:
         if any(address):
             self._told_ip = address
+            self._is_told.set()
 
     async def _fetch(self, wait_s: int) -> None:
         now_ms = self._ledger_ms()

@@ -44,6 +44,9 @@ class Opener(Protocol):
     def dial(self, key: bytes) -> bool:
         """Open a stream to a peer."""
 
+    def give_up(self, key: bytes) -> None:
+        """Expect a peer no longer, and open no stream to it."""
+
 
 @dataclass(slots=True)
 class _Sought:
@@ -93,7 +96,8 @@ class RelayDialling:
 
     def forget(self, key: bytes) -> None:
         """Take note that there is a channel."""
-        self._sought.pop(key, None)
+        if self._sought.pop(key, None) is not None:
+            self._opener.give_up(key)
 
 
 def find_origin(key: bytes, stated_ip: str, snapshots: Iterable[PeerSnapshot]) -> str:

@@ -227,6 +227,11 @@ class ViewingDesk:
             now_ms = self._now_ms()
             self._take_estimates(ticket, ticket.pace.close(now_ms), now_ms)
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a playing session is open."""
+        return bool(self._tickets)
+
     def tick(self) -> None:
         """Sign what is due for its age, at an epoch's turn, and what waited. Call it often."""
         now_ms = self._now_ms()

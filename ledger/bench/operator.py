@@ -27,6 +27,8 @@ GENESIS_S = 1_700_000_000
 EPOCH_LENGTH_S = 3600
 _GRACE_S = 5
 _LASTS_S = 86_400
+_UNKNOWN = json.dumps({"code": "not_found"}).encode()
+"""In a collector's own words: engines ask a silent one again and again."""
 
 
 class BenchOperator:
@@ -169,7 +171,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif parts.path.startswith("/v1/bundles/"):
             self._answer(200, json.dumps({"state": "received", "code": 0, "codes": []}).encode())
         else:
-            self._answer(404, b"{}")
+            self._answer(404, _UNKNOWN)
 
     def do_POST(self) -> None:
         parts = urlsplit(self.path)
@@ -180,7 +182,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif parts.path == "/v1/bundles":
             self._answer(201, self.operator.promise(body))
         else:
-            self._answer(404, b"{}")
+            self._answer(404, _UNKNOWN)
 
     def _answer(self, status: int, body: bytes) -> None:
         self.send_response(status)

@@ -171,6 +171,27 @@ def test_a_collector_that_is_away_for_a_while_loses_and_repeats_nothing(
     play(operator, scene)
 
 
+def test_an_opening_that_is_given_up_ends_and_asks_nobody_any_more(operator: Operator) -> None:
+    async def scene(ann: Party, bob: Party) -> None:
+        assert ann.relay.dial(key_of("bob"))
+        ann.relay.give_up(key_of("bob"))
+        await until(lambda: not ann.relay.is_dialling(key_of("bob")))
+        # Nor is it answered when it comes from there.
+        bob.relay.expect(key_of("ann"))
+        assert bob.relay.dial(key_of("ann"))
+        await asyncio.sleep(1)
+        assert not ann.streams
+        bob.relay.give_up(key_of("ann"))
+        # What is open stays.
+        bob.relay.expect(key_of("ann"))
+        assert ann.relay.dial(key_of("bob"))
+        await ann.stream()
+        ann.relay.give_up(key_of("bob"))
+        assert ann.relay.is_dialling(key_of("bob"))
+
+    play(operator, scene)
+
+
 def test_nobody_opens_a_stream_who_is_not_expected(operator: Operator) -> None:
     async def scene(ann: Party, bob: Party) -> None:
         bob.relay.expect(key_of("carl"))

@@ -27,6 +27,7 @@ class Opener:
 
     dialled: list[bytes] = field(default_factory=list)
     expected: list[bytes] = field(default_factory=list)
+    given_up: list[bytes] = field(default_factory=list)
     takes: bool = True
 
     def expect(self, key: bytes) -> None:
@@ -35,6 +36,9 @@ class Opener:
     def dial(self, key: bytes) -> bool:
         self.dialled.append(key)
         return self.takes
+
+    def give_up(self, key: bytes) -> None:
+        self.given_up.append(key)
 
 
 def test_relay_is_left_alone_while_dialling_may_still_succeed() -> None:
@@ -68,6 +72,16 @@ def test_whoever_left_the_swarm_is_sought_for_a_while_and_expected_meanwhile() -
         dialling.tick(float(now_s))
     assert len(opener.dialled) == 4
     assert len(opener.expected) == SEEN_S - 1
+
+
+def test_the_relay_gives_up_whom_a_channel_reached_otherwise() -> None:
+    opener = Opener()
+    dialling = RelayDialling(opener)
+    dialling.forget(BOB)
+    assert opener.given_up == []
+    dialling.seek(BOB, 0.0)
+    dialling.forget(BOB)
+    assert opener.given_up == [BOB]
 
 
 def test_whom_we_owe_a_receipt_and_who_is_not_here_is_not_expected() -> None:
