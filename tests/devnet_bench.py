@@ -19,6 +19,7 @@ from ledger.devnet.envelope import Transaction
 from ledger.devnet.network import Network, Settings
 from ledger.devnet.queue import Status
 from ledger.devnet.results import TxCode
+from ledger.devnet.state_file import StateFile
 
 PASSPHRASE = "Network of the unit tests ; 2026"
 START = 1_800_000_000
@@ -27,8 +28,13 @@ START = 1_800_000_000
 class Bench:
     """A network with some funded accounts whose next sequence numbers are known."""
 
-    def __init__(self, accounts: int = 3, max_tx_set_size: int = 1_000) -> None:
-        self.network = Network(Settings(passphrase=PASSPHRASE), START)
+    def __init__(
+        self,
+        accounts: int = 3,
+        max_tx_set_size: int = 1_000,
+        state: StateFile | None = None,
+    ) -> None:
+        self.network = Network(Settings(passphrase=PASSPHRASE), START, state)
         self.now = START
         self.keys = [
             Keypair.from_raw_ed25519_seed(hashlib.sha256(bytes([i])).digest())

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Final
+from typing import Final, Protocol
 
 from ledger.devnet import wire
 from ledger.devnet.apply import apply, charge, check
@@ -32,13 +32,32 @@ class Applied:
     result: TxResult
 
 
+class AppliedTransaction(Protocol):
+    """What a closed network ledger tells of a transaction it took."""
+
+    @property
+    def tx(self) -> Transaction:
+        """The envelope."""
+        ...
+
+    @property
+    def index(self) -> int:
+        """One-based position."""
+        ...
+
+    @property
+    def result(self) -> TxResult:
+        """The result."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """A closed network ledger."""
+    """A closed network ledger; `changed` holds keys, of the latest one only."""
 
     header: Header
     hash: bytes
-    applied: tuple[Applied, ...]
+    applied: tuple[AppliedTransaction, ...]
     changed: frozenset[bytes]
 
 
@@ -137,7 +156,7 @@ def _highest_sequences(transactions: Sequence[Transaction]) -> dict[bytes, int]:
     return found
 
 
-def _result_hash(applied: Sequence[Applied]) -> bytes:
+def _result_hash(applied: Sequence[AppliedTransaction]) -> bytes:
     """SHA-256 of the TransactionResultSet."""
     pairs = b"".join(item.tx.hash + item.result.encode() for item in applied)
     return hashlib.sha256(wire.u32(len(applied)) + pairs).digest()

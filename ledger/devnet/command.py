@@ -11,7 +11,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +21,7 @@ import uvicorn
 from ledger.devnet.http import DevnetHttp
 from ledger.devnet.network import Settings
 from ledger.devnet.service import Devnet, Options
+from ledger.devnet.state_file import StateFile, StateFileError
 from ledger.devnet.vectors import VectorError, judge_files
 
 app = typer.Typer(
@@ -102,6 +103,13 @@ def serve(
     submit_timeout_seconds: Annotated[
         float, typer.Option(help="How long POST /transactions waits before it answers 504.")
     ] = 30.0,
+    state: Annotated[
+        Path | None,
+        typer.Option(
+            dir_okay=False,
+            help="SQLite file that survives a restart; its protocol, fees and limits then stand.",
+        ),
+    ] = None,
 ) -> None:
     """Run a network until SIGTERM or SIGINT."""
     settings = Settings(
@@ -113,16 +121,26 @@ def serve(
         expected_close_seconds=max(1, math.ceil(close_seconds)),
     )
     options = Options(close_seconds=close_seconds, submit_timeout_seconds=submit_timeout_seconds)
+    try:
+        with ExitStack() as stack:
+            file = stack.enter_context(StateFile(state)) if state is not None else None
+            devnet = Devnet(settings, options, state=file)
+            _run(devnet, listen, ready_file)
+    except StateFileError as error:
+        typer.echo(f"swarmledger devnet: {error}", err=True)
+        raise typer.Exit(2) from None
+
+
+def _run(devnet: Devnet, listen: str, ready_file: Path | None) -> None:
     listener = _bind(listen)
     host, port = listener.getsockname()[:2]
     url = f"http://{host}:{port}"
-    asyncio.run(_serve(settings, options, listener, url, ready_file))
+    asyncio.run(_serve(devnet, listener, url, ready_file))
 
 
 async def _serve(
-    settings: Settings, options: Options, listener: socket.socket, url: str, ready_file: Path | None
+    devnet: Devnet, listener: socket.socket, url: str, ready_file: Path | None
 ) -> None:
-    devnet = Devnet(settings, options)
     config = uvicorn.Config(
         DevnetHttp(devnet).application(),
         log_level="warning",
@@ -133,7 +151,7 @@ async def _serve(
     content: dict[str, object] = {
         "url": url,
         "rpc_url": f"{url}/rpc",
-        "passphrase": settings.passphrase,
+        "passphrase": devnet.network.settings.passphrase,
         "root_account": devnet.network.root.public_key,
         "pid": os.getpid(),
     }

@@ -1,24 +1,26 @@
-"""One Stellar network in memory: world, queue, closed network ledgers, their transactions.
+"""One Stellar network: world, queue, closed network ledgers, their transactions.
 
-No HTTP and no clock here: whoever owns it says when a network ledger closes and at what time.
+In memory, or with a state file behind it. No HTTP and no clock here: whoever owns it says when a
+network ledger closes and at what time.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from stellar_sdk import Keypair
 
-from ledger.devnet.closing import Closed, close, invalid_transactions
+from ledger.devnet.closing import AppliedTransaction, Closed, close, invalid_transactions
 from ledger.devnet.entries import Account, Entry, account_key
 from ledger.devnet.envelope import Transaction, network_id, parse_envelope
 from ledger.devnet.freezing import require_freezable
+from ledger.devnet.history import History, Record
 from ledger.devnet.participants import participants
 from ledger.devnet.queue import Queue, Status, Submission
-from ledger.devnet.results import TxResult
 from ledger.devnet.state import Header, World
+from ledger.devnet.state_file import StateFile, StateFileError
 
 TOTAL_STROOPS: Final = 10**18
 
@@ -38,23 +40,6 @@ class Settings:
     expected_close_seconds: int = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """A transaction in a closed network ledger; `index` is one-based."""
-
-    tx: Transaction
-    ledger: int
-    index: int
-    result: TxResult
-    result_xdr: bytes
-    accounts: frozenset[bytes]
-
-    @property
-    def token(self) -> int:
-        """Total order id (SEP-35) of the transaction."""
-        return self.ledger << 32 | self.index << 12
-
-
 def root_keypair(passphrase: str) -> Keypair:
     """The account that holds all coins at genesis: its seed is the network id."""
     return Keypair.from_raw_ed25519_seed(network_id(passphrase))
@@ -63,12 +48,34 @@ def root_keypair(passphrase: str) -> Keypair:
 class Network:
     """State and history of one network."""
 
-    def __init__(self, settings: Settings, genesis_time: int) -> None:
+    def __init__(
+        self, settings: Settings, genesis_time: int, state: StateFile | None = None
+    ) -> None:
+        """Begin a network, or go on with the one in the state file, whose own settings then stand.
+
+        Raises:
+            StateFileError: the file holds another network or cannot be used.
+        """
         self.settings = settings
         self.network_id = network_id(settings.passphrase)
+        self.root = root_keypair(settings.passphrase)
         self.world = World()
         self.queue = Queue(2 * settings.expected_close_seconds)
-        self.header = Header(
+        self.ledgers: list[Closed] = []
+        self.history = History()
+        self._state = state
+        self._halted: str | None = None
+        held = state.passphrase() if state is not None else None
+        if state is None or held is None:
+            self._begin(genesis_time)
+        elif held != settings.passphrase:
+            raise StateFileError(f"{state.path}: got the network {held!r}, want the one asked for")
+        else:
+            self._resume(state)
+
+    def _begin(self, genesis_time: int) -> None:
+        settings = self.settings
+        header = Header(
             sequence=1,
             close_time=genesis_time,
             base_fee=settings.base_fee,
@@ -77,16 +84,35 @@ class Network:
             protocol=settings.protocol,
             total_coins=TOTAL_STROOPS,
         )
-        self.root = root_keypair(settings.passphrase)
         raw = self.root.raw_public_key()
         entry = Entry(Account(account=raw, balance=TOTAL_STROOPS, sequence=0), modified=1)
         self.world.put(account_key(raw), entry.encode())
-        self.header.bucket_hash = hashlib.sha256(entry.encode()).digest()
-        self.header_hash = self.header.hash()
-        self.ledgers: list[Closed] = [Closed(self.header, self.header_hash, (), frozenset())]
-        self.records: list[Record] = []
-        self._by_hash: dict[bytes, Record] = {}
-        self._by_account: dict[bytes, list[Record]] = {}
+        header.bucket_hash = hashlib.sha256(entry.encode()).digest()
+        if self._state is not None:
+            self._state.begin(settings.passphrase)
+        self._record(Closed(header, header.hash(), (), frozenset({account_key(raw)})))
+
+    def _resume(self, state: StateFile) -> None:
+        self.world = state.world()
+        for stored in state.ledgers(self.network_id):
+            self.header, self.header_hash = stored.header, stored.hash
+            for record, accounts in stored.records:
+                self.history.add(record, accounts)
+            applied = tuple(record for record, _ in stored.records)
+            self.ledgers.append(Closed(stored.header, stored.hash, applied, frozenset()))
+        header = self.header
+        self.settings = replace(
+            self.settings,
+            protocol=header.protocol,
+            base_fee=header.base_fee,
+            base_reserve=header.base_reserve,
+            max_tx_set_size=header.max_tx_set_size,
+        )
+
+    @property
+    def records(self) -> list[Record]:
+        """All transactions that network ledgers took, oldest first."""
+        return self.history.records
 
     def parse(self, raw: bytes) -> Transaction:
         """Transaction from envelope bytes; raises EnvelopeError."""
@@ -97,7 +123,14 @@ class Network:
         return self.queue.submit(self.world, self.header, tx)
 
     def close_ledger(self, close_time: int) -> Closed:
-        """Close the next network ledger, at the earliest one second after the last."""
+        """Close the next network ledger, at the earliest one second after the last.
+
+        Raises:
+            StateFileError: the state file could not be written; the network then stands still, and
+                goes on from the file when it is opened again.
+        """
+        if self._halted is not None:
+            raise StateFileError(self._halted)
         close_time = max(close_time, self.header.close_time + 1)
         waiting = self.queue.transactions()
         invalid = invalid_transactions(self.world, self.header, waiting, close_time)
@@ -119,23 +152,40 @@ class Network:
         return closed
 
     def _record(self, closed: Closed) -> None:
+        """Note a closed network ledger, in the file before anybody can see it."""
+        made = [(self._record_of(closed.header.sequence, item), item) for item in closed.applied]
+        concerned = [(record, participants(item.tx)) for record, item in made]
+        if self._state is not None:
+            self._save(self._state, closed, concerned)
         self.header, self.header_hash = closed.header, closed.hash
-        self.ledgers.append(closed)
-        for item in closed.applied:
-            record = Record(
-                item.tx,
-                closed.header.sequence,
-                item.index,
-                item.result,
-                item.result.encode(),
-                participants(item.tx),
-            )
-            self.records.append(record)
-            self._by_hash[item.tx.hash] = record
-            if item.tx.inner is not None:
-                self._by_hash[item.tx.inner.hash] = record
-            for account in record.accounts:
-                self._by_account.setdefault(account, []).append(record)
+        for (record, accounts), (_, item) in zip(concerned, made, strict=True):
+            self.history.add(record, accounts)
+            self.history.keep_decoded(record, item.tx, item.result)
+        records = tuple(record for record, _ in made)
+        self.ledgers.append(Closed(closed.header, closed.hash, records, frozenset()))
+
+    def _save(
+        self,
+        state: StateFile,
+        closed: Closed,
+        records: list[tuple[Record, frozenset[bytes]]],
+    ) -> None:
+        try:
+            state.save(closed.header, closed.hash, self.world, closed.changed, records)
+        except StateFileError as error:
+            self._halted = str(error)
+            raise
+
+    def _record_of(self, ledger: int, item: AppliedTransaction) -> Record:
+        tx = item.tx
+        return Record(
+            network=self.network_id,
+            ledger=ledger,
+            index=item.index,
+            raw=tx.raw,
+            result_xdr=item.result.encode(),
+            hashes=(tx.hash, tx.inner.hash if tx.inner is not None else None),
+        )
 
     def freeze(self, key: bytes) -> None:
         """Freeze an account or trust line key (LedgerKey XDR) from the next network ledger on.
@@ -145,14 +195,21 @@ class Network:
         """
         require_freezable(self.header.protocol, key)
         self.header.frozen |= {key}
+        self._keep_frozen()
 
     def unfreeze(self, key: bytes) -> None:
         """Lift a freeze; a key that is not frozen is left alone."""
         self.header.frozen -= {key}
+        self._keep_frozen()
 
     def bypass_freeze(self, tx_hash: bytes) -> None:
         """Let one transaction (outer hash of a fee bump) name frozen keys."""
         self.header.freeze_bypass |= {tx_hash}
+        self._keep_frozen()
+
+    def _keep_frozen(self) -> None:
+        if self._state is not None:
+            self._state.save_frozen(self.header)
 
     def ledger(self, sequence: int) -> Closed | None:
         """Closed network ledger by sequence, None if there is none."""
@@ -162,11 +219,11 @@ class Network:
 
     def record(self, tx_hash: bytes) -> Record | None:
         """Applied transaction by outer or inner hash."""
-        return self._by_hash.get(tx_hash)
+        return self.history.find(tx_hash)
 
     def records_of(self, account: bytes) -> list[Record]:
         """Transactions an account took part in, oldest first."""
-        return self._by_account.get(account, [])
+        return self.history.of_account(account)
 
     def account(self, key: bytes) -> Account | None:
         """Account as of the last closed network ledger."""

@@ -21,6 +21,7 @@ from ledger.devnet.envelope import Transaction
 from ledger.devnet.faults import FaultKind, FaultPlane
 from ledger.devnet.network import Network, Record, Settings
 from ledger.devnet.queue import Submission
+from ledger.devnet.state_file import StateFile
 from ledger.devnet.wire import INT64_MAX
 
 STROOPS_PER_XLM: Final = 10_000_000
@@ -57,10 +58,11 @@ class Devnet:
         settings: Settings,
         options: Options,
         now: Callable[[], float] = time.time,
+        state: StateFile | None = None,
     ) -> None:
         self.options = options
         self.now = now
-        self.network = Network(settings, int(now()))
+        self.network = Network(settings, int(now()), state)
         self.faults = FaultPlane()
         self._closed = asyncio.Condition()
         self._friendbot_turn = asyncio.Lock()

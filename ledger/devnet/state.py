@@ -29,6 +29,7 @@ from ledger.devnet.entries import (
     offer_key,
     trustline_key,
 )
+from ledger.devnet.wire import Reader
 
 # Kind (4 bytes) and AccountID (36 bytes) open the key of everything that has an owner.
 _OWNER_END: Final = 40
@@ -77,6 +78,41 @@ class Header:
         out += [wire.u64(self.id_pool), wire.u32(self.base_fee), wire.u32(self.base_reserve)]
         out += [wire.u32(self.max_tx_set_size), bytes(4 * 32), wire.i32(0)]
         return b"".join(out)
+
+    @classmethod
+    def decode(cls, raw: bytes) -> Header:
+        """Header from the XDR that encode() makes; what is frozen is not in it.
+
+        Raises:
+            XdrError: other bytes.
+        """
+        r = Reader(raw)
+        protocol, previous, tx_set, close_time = r.u32(), r.take(32), r.take(32), r.u64()
+        upgrades = tuple(r.opaque() for _ in range(r.u32()))
+        r.i32()
+        result, bucket, sequence = r.take(32), r.take(32), r.u32()
+        total_coins, fee_pool = r.i64(), r.i64()
+        r.u32()
+        header = cls(
+            id_pool=r.u64(),
+            base_fee=r.u32(),
+            base_reserve=r.u32(),
+            max_tx_set_size=r.u32(),
+            sequence=sequence,
+            close_time=close_time,
+            protocol=protocol,
+            fee_pool=fee_pool,
+            total_coins=total_coins,
+            previous_hash=previous,
+            tx_set_hash=tx_set,
+            result_hash=result,
+            bucket_hash=bucket,
+            upgrades=upgrades,
+        )
+        r.take(4 * 32)
+        r.i32()
+        r.end()
+        return header
 
     def hash(self) -> bytes:
         """SHA-256 of the header's XDR."""
