@@ -2,8 +2,8 @@
 
 Requests parse, call one function, answer; what they call stands in the modules beside this one and
 in the store. Answers are canonical records (`application/octet-stream`), JSON for people and
-programs, or the log's static files; `/openapi.json` says which. Not here: reports, and anything
-that only an auditor may read.
+programs, or the log's static files; `/openapi.json` says which. Settlers are given audit files.
+Not here: reports.
 """
 
 import hashlib
@@ -41,6 +41,7 @@ from ledger.api.pacing import Buckets
 from ledger.api.pressure import Pressure
 from ledger.api.provisional import Totals
 from ledger.api.relay import Relay, RelayLimits, add_relay
+from ledger.api.settler_routes import add_settlers
 from ledger.api.totals_routes import add_totals
 from ledger.api.upload_routes import add_uploads
 from ledger.api.uploads import Uploads
@@ -67,6 +68,9 @@ class ApiParts:
 
     next_log_seed: bytes | None = None
     """Seed of the log key that later terms name; None: no rotation is going on."""
+
+    audit_dir: Path | None = None
+    """Where `epoch-N.audit` files stand; None: settlers are given none."""
 
     relay_limits: RelayLimits = field(default_factory=RelayLimits)
     limits: IntakeLimits = field(default_factory=IntakeLimits)
@@ -125,6 +129,7 @@ def make_app(parts: ApiParts) -> FastAPI:
         admission=admission,
     )
     add_totals(app, totals, parts.sessions, limits.body_timeout_s)
+    add_settlers(app, parts.sessions, parts.audit_dir)
     _add_health(app, parts, pressure, metrics)
     document_app(app)
     app.state.watch = watch

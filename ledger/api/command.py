@@ -101,6 +101,7 @@ def _serve(arguments: argparse.Namespace) -> None:
         log_seed=seeds.current,
         next_log_seed=seeds.next,
         log_dir=need("log_dir", settings.log_dir),
+        audit_dir=settings.audit_dir,
         limits=limits_of(settings),
     )
     serve(make_app(parts), bind(arguments.listen), arguments.ready_file)

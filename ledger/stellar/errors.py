@@ -6,7 +6,8 @@
     ├── ConflictingFactError       the network tells two histories; a person looks
     ├── SeedFileError              a seed file is missing, readable by others, or holds no seed
     ├── ExternalSignerError        a signer command gave no usable signature in time
-    └── TreasuryError              accounts' signers are not as wanted, or cannot be made so
+    ├── TreasuryError              accounts' signers are not as wanted, or cannot be made so
+    └── SettlerError               a settler cannot go on: its files, or the operator's answers
 
 An error of an API is never evidence that a transaction did not happen.
 """
@@ -43,3 +44,7 @@ class ExternalSignerError(StellarError):
 
 class TreasuryError(StellarError):
     """Signers and thresholds of accounts are not as wanted, or cannot be made so from here."""
+
+
+class SettlerError(StellarError):
+    """A settler cannot go on: its own files are not its own, or the operator gives no answer."""

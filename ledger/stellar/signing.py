@@ -139,6 +139,15 @@ class KeyHolder(Protocol):
         """
         ...
 
+    def sign_message(self, message: bytes, key: bytes) -> bytes:
+        """Return a key's valid signature of a message that no transaction's hash can be; 64 bytes.
+
+        Raises:
+            SeedFileError: The key is not held here.
+            StellarError: Its holder gave no usable answer.
+        """
+        ...
+
 
 class SeedKeys:
     """Seeds in memory; nothing prints them."""
@@ -171,9 +180,17 @@ class SeedKeys:
         Raises:
             SeedFileError: Its seed is not there.
         """
+        return self.sign_message(transaction.tx_hash, key)
+
+    def sign_message(self, message: bytes, key: bytes) -> bytes:
+        """Return a key's signature.
+
+        Raises:
+            SeedFileError: Its seed is not there.
+        """
         if key not in self._seeds:
             raise SeedFileError(f"account {key.hex()}: got no seed, want one in the keys")
-        return sign(self._seeds[key], transaction.tx_hash)
+        return sign(self._seeds[key], message)
 
 
 class AccountSigner:

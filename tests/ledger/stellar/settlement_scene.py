@@ -62,9 +62,9 @@ DAO_SEED = sha256(b"dao").digest()
 class DevnetProcess:
     """`swarmledger devnet serve`; network ledgers close on request only."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, passphrase: str = PASSPHRASE) -> None:
         ready = folder / "ready.json"
-        arguments = ["--passphrase", PASSPHRASE, "--ready-file", str(ready)]
+        arguments = ["--passphrase", passphrase, "--ready-file", str(ready)]
         code = "from ledger.devnet.command import main; main()"
         self.process = subprocess.Popen(
             [sys.executable, "-c", code, "serve", *arguments, "--close-seconds", "0"],

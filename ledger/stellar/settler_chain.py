@@ -1,0 +1,220 @@
+"""A settler's own look at the chain: what stands on our accounts, and whether a plan explains it.
+
+A transaction is ours when one of our accounts is its source, pays its fee, or is the source of one
+of its operations: it then bears a signature of one of our keys. What is ours must be a planned
+batch or its burning in its slot, an anchor of a proven checkpoint, or accepted by a person; what
+strangers send to us is not. All sources must tell the same.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from stellar_sdk import MuxedAccount, xdr
+
+from ledger.audit.address import parse_account
+from ledger.audit.stellar_xdr import read_transaction
+from ledger.audit.xdr import MalformedXdrError
+from ledger.books.transactions import AppliedTransaction, NetworkFact
+from ledger.evidence.leaf import PayoutLeaf, burn_hash
+from ledger.stellar.envelopes import payout_memo
+from ledger.stellar.errors import GatewayError
+from ledger.stellar.gateway import LAST_ORDER, Gateway, NetworkLedger, Place
+
+Slot = tuple[bytes, int]
+"""(channel account, sequence number)."""
+
+
+class OwnChain:
+    """The settler's own sources, of which none is believed alone if there are several."""
+
+    def __init__(self, gateways: Sequence[Gateway], *, margin_ledgers: int = 2) -> None:
+        """Take sources.
+
+        Args:
+            gateways: At least one.
+            margin_ledgers: How far a source's history may lag behind its newest ledger, ≥ 0.
+
+        Raises:
+            ValueError: None is given.
+        """
+        if not gateways:
+            raise ValueError("gateways: got none, want at least one")
+        self._gateways = tuple(gateways)
+        self._margin = margin_ledgers
+
+    @property
+    def first(self) -> Gateway:
+        """The source that is asked where one is enough."""
+        return self._gateways[0]
+
+    def newest(self) -> tuple[NetworkLedger, NetworkLedger]:
+        """Return the oldest and the newest of the sources' newest ledgers.
+
+        Raises:
+            GatewayError: No usable answer.
+        """
+        found = [gateway.latest_ledger() for gateway in self._gateways]
+        by_sequence = sorted(found, key=lambda ledger: ledger.sequence)
+        return by_sequence[0], by_sequence[-1]
+
+    def complete_through(self) -> int:
+        """Return the network ledger through which every source has its history.
+
+        Raises:
+            GatewayError: No usable answer.
+        """
+        return self.newest()[0].sequence - self._margin
+
+    def facts(
+        self, accounts: Collection[bytes], *, after: int, through: int
+    ) -> tuple[NetworkFact, ...]:
+        """Return all transactions of accounts in (after, through], as all sources tell them.
+
+        Raises:
+            GatewayError: No usable answer, or not the same one.
+        """
+        found = [
+            _facts_of(gateway, accounts, after=after, through=through) for gateway in self._gateways
+        ]
+        if any(other != found[0] for other in found[1:]):
+            raise GatewayError(
+                f"network ledgers {after + 1} to {through}: the sources tell different histories"
+            )
+        return tuple(found[0][place] for place in sorted(found[0]))
+
+    def newer_facts(self, accounts: Collection[bytes], *, after: int) -> tuple[NetworkFact, ...]:
+        """Return all transactions after a ledger that any source knows.
+
+        Raises:
+            GatewayError: No usable answer.
+        """
+        found: dict[tuple[Place, bytes], NetworkFact] = {}
+        for gateway in self._gateways:
+            for place, fact in _facts_of(gateway, accounts, after=after, through=None).items():
+                found[place, fact.envelope] = fact
+        return tuple(found[key] for key in sorted(found))
+
+    def has(self, fact: NetworkFact, tx_hash: bytes) -> bool:
+        """Tell whether every source has a transaction, in that ledger and with that result.
+
+        Raises:
+            GatewayError: No usable answer.
+        """
+        return all(gateway.transaction(tx_hash) == fact for gateway in self._gateways)
+
+    def sequence_of(self, account: bytes) -> int | None:
+        """Return the largest sequence number that a source has as consumed; None: no account.
+
+        Raises:
+            GatewayError: No usable answer.
+        """
+        views = [gateway.account(account) for gateway in self._gateways]
+        return max((view.sequence for view in views if view is not None), default=None)
+
+
+def _facts_of(
+    gateway: Gateway, accounts: Collection[bytes], *, after: int, through: int | None
+) -> dict[Place, NetworkFact]:
+    facts: dict[Place, NetworkFact] = {}
+    for account in sorted(accounts):
+        place: Place = (after, LAST_ORDER)
+        is_last = False
+        while not is_last:
+            page = gateway.transactions_of(account, after=place)
+            facts |= {fact.order: fact for fact in page.facts}
+            reached = max((place, page.through, *(fact.order for fact in page.facts)))
+            is_last = page.is_last or (through is not None and reached > (through, LAST_ORDER))
+            if not is_last and reached == place:
+                raise GatewayError(f"{gateway.name}: history after {place}: it does not go on")
+            place = reached
+    if through is None:
+        return facts
+    return {place: fact for place, fact in facts.items() if place[0] <= through}
+
+
+def acting_accounts(envelope: bytes) -> frozenset[bytes]:
+    """Return the accounts that had to sign for a transaction: all sources, and who pays the fee.
+
+    Raises:
+        MalformedXdrError: The bytes are no transaction.
+    """
+    try:
+        return frozenset(parse_account(text) for text in _actors(envelope))
+    except (ValueError, EOFError) as error:
+        raise MalformedXdrError("envelope", got=str(error)[:80], want="a transaction") from error
+
+
+def _actors(envelope: bytes) -> Iterable[str]:
+    found = xdr.TransactionEnvelope.from_xdr_bytes(envelope)
+    if found.fee_bump is not None:
+        yield MuxedAccount.from_xdr_object(found.fee_bump.tx.fee_source).account_id
+        inner = found.fee_bump.tx.inner_tx.v1
+    else:
+        inner = found.v1
+    if inner is not None:
+        yield MuxedAccount.from_xdr_object(inner.tx.source_account).account_id
+        operations = inner.tx.operations
+    elif found.v0 is not None:
+        yield MuxedAccount.from_xdr_object(
+            xdr.MuxedAccount(
+                xdr.CryptoKeyType.KEY_TYPE_ED25519, ed25519=found.v0.tx.source_account_ed25519
+            )
+        ).account_id
+        operations = found.v0.tx.operations
+    else:
+        raise ValueError("no transaction inside")
+    for operation in operations:
+        if operation.source_account is not None:
+            yield MuxedAccount.from_xdr_object(operation.source_account).account_id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plans:
+    """What explains transactions of ours."""
+
+    accounts: frozenset[bytes]
+    """All accounts that are ours or were, by terms."""
+
+    batches: Mapping[Slot, PayoutLeaf]
+    """Proven payout leaves by their slots."""
+
+    anchors: frozenset[bytes]
+    """Memos of proven checkpoints."""
+
+    anchor_accounts: frozenset[bytes]
+    accepted: frozenset[bytes]
+    """Hashes that a person accepts."""
+
+    def explains(self, fact: NetworkFact) -> bool:
+        """Tell whether a transaction is not ours, or planned."""
+        try:
+            transaction = read_transaction(fact)
+            if not acting_accounts(fact.envelope) & self.accounts:
+                return True
+        except MalformedXdrError:
+            return False
+        if transaction.tx_hash in self.accepted:
+            return True
+        source, memo = transaction.source_account, transaction.memo_hash
+        if source in self.anchor_accounts and memo in self.anchors:
+            return not transaction.movements
+        leaf = self.batches.get((source, transaction.sequence))
+        return leaf is not None and _is_planned(leaf, transaction)
+
+
+def _is_planned(leaf: PayoutLeaf, transaction: AppliedTransaction) -> bool:
+    planned = payout_memo(leaf)
+    if transaction.memo_hash in {burn_hash(planned), burn_hash(planned, isolates=True)}:
+        return not transaction.movements
+    if transaction.memo_hash != planned:
+        return False
+    if not transaction.succeeded:
+        return True
+    moved = [
+        (m.asset_code, m.asset_issuer, m.source, m.destination, m.amount_stroops)
+        for m in transaction.movements
+    ]
+    return moved == [
+        (leaf.asset_code, leaf.asset_issuer, leaf.source_account, p.account, p.amount_stroops)
+        for p in leaf.payments
+    ]
