@@ -81,6 +81,12 @@ class Settings(BaseSettings):
     evidence_sources: int = Field(default=1, ge=1, le=8)
     """Sources that must agree before a payout attempt is called dead; servers want 2."""
 
+    surplus_max_stroops: int = Field(default=0, ge=0)
+    """How much more than the books say escrow or payout account may hold before payouts stop."""
+
+    low_balance_stroops: int = Field(default=0, ge=0)
+    """Unspent deposit at or below which the alarm says "low"; 0: only when nothing is left."""
+
     margin_ledgers: int = Field(default=2, ge=0, le=100)
     """Network ledgers that facts are trusted to lag behind a source's newest ledger."""
 

@@ -55,6 +55,7 @@ class WorkerParts:
             policy=Policy(
                 evidence_sources=self.settings.evidence_sources,
                 margin_ledgers=self.settings.margin_ledgers,
+                surplus_max_stroops=self.settings.surplus_max_stroops,
             ),
         )
 

@@ -46,6 +46,9 @@ class Policy:
     evidence_sources: int = 1
     """Sources that must agree before an envelope is called dead, ≥ 1; servers want 2."""
 
+    surplus_max_stroops: int = 0
+    """How much more than the books say escrow or payout account may hold before payouts stop."""
+
     margin_ledgers: int = 2
     """Ledgers a source's history is trusted to lag behind its newest ledger."""
 

@@ -5,10 +5,14 @@ stores facts, cursors and how far they are complete in one commit, so a crash lo
 repeats nothing. A fact is stored as soon as it is seen; "complete" stays a few ledgers behind,
 because a source's history may lag behind its newest header. For each epoch that has ended, the
 last ledger before its end is stored with it: that is what sealing waits for.
+
+A source can leave a transaction out and tell later ones. Where there are witnesses, each of them is
+asked for the same accounts from the same places: what any of them tells is stored, and nothing is
+complete beyond what all of them had read.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from ledger.audit.stellar_xdr import read_transaction
@@ -28,7 +32,12 @@ _log = logging.getLogger(__name__)
 
 
 def ingest_facts(
-    sessions: SessionFactory, gateway: Gateway, terms: Terms, *, margin_ledgers: int
+    sessions: SessionFactory,
+    gateway: Gateway,
+    terms: Terms,
+    *,
+    margin_ledgers: int,
+    witnesses: Sequence[Gateway] = (),
 ) -> NetworkLedger:
     """Read the domain's transactions up to now; running it twice changes nothing.
 
@@ -37,6 +46,7 @@ def ingest_facts(
         gateway: The source.
         terms: Whose accounts, and when epochs end.
         margin_ledgers: How far "complete" stays behind the source's newest ledger, ≥ 0.
+        witnesses: More sources that must tell the same.
 
     Returns:
         The newest closed ledger of the source, from before anything was read.
@@ -45,15 +55,16 @@ def ingest_facts(
         GatewayError: No usable answer; nothing was stored.
         ConflictingFactError: The network tells another history than before.
     """
-    if gateway.network_id != terms.network_id:
-        raise ValueError(f"gateway {gateway.name}: got another network than the terms'")
+    for source in (gateway, *witnesses):
+        if source.network_id != terms.network_id:
+            raise ValueError(f"gateway {source.name}: got another network than the terms'")
     broadcaster = terms.broadcaster_account
     latest = gateway.latest_ledger()
     with sessions() as session:
         cursors = store.load_cursors(session, broadcaster)
         before = store.fact_progress(session, broadcaster)
         known_epoch = store.last_epoch_ledger(session, broadcaster)
-    facts, places, as_of_sequence = _read_accounts(gateway, terms, cursors)
+    facts, places, as_of_sequence = _read_sources((gateway, *witnesses), terms, cursors)
     complete = _complete_through(gateway, min(latest.sequence, as_of_sequence) - margin_ledgers)
     ends = _epoch_ledgers(gateway, terms, complete, known_epoch) if complete else []
     if before is not None:
@@ -72,10 +83,36 @@ def ingest_facts(
     return latest
 
 
+def _read_sources(
+    sources: Sequence[Gateway], terms: Terms, cursors: dict[bytes, Place]
+) -> tuple[list[StoredFact], dict[bytes, Place], int]:
+    """Return new facts, the places read up to, and the ledger all answers were at least as of.
+
+    With several sources, what only some have read yet is read again the next time.
+    """
+    facts: dict[Place, NetworkFact] = {}
+    places: dict[bytes, Place] = {}
+    as_of_sequences: list[int] = []
+    for source in sources:
+        told, reached, as_of_sequence = _read_accounts(source, terms, cursors)
+        for place, fact in told.items():
+            if facts.setdefault(place, fact) != fact:
+                raise ConflictingFactError(f"{source.name}: fact {place}: got another, want one")
+        for account, place in reached.items():
+            places[account] = max(place, places.get(account, START))
+        as_of_sequences.append(as_of_sequence)
+    as_of_sequence = min(as_of_sequences)
+    if len(sources) > 1:
+        end: Place = (as_of_sequence + 1, 0)
+        read = {account: min(place, end) for account, place in places.items()}
+        places = {account: max(read[account], cursors.get(account, START)) for account in read}
+    return [_stored(facts[place]) for place in sorted(facts)], places, as_of_sequence
+
+
 def _read_accounts(
     gateway: Gateway, terms: Terms, cursors: dict[bytes, Place]
-) -> tuple[list[StoredFact], dict[bytes, Place], int]:
-    """Return new facts, the places read up to, and the ledger all answers were at least as of."""
+) -> tuple[dict[Place, NetworkFact], dict[bytes, Place], int]:
+    """Return what one source tells: new facts, the places read up to, and as of which ledger."""
     facts: dict[Place, NetworkFact] = {}
     places: dict[bytes, Place] = {}
     as_of_sequences: list[int] = []
@@ -91,10 +128,11 @@ def _read_accounts(
                 if facts.setdefault(fact.order, fact) != fact:
                     raise ConflictingFactError(f"{gateway.name}: two facts at {fact.order}")
                 place = fact.order
+            place = max(place, page.through)
         as_of_sequences.append(page.as_of_sequence)
         if place != START:
             places[account] = place
-    return [_stored(facts[place]) for place in sorted(facts)], places, min(as_of_sequences)
+    return facts, places, min(as_of_sequences)
 
 
 def _stored(fact: NetworkFact) -> StoredFact:

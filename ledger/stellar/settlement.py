@@ -12,7 +12,8 @@ they make the same bytes, and only one moves a row. The rules:
   never of an API's error or a refused submission;
 - a new attempt takes the same slot, so the network can apply at most one of them;
 - only a payout leaf that is proven to be in the anchored log is signed; another halts the domain;
-- a slot that holds a transaction nobody planned halts the domain: a person looks.
+- a slot that holds a transaction nobody planned halts the domain: a person looks; so does money
+  of ours that moved without a plan, and a balance that is not the books' (`book_watch`).
 
 Order: the anchor of an epoch, then its funding batch, then its payments; slots of one channel one
 after another.
@@ -27,6 +28,7 @@ from ledger.books.transactions import AppliedTransaction
 from ledger.evidence.leaf import PAYOUT_FUNDING, PayoutLeaf
 from ledger.evidence.units import format_stroops
 from ledger.stellar.anchors import settle_anchors
+from ledger.stellar.book_watch import watch_books
 from ledger.stellar.domain import SettlementDomain
 from ledger.stellar.envelopes import next_attempt, payout_memo, sign_payout
 from ledger.stellar.errors import ExternalSignerError, GatewayError, TreasuryError
@@ -39,8 +41,9 @@ from ledger.stellar.payout_proof import AnchoredLog
 from ledger.stellar.sending import send_once, stored_attempt
 from ledger.stellar.signing import SignaturesMissingError
 from ledger.store import settlement_store as store
-from ledger.store.engine import SessionFactory
+from ledger.store.engine import Session, SessionFactory
 from ledger.store.errors import UnprovenError
+from ledger.store.halt_store import load_halts
 from ledger.store.settlement_states import SettlementState
 from ledger.store.settlement_store import Batch
 from ledger.store.settlement_tables import BATCH
@@ -62,7 +65,7 @@ class SettlementReport:
     """Batches whose outcome is open."""
 
     is_halted: bool
-    """Whether a batch is halted, so that nothing is signed or sent."""
+    """Whether a batch is halted or there is a named halt, so that nothing is signed or sent."""
 
     problem: str
     """Why the tick ended early; empty if it did not. The next tick tries again."""
@@ -90,17 +93,27 @@ def settle(
     problem = ""
     try:
         latest = ingest_facts(
-            sessions, gateways[0], domain.terms, margin_ledgers=policy.margin_ledgers
+            sessions,
+            gateways[0],
+            domain.terms,
+            margin_ledgers=policy.margin_ledgers,
+            witnesses=gateways[1 : policy.evidence_sources],
         )
         domain.signer.refresh()
         settle_anchors(sessions, gateways, domain, latest)
+        watch_books(
+            sessions,
+            gateways[0],
+            domain.terms,
+            surplus_max_stroops=policy.surplus_max_stroops,
+        )
         _settle_batches(sessions, gateways, domain, latest)
     except (GatewayError, ExternalSignerError, TreasuryError) as error:
         _log.warning("settlement: %s", error)
         problem = str(error)
     with sessions() as session:
         undecided = store.load_batches(session, domain.broadcaster, undecided=True)
-        is_halted = store.count_halted(session, domain.broadcaster) > 0
+        is_halted = _is_halted(session, domain)
     return SettlementReport(
         latest=latest, undecided=len(undecided), is_halted=is_halted, problem=problem
     )
@@ -115,7 +128,7 @@ def _settle_batches(
     for batch in _undecided(sessions, domain):
         _decide_by_facts(sessions, gateways[0], domain, batch)
     with sessions() as session:
-        if store.count_halted(session, domain.broadcaster):
+        if _is_halted(session, domain):
             return
     for batch in _undecided(sessions, domain):
         if batch.state in _SIGNED:
@@ -134,6 +147,12 @@ def _settle_batches(
     for batch in _undecided(sessions, domain):
         if batch.state in _SIGNED:
             _send(sessions, gateways[0], domain, batch, latest)
+
+
+def _is_halted(session: Session, domain: SettlementDomain) -> bool:
+    """Tell whether a batch is halted, or everything for a named reason."""
+    is_batch = store.count_halted(session, domain.broadcaster) > 0
+    return is_batch or bool(load_halts(session, domain.broadcaster))
 
 
 def _undecided(sessions: SessionFactory, domain: SettlementDomain) -> tuple[Batch, ...]:
