@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from ledger.bench.cdn_event import EventFaults
+from ledger.bench.devnet_speed import run_devnet_bench
 from ledger.bench.engine import KINDS, EngineBench, run_engine_bench
 from ledger.bench.errors import BenchError
 from ledger.bench.ingest import IngestBench, run_ingest_bench
@@ -208,6 +209,19 @@ def rules(
     """Measure what the standard rule costs a lane: values in, the rule, its result checked."""
     bench = RulesBench(lanes=lanes, per_viewer=per_viewer, runs=runs)
     _report(lambda: run_rules_bench(bench, _tell), as_json)
+
+
+@app.command()
+def devnet(
+    ledgers: Annotated[int, typer.Option(min=1, help="Network ledgers of a run.")] = 10,
+    channels: Annotated[
+        int, typer.Option(min=1, max=100, help="Batches of 100 payments in each.")
+    ] = 10,
+    runs: Runs = 3,
+    as_json: Json = False,
+) -> None:
+    """Measure payments the devnet applies a second of one core, in memory and in a file."""
+    _report(lambda: run_devnet_bench(runs, ledgers, channels, _tell), as_json)
 
 
 def _size(receipts: int, per_bundle: int, folder: Path) -> EpochSize:

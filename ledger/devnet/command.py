@@ -19,6 +19,7 @@ import typer
 import uvicorn
 
 from ledger.devnet.http import DevnetHttp
+from ledger.devnet.measure import Load, MeasureError, measure
 from ledger.devnet.network import Settings
 from ledger.devnet.service import Devnet, Options
 from ledger.devnet.state_file import StateFile, StateFileError
@@ -160,6 +161,29 @@ async def _serve(
     await server.serve(sockets=[listener])
 
 
+@app.command("measure")
+def measure_speed(
+    ledgers: Annotated[int, typer.Option(min=1, help="Network ledgers to apply.")] = 10,
+    channels: Annotated[
+        int, typer.Option(min=1, max=100, help="Batches of 100 payments in each.")
+    ] = 10,
+    state: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="Keep the network in this new SQLite file.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Measure payments applied a second of one core."""
+    try:
+        found = measure(Load(ledgers=ledgers, channels=channels), state)
+    except (MeasureError, StateFileError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
+    if as_json:
+        typer.echo(json.dumps(found))
+    else:
+        typer.echo(f"{found['payments_per_cpu_s']:,.0f} payments a second of one core")
+
+
 @app.command("check-vectors")
 def check_vectors(
     files: Annotated[
@@ -192,3 +216,7 @@ def check_vectors(
 def main() -> None:
     """Entry point of `swarmledger devnet`."""
     app()
+
+
+if __name__ == "__main__":
+    main()

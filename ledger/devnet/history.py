@@ -16,7 +16,7 @@ from ledger.devnet.envelope import Transaction, parse_envelope
 from ledger.devnet.participants import participants
 from ledger.devnet.results import OpResult, TxCode, TxResult
 
-_KEPT_DECODED: Final = 1_000
+_KEPT_DECODED: Final = 256
 
 
 def decode_result(raw: bytes) -> TxResult:
