@@ -6,6 +6,7 @@ proves nothing.
 
 import book_builders
 import builders
+import instruction_builders
 
 from ledger.audit.file import (
     AuditContents,
@@ -78,6 +79,7 @@ def audit_contents() -> AuditContents:
         statements=bytes(4),
         closing_state=format_state(book_builders.genesis(builders.EPOCH + 1)),
         anchor=b"",
+        instructions=(instruction_builders.cash_out().raw,),
     )
 
 

@@ -22,6 +22,7 @@ from builders import (
 from ledger.books.epoch import EpochInputs, Result, Seal, bundle_order, compute_epoch, seal_epoch
 from ledger.books.journal import Account, Book, EntryKind, JournalEntry, transfer
 from ledger.books.judgement import BundleCheck, LaneCount, check_bundle
+from ledger.books.standing import RefundRequest, SeenAccount, Standing
 from ledger.books.state import (
     CapUse,
     ClaimableDeposit,
@@ -39,6 +40,7 @@ from ledger.books.statements import StatementLine, salt_of_line
 from ledger.books.transactions import AppliedTransaction, Movement, NetworkFact
 from ledger.evidence.bundle import Bundle
 from ledger.evidence.encoding import Signed
+from ledger.evidence.instruction import Readiness
 from ledger.evidence.leaf import (
     PAYOUT_FUNDING,
     PAYOUT_PAYMENTS,
@@ -189,6 +191,8 @@ def epoch_inputs(
         "last_ledger_sequence": 1000 * (epoch + 1),
         "last_ledger_close_s": in_force.value.epoch_end_s(epoch) - 1,
         "salt_key": digest_of(f"salt key {epoch}"),
+        "instructions": (),
+        "dao_key": key_of("dao"),
     }
     return EpochInputs(**values | changes)
 
@@ -244,6 +248,10 @@ def full_state(**changes: Any) -> State:
                 channel_sequence=(1201 << 32) + 1,
                 leaf_hash=payout_hash(payout_leaf()),
                 payments=payout_leaf().payments,
+                payees=tuple(
+                    payment.account if place else key_of("payee paid elsewhere")
+                    for place, payment in enumerate(payout_leaf().payments)
+                ),
             ),
         },
         "channels": {channel_0: (1200 << 32) + 2, channel_1: (1201 << 32) + 2},
@@ -256,6 +264,27 @@ def full_state(**changes: Any) -> State:
                 sender=key_of("stranger"), amount_stroops=700, close_s=GENESIS_S + 60
             )
         },
+        "maturing": {(key_of("viewer account"), GENESIS_S + 86_400): 5_000},
+        "standing": {
+            key_of("seeder account"): Standing(
+                pay_to=key_of("seeder second account"),
+                pay_to_serial=1,
+                cash_out_serial=3,
+                cash_out_open=True,
+            )
+        },
+        "seen_accounts": {
+            key_of("viewer account"): SeenAccount(
+                seen_ledger=1200, readiness=Readiness.NO_TRUSTLINE, entry_ledger=0, room_stroops=0
+            )
+        },
+        "refund": RefundRequest(
+            serial=2,
+            left_stroops=10_000,
+            planned_stroops=0,
+            due_s=GENESIS_S + 90_000,
+            first_epoch=EPOCH + 4,
+        ),
         "claimable": {
             digest_of("claimable balance"): ClaimableDeposit(
                 sender=key_of("exchange"), amount_stroops=30_000, is_known=True

@@ -379,6 +379,8 @@ def seal_leaf(**changes: Any) -> SealLeaf:
         "bundle_count": 1,
         "correction_count": 1,
         "salt_key_commitment": digest_of("salt key commitment"),
+        "instructions_root": EMPTY_ROOT,
+        "instruction_count": 0,
     }
     return SealLeaf(**values | changes)
 

@@ -32,9 +32,10 @@ from engine_plugin.wire import (
 )
 from ledger.audit.file import AUDIT_LAYOUTS, Section
 from ledger.audit.trust import TRUST_HEAD, Trust, format_trust
-from ledger.books import journal, state
+from ledger.books import journal, standing, state
+from ledger.books.instructing import InstructionCode
 from ledger.books.judgement import BundleCode, ReceiptCode
-from ledger.books.state import STATE_LAYOUTS, RowKind
+from ledger.books.state_layouts import STATE_LAYOUTS, RowKind
 from ledger.books.statements import STATEMENT_LAYOUT, StatementLine
 from ledger.books.transactions import FACT_HEAD, NetworkFact
 from ledger.evidence.binding import BINDING, Binding, Role
@@ -168,6 +169,10 @@ CODE_NOTES: dict[str, dict[str, str]] = {
         "CORRECTED_LANE": "Lanes counted again after their seal",
         "XLM": "XLM book per account of the settlement domain",
         "SUSPENSE": "Deposits that nobody could place, with their senders",
+        "MATURING": "Amounts that are in their challenge window",
+        "STANDING": "Payees' own instructions",
+        "SEEN_ACCOUNT": "What was seen of accounts on the network",
+        "REFUND": "The broadcaster's newest request; at most one",
         "CLAIMABLE": "Claimable balances that escrow may claim",
     },
     "EntryKind": {
@@ -178,6 +183,8 @@ CODE_NOTES: dict[str, dict[str, str]] = {
         "ACCRUAL": "An epoch's charges and fees",
         "NETWORK_FEE": "XLM burned as a transaction fee",
         "XLM_MOVEMENT": "XLM that came or went",
+        "REFUND": "Unspent deposits went back to the broadcaster",
+        "SUSPENSE_REFUND": "A deposit that nobody could place went back to its sender",
         "LOSS": "What a transaction took that nobody planned, as a ruling lays it on the deposits",
     },
     "Section": {
@@ -201,6 +208,7 @@ CODE_NOTES: dict[str, dict[str, str]] = {
         "STATEMENTS": "*Statements*",
         "CLOSING_STATE": "*State*",
         "ANCHOR": "Network fact that anchored the checkpoint",
+        "INSTRUCTIONS": "List: signed *Instructions*, by record code, then by digest",
     },
 }
 """Meanings of members that have no note of their own in the code."""
@@ -417,6 +425,7 @@ TABLES: dict[str, Table] = {
         place="Place in the batch, from 0",
         account="Destination",
         amount_stroops="Amount, ≥ 1",
+        payee="Who is owed it: the destination, or who is paid there",
     ),
     "state-channel": state_row(
         RowKind.CHANNEL,
@@ -452,6 +461,23 @@ TABLES: dict[str, Table] = {
         balance_id="Id of the claimable balance, without its type",
         is_known="1: it is the broadcaster's; 0: it will stand in suspense",
     ),
+    "state-maturing": state_row(
+        RowKind.MATURING,
+        None,
+        account="Account of the payee",
+        due_s="Network time from which the amount may be paid",
+        amount_stroops="Part of what is owed",
+    ),
+    "state-standing": state_row(
+        RowKind.STANDING,
+        standing.Standing,
+        account="Account of the payee",
+        cash_out_open="1: it asked to be paid below the threshold, and was not yet",
+    ),
+    "state-seen-account": state_row(
+        RowKind.SEEN_ACCOUNT, standing.SeenAccount, account="Account that would be paid"
+    ),
+    "state-refund": state_row(RowKind.REFUND, standing.RefundRequest),
     "fact": Table(
         FACT_HEAD,
         NetworkFact,
@@ -526,6 +552,8 @@ CODES: dict[str, type[IntEnum]] = {
     "BundleKind": BundleKind,
     "RowKind": RowKind,
     "PayeeWish": PayeeWish,
+    "InstructionCode": InstructionCode,
+    "CarryReason": standing.CarryReason,
     "Readiness": Readiness,
     "Booking": Booking,
     "Account": journal.Account,

@@ -128,6 +128,8 @@ class LogMaker:
             "bundle_count": counted,
             "correction_count": len(leaves) - counted,
             "salt_key_commitment": self.digest("salt key"),
+            "instructions_root": root_hash([]),
+            "instruction_count": 0,
         }
         leaves.append(SEAL_LEAF.format_body(SealLeaf(**{**values, **seal})))
         leaves.append(RESULT_LEAF.format_body(self._result(payouts)))

@@ -24,6 +24,7 @@ from ledger.evidence.bundle import BundleKind, make_bundle, sign_bundle
 from ledger.evidence.checkpoint import Checkpoint, body_hash, sign_checkpoint
 from ledger.evidence.entitlement import ENTITLEMENT, Entitlement
 from ledger.evidence.heartbeat import HEARTBEAT, Heartbeat
+from ledger.evidence.instruction import Instruction, order_of_instruction
 from ledger.evidence.keys import network_id_of, public_key_of
 from ledger.evidence.leaf import ACTIVATION, EVIDENCE_DAO_KEY, Activation, PayoutLeaf
 from ledger.evidence.merkle import root_hash
@@ -155,6 +156,7 @@ class Operator:
         )
         self.activation = ACTIVATION.sign(activation, seed("dao"))
         self.begun = {0: [self.activation]}
+        self.instructions: list = []
         self.contents: AuditContents | None = None
         self.inputs: EpochInputs | None = None
         self.seal: Seal | None = None
@@ -234,7 +236,8 @@ class Operator:
         epoch = self.epoch
         checks = sorted((self.check(raw) for raw in bundles), key=bundle_order)
         facts = tuple(self.pending)
-        self.pending = []
+        instructions = tuple(sorted(self.instructions, key=order_of_instruction))
+        self.pending, self.instructions = [], []
         self.ledger_sequence += 1
         late = {
             receipt.value.lane_digest: receipt.value.epoch
@@ -257,6 +260,8 @@ class Operator:
             last_ledger_sequence=self.ledger_sequence,
             last_ledger_close_s=self.last_ledger_close_s(),
             salt_key=seed(f"salt {epoch}"),
+            instructions=instructions,
+            dao_key=key("dao"),
         )
         seal = seal_epoch(inputs)
         result = compute_epoch(inputs, seal)

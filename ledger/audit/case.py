@@ -19,6 +19,7 @@ from ledger.books.state import State
 from ledger.books.transactions import AppliedTransaction, NetworkFact
 from ledger.evidence.checkpoint import Checkpoint
 from ledger.evidence.encoding import Signed
+from ledger.evidence.instruction import Instruction
 from ledger.evidence.leaf import Activation, ResultLeaf, SealLeaf
 from ledger.evidence.recent import RecentSet
 from ledger.evidence.terms import Terms
@@ -61,6 +62,8 @@ class Case:
     facts: tuple[NetworkFact, ...] = ()
     transactions: tuple[AppliedTransaction, ...] = ()
     counted_before: Mapping[bytes, LaneCount] = field(default_factory=dict)
+    instructions: tuple[Signed[Instruction], ...] = ()
+    dao_key: bytes | None = None
     inputs: EpochInputs | None = None
     seal: Seal | None = None
     result: Result | None = None

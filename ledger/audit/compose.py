@@ -182,4 +182,5 @@ def compose_contents(
         statements=format_statements(result.lines),
         closing_state=format_state(result.closing),
         anchor=format_fact(anchor),
+        instructions=tuple(signed.raw for signed in inputs.instructions),
     )

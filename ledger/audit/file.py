@@ -54,6 +54,7 @@ class Section(IntEnum):
     STATEMENTS = 18
     CLOSING_STATE = 19
     ANCHOR = 20
+    INSTRUCTIONS = 21
 
 
 _HEAD = Layout("audit", [("broadcaster_account", "bytes32"), ("epoch", "u32")])
@@ -158,6 +159,9 @@ class AuditContents:
 
     anchor: bytes
     """Canonical bytes of the fact that anchored the checkpoint."""
+
+    instructions: tuple[bytes, ...]
+    """Signed instructions that the epoch sealed, in their order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -305,6 +309,7 @@ _LISTS = {
     Section.LEAVES: "leaves",
     Section.COUNTS: "counts",
     Section.FACTS: "facts",
+    Section.INSTRUCTIONS: "instructions",
 }
 _PLAIN = {
     Section.TRUST_DIGEST: "trust_digest",

@@ -1,4 +1,4 @@
-"""Verification steps 11 to 20: what the evidence comes to, computed anew and compared.
+"""Verification steps 12 to 21: what the evidence comes to, computed anew and compared.
 
 Each function proves one statement about a case and returns what it proved, in words with counts;
 it raises when the statement does not hold.
@@ -36,6 +36,8 @@ def prove_seal(case: Case) -> str:
         last_ledger_sequence=seal_leaf.last_ledger_sequence,
         last_ledger_close_s=seal_leaf.last_ledger_close_s,
         salt_key=contents.salt_key,
+        instructions=case.instructions,
+        dao_key=proven(case.dao_key),
     )
     seal = seal_epoch(inputs)
     stated = [(entry.bundle_code, entry.receipt_codes) for entry in contents.codes]

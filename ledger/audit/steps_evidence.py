@@ -1,4 +1,4 @@
-"""Verification steps 2 to 10: who claims what, under which terms, in which log.
+"""Verification steps 2 to 11: who claims what, under which terms, in which log.
 
 Each function proves one statement about a case and returns what it proved, in words with counts;
 it raises when the statement does not hold. Sources: FORMATS.md; RFC 6962 §2.1;
@@ -17,6 +17,7 @@ from ledger.audit.stellar_xdr import read_transaction
 from ledger.audit.trust import Trust
 from ledger.books.gathering import GatheredChecks
 from ledger.books.heartbeats import HeartbeatJudgement, judge_heartbeats
+from ledger.books.instructing import INSTRUCTIONS_MAX
 from ledger.books.judgement import (
     BundleCheck,
     BundleCode,
@@ -29,6 +30,7 @@ from ledger.evidence.binding import BINDING, Role, is_valid_binding
 from ledger.evidence.bundle import parse_bundle
 from ledger.evidence.checkpoint import VerifiedCheckpoint, verify_checkpoint
 from ledger.evidence.encoding import RecordCode
+from ledger.evidence.instruction import order_of_instruction, parse_instruction
 from ledger.evidence.leaf import ACTIVATION, RESULT_LEAF, SEAL_LEAF, code_of_leaf
 from ledger.evidence.merkle import RootBuilder, check_inclusion, leaf_hash, root_hash
 from ledger.evidence.terms import Terms, parse_terms, require_valid_terms
@@ -187,6 +189,7 @@ def prove_rule(case: Case) -> str:
     )
     _prove_newest(case)
     case.rule = rule
+    case.dao_key = value.dao_key
     return f"rule {rule.digest.hex()[:16]}… in force from epoch {value.first_epoch}"
 
 
@@ -379,6 +382,23 @@ def _prove_fact(case: Case, fact: NetworkFact, terms: Terms) -> None:
         got=fact.ledger_sequence,
         want=f"{opening.head.last_ledger_sequence + 1} to {seal_leaf.last_ledger_sequence}",
     )
+
+
+def prove_instructions(case: Case) -> str:
+    """Instructions read, and stand in the one order; what each comes to is computed later."""
+    instructions = tuple(parse_instruction(raw) for raw in case.contents.instructions)
+    orders = [order_of_instruction(signed) for signed in instructions]
+    require(
+        orders == sorted(set(orders)), "instructions", got="another order", want="by what they say"
+    )
+    require(
+        len(instructions) <= INSTRUCTIONS_MAX,
+        "instructions: how many",
+        got=len(instructions),
+        want=f"at most {INSTRUCTIONS_MAX}",
+    )
+    case.instructions = instructions
+    return f"{len(instructions):,} instructions of payees, broadcaster, operator and DAO"
 
 
 def prove_counts(case: Case) -> str:

@@ -91,6 +91,7 @@ STEPS: tuple[tuple[str, StepFunction], ...] = (
     ("bundles", steps_evidence.prove_bundles),
     ("network facts", steps_evidence.prove_facts),
     ("counts before", steps_evidence.prove_counts),
+    ("instructions", steps_evidence.prove_instructions),
     ("lanes and seal", steps_books.prove_seal),
     ("contract", steps_books.prove_contract),
     ("journal", steps_books.prove_journal),

@@ -82,6 +82,8 @@ class SyntheticEpoch:
             last_ledger_sequence=100,
             last_ledger_close_s=_CLOSE_S,
             salt_key=self.salt_key,
+            instructions=(),
+            dao_key=self.activation.value.dao_key,
         )
 
     def anchor(self, checkpoint: Checkpoint) -> NetworkFact:

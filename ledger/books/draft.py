@@ -16,6 +16,13 @@ from ledger.books.journal import (
     Posting,
     transfer,
 )
+from ledger.books.standing import (
+    CarryReason,
+    MaturingKey,
+    RefundRequest,
+    SeenAccount,
+    Standing,
+)
 from ledger.books.state import (
     CapUse,
     ClaimableDeposit,
@@ -51,7 +58,13 @@ class Draft:
     xlm: dict[bytes, XlmTotals]
     suspense: dict[SuspenseKey, SuspenseDeposit]
     claimable: dict[bytes, ClaimableDeposit]
+    maturing: dict[MaturingKey, int]
+    standing: dict[bytes, Standing]
+    seen_accounts: dict[bytes, SeenAccount]
+    refund: RefundRequest | None
     entries: list[JournalEntry] = field(default_factory=list)
+    reasons: dict[bytes, CarryReason] = field(default_factory=dict)
+    """Why payees are carried, once payouts are planned; by account."""
 
     @classmethod
     def of(cls, opening: State) -> "Draft":
@@ -69,6 +82,10 @@ class Draft:
             xlm=dict(opening.xlm),
             suspense=dict(opening.suspense),
             claimable=dict(opening.claimable),
+            maturing=dict(opening.maturing),
+            standing=dict(opening.standing),
+            seen_accounts=dict(opening.seen_accounts),
+            refund=opening.refund,
         )
 
     @property
@@ -92,6 +109,10 @@ class Draft:
             xlm=self.xlm,
             suspense=self.suspense,
             claimable=self.claimable,
+            maturing=self.maturing,
+            standing=self.standing,
+            seen_accounts=self.seen_accounts,
+            refund=self.refund,
         )
 
     def book(
@@ -203,6 +224,39 @@ class Draft:
         if fee_stroops:
             postings += transfer(debit, (Account.FEES, NO_PARTY), Book.PRICED, fee_stroops)
         return postings
+
+    def hold_back(self, payee: bytes, amount_stroops: int, due_s: int) -> None:
+        """Keep an accrued amount from being paid before its challenge window is over."""
+        key = (payee, due_s)
+        self.maturing[key] = self.maturing.get(key, 0) + amount_stroops
+
+    def give_back(self, amount_stroops: int, time_s: int, reference: bytes) -> None:
+        """Book an applied refund of unspent deposits: out of escrow, to the broadcaster."""
+        head = self.head
+        self.head = replace(
+            head,
+            escrow_stroops=head.escrow_stroops - amount_stroops,
+            refunded_stroops=head.refunded_stroops + amount_stroops,
+        )
+        debit = (Account.UNSPENT, self.opening.broadcaster_account)
+        postings = transfer(debit, (Account.ESCROW, NO_PARTY), Book.PRICED, amount_stroops)
+        self.book(EntryKind.REFUND, time_s, reference, postings)
+
+    def send_back(
+        self, amount_stroops: int, *, from_payout: bool, time_s: int, reference: bytes
+    ) -> None:
+        """Book an applied refund of a suspense deposit, out of the account where it lay."""
+        head = self.head
+        self.head = replace(
+            head,
+            escrow_stroops=head.escrow_stroops - (0 if from_payout else amount_stroops),
+            payout_stroops=head.payout_stroops - (amount_stroops if from_payout else 0),
+            suspense_stroops=head.suspense_stroops - amount_stroops,
+        )
+        holder = Account.PAYOUT if from_payout else Account.ESCROW
+        debit, credit = (Account.SUSPENSE, NO_PARTY), (holder, NO_PARTY)
+        postings = transfer(debit, credit, Book.PRICED, amount_stroops)
+        self.book(EntryKind.SUSPENSE_REFUND, time_s, reference, postings)
 
     def receive_xlm(
         self, account: bytes, amount_stroops: int, time_s: int, reference: bytes

@@ -17,15 +17,25 @@ from ledger.books.draft import Draft
 from ledger.books.errors import require_equal
 from ledger.books.folding import fold_transactions
 from ledger.books.gathering import BundleHead, GatheredChecks, gather_checks
+from ledger.books.instructing import (
+    INSTRUCTIONS_MAX,
+    InstructionCode,
+    apply_instructions,
+    forget_accounts,
+    judge_instructions,
+    rulings_of,
+)
 from ledger.books.journal import Account, Book, EntryKind, JournalEntry, Posting, sum_postings
 from ledger.books.judgement import BundleCheck, Judgement, LaneCount, ReceiptCode
 from ledger.books.lane_judgement import Codes, codes_root_of, judge_lanes
 from ledger.books.lanes import JudgedLane, LanePayee
 from ledger.books.payouts import plan_payouts
+from ledger.books.standing import CarryReason, Standing, maturity_s
 from ledger.books.state import CorrectedLane, PayeeBalance, State, state_root
 from ledger.books.statements import StatementLine, salt_of_line, sum_tree_of
 from ledger.books.transactions import AppliedTransaction, NetworkFact, format_fact
 from ledger.evidence.encoding import RecordCode, Signed
+from ledger.evidence.instruction import Instruction, order_of_instruction
 from ledger.evidence.leaf import (
     BUNDLE_LEAF,
     CORRECTION_LEAF,
@@ -84,6 +94,13 @@ class EpochInputs:
     salt_key: bytes
     """Key of the epoch's salts; stored before the seal; 32 bytes."""
 
+    instructions: tuple[Signed[Instruction], ...]
+    """Instructions that came before the seal, in `order_of_instruction`; whether each holds is
+    computed."""
+
+    dao_key: bytes
+    """DAO key that activated the contract in force, hence may rule; 32 bytes."""
+
     @property
     def epoch(self) -> int:
         """The epoch to seal."""
@@ -123,8 +140,23 @@ class Result:
 
     result_leaf: ResultLeaf
     payouts: tuple[PayoutLeaf, ...]
+    instruction_codes: tuple[InstructionCode, ...]
+    """What became of each instruction, in the seal's order."""
+
     leaves: tuple[bytes, ...]
     """Result leaf, then payout leaves."""
+
+
+_EXPECTED = frozenset(
+    (
+        CarryReason.NOTHING_OWED,
+        CarryReason.PLANNED,
+        CarryReason.BELOW_THRESHOLD,
+        CarryReason.IN_CHALLENGE,
+        CarryReason.UNDECIDED,
+    )
+)
+"""Reasons that a payee's earlier line has said already, or that its next one will."""
 
 
 def bundle_order(check: BundleCheck) -> tuple[bytes, bytes]:
@@ -138,7 +170,8 @@ def seal_epoch(inputs: EpochInputs) -> Seal:
     """Judge the inputs and make the epoch's leaves up to its seal leaf.
 
     Raises:
-        ValueError: Bundles are not in `bundle_order` or facts not in chain order: our own error.
+        ValueError: Bundles are not in `bundle_order`, facts not in chain order, or instructions not
+            in theirs: our own error.
     """
     gathered = gather_checks(inputs.checks)
     if not gathered.are_ordered():
@@ -146,6 +179,9 @@ def seal_epoch(inputs: EpochInputs) -> Seal:
     orders = [fact.order for fact in inputs.facts]
     if sorted(set(orders)) != orders or len(inputs.facts) != len(inputs.transactions):
         raise ValueError("facts: not in chain order, or transactions missing")
+    places = [order_of_instruction(signed) for signed in inputs.instructions]
+    if sorted(set(places)) != places or len(places) > INSTRUCTIONS_MAX:
+        raise ValueError("instructions: not in their order, or too many")
     judgement = judge_lanes(
         gathered,
         terms=inputs.terms.value,
@@ -224,7 +260,32 @@ def _seal_leaf(inputs: EpochInputs, correction_count: int) -> SealLeaf:
         bundle_count=len(inputs.checks),
         correction_count=correction_count,
         salt_key_commitment=commit_to_salt_key(inputs.salt_key),
+        instructions_root=root_hash([signed.raw for signed in inputs.instructions]),
+        instruction_count=len(inputs.instructions),
     )
+
+
+def begin_books(inputs: EpochInputs) -> tuple[Draft, list[InstructionCode]]:
+    """Book what the network did in an epoch, under the rulings that hold.
+
+    Returns:
+        The draft that the rest of the computation goes on with, and the code of each instruction
+        as far as it stands by itself.
+
+    Raises:
+        UnknownTransactionError: A transaction nobody planned moved money, and none rules on it.
+    """
+    terms = inputs.terms.value
+    draft = Draft.of(inputs.opening)
+    draft.head = replace(
+        draft.head,
+        last_ledger_sequence=inputs.last_ledger_sequence,
+        last_ledger_close_s=inputs.last_ledger_close_s,
+    )
+    codes = judge_instructions(inputs.instructions, terms, dao_key=inputs.dao_key)
+    rulings = rulings_of(inputs.instructions, codes)
+    fold_transactions(draft, terms, inputs.transactions, rulings)
+    return draft, codes
 
 
 def compute_epoch(inputs: EpochInputs, seal: Seal) -> Result:
@@ -235,17 +296,14 @@ def compute_epoch(inputs: EpochInputs, seal: Seal) -> Result:
         ContractError: The contract failed or returned what its interface forbids.
     """
     terms = inputs.terms.value
-    draft = Draft.of(inputs.opening)
-    draft.head = replace(
-        draft.head,
-        last_ledger_sequence=inputs.last_ledger_sequence,
-        last_ledger_close_s=inputs.last_ledger_close_s,
-    )
-    fold_transactions(draft, terms, inputs.transactions)
+    draft, codes = begin_books(inputs)
     settlement = run_contract(inputs.rule, terms, seal.judgement.lanes, inputs.opening)
     draft.cap_use = dict(settlement.cap_use)
     draft.cumulative = dict(settlement.cumulative)
-    postings = _accrue(draft, settlement)
+    postings = _accrue(draft, terms, settlement)
+    booked = {transaction.tx_hash for transaction in inputs.transactions}
+    apply_instructions(draft, terms, inputs.instructions, codes, booked)
+    payouts = tuple(plan_payouts(draft, terms))
     lines = _lines(inputs, settlement, draft)
     sum_root = sum_tree_of(lines).root()
     if postings:
@@ -253,7 +311,6 @@ def compute_epoch(inputs: EpochInputs, seal: Seal) -> Result:
             EntryKind.ACCRUAL, terms.epoch_end_s(inputs.epoch), sum_root.hash, tuple(postings)
         )
     _note_lanes(draft, inputs, seal)
-    payouts = tuple(plan_payouts(draft, terms))
     _forget(draft, terms, inputs.epoch)
     closing = draft.finish()
     _check_views(inputs.opening, closing, tuple(draft.entries), lines, settlement)
@@ -270,19 +327,33 @@ def compute_epoch(inputs: EpochInputs, seal: Seal) -> Result:
         closing=closing,
         result_leaf=result_leaf,
         payouts=payouts,
+        instruction_codes=tuple(codes),
         leaves=leaves,
     )
 
 
-def _accrue(draft: Draft, settlement: Settlement) -> list[Posting]:
+def _accrue(draft: Draft, terms: Terms, settlement: Settlement) -> list[Posting]:
+    """Charge for every payee; what it earns may be paid once the challenge window is over."""
+    due_s = maturity_s(
+        ended_s=terms.epoch_end_s(draft.epoch),
+        window_s=terms.challenge_window_s,
+        genesis_s=terms.genesis_s,
+    )
     postings: list[Posting] = []
     for charge in settlement.charges:
         postings.extend(draft.accrue(charge.payee, charge.charge_stroops, charge.fee_stroops))
+        earned_stroops = charge.charge_stroops - charge.fee_stroops
+        if terms.challenge_window_s and earned_stroops:
+            draft.hold_back(charge.payee, earned_stroops, due_s)
     return postings
 
 
 def _lines(inputs: EpochInputs, settlement: Settlement, draft: Draft) -> tuple[StatementLine, ...]:
-    """One line for every party that delivered, was charged for, or was paid in this epoch."""
+    """One line for every party of the epoch.
+
+    That is: whoever delivered, was charged for, was paid or gave instructions in it, or is kept
+    waiting for another reason than an amount that is too small or too young.
+    """
     bytes_by_subject: dict[bytes, list[int]] = defaultdict(lambda: [0, 0])
     for payee, credited_bytes in _credited_by_payee(settlement).items():
         bytes_by_subject[payee.subject][payee.is_cdn] += credited_bytes
@@ -296,11 +367,18 @@ def _lines(inputs: EpochInputs, settlement: Settlement, draft: Draft) -> tuple[S
         if balance.paid_stroops != _opening_balance(inputs, account).paid_stroops
     }
     lines: list[StatementLine] = []
-    for subject in sorted({*bytes_by_subject, *money_by_subject, *paid}):
+    instructed = {
+        account
+        for account, standing in draft.standing.items()
+        if standing != inputs.opening.standing.get(account)
+    }
+    held = {account for account, reason in draft.reasons.items() if reason not in _EXPECTED}
+    for subject in sorted({*bytes_by_subject, *money_by_subject, *paid, *instructed, *held}):
         before = _opening_balance(inputs, subject)
         after = draft.payees.get(subject, PayeeBalance())
         bytes_p2p, bytes_cdn = bytes_by_subject[subject]
         charge_stroops, fee_stroops = money_by_subject[subject]
+        standing = draft.standing.get(subject, Standing())
         line = StatementLine(
             subject=subject,
             salt=salt_of_line(inputs.salt_key, subject),
@@ -311,6 +389,10 @@ def _lines(inputs: EpochInputs, settlement: Settlement, draft: Draft) -> tuple[S
             opening_stroops=before.owed_stroops,
             paid_stroops=after.paid_stroops - before.paid_stroops,
             closing_stroops=after.owed_stroops,
+            reason=draft.reasons.get(subject, CarryReason.NOTHING_OWED),
+            pay_to=standing.pay_to,
+            next_pay_to=standing.next_pay_to,
+            next_from_s=standing.next_from_s,
         )
         lines.append(line)
     return tuple(lines)
@@ -349,6 +431,7 @@ def _forget(draft: Draft, terms: Terms, epoch: int) -> None:
     draft.cap_use = {
         entitlement: use for entitlement, use in draft.cap_use.items() if use.last_epoch >= oldest
     }
+    forget_accounts(draft, terms)
 
 
 def _check_views(

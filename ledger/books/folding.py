@@ -7,18 +7,19 @@ what it was. Reference: Stellar's rule that a slot (channel account, sequence) a
 
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import replace
 from types import MappingProxyType
 from typing import TypeAlias
 
+from ledger.books.deciding import apply_batch, isolate, void_batch
 from ledger.books.deposits import fold_movement
 from ledger.books.draft import Draft
 from ledger.books.errors import UnknownTransactionError
 from ledger.books.ruling import book_as_ruled
+from ledger.books.slots import source_of_batch
 from ledger.books.state import OpenBatch
 from ledger.books.transactions import AppliedTransaction
 from ledger.evidence.instruction import Booking
-from ledger.evidence.leaf import PAYOUT_FUNDING, burn_hash
+from ledger.evidence.leaf import burn_hash
 from ledger.evidence.terms import Terms
 
 Slots: TypeAlias = dict[tuple[bytes, int], int]
@@ -67,7 +68,10 @@ def fold_transactions(
         if ruling is not None and is_ruled:
             slot = (transaction.source_account, transaction.sequence)
             if transaction.is_sequence_consumed and slot in slots:
-                del draft.batches[slots.pop(slot)]  # what it was to pay is owed again
+                # What it was to pay is owed again.
+                batch = draft.batches.pop(slots.pop(slot))
+                time_s, reference = transaction.close_time_s, transaction.tx_hash
+                void_batch(draft, terms, batch, time_s=time_s, reference=reference)
             book_as_ruled(draft, terms, transaction, ruling)
         _fold_network_fee(draft, terms, transaction, ours, is_ruled=is_ruled)
         if not transaction.is_sequence_consumed:
@@ -156,19 +160,15 @@ def _decide_batch(
     draft: Draft, terms: Terms, transaction: AppliedTransaction, batch_number: int
 ) -> None:
     batch = draft.batches.pop(batch_number)
+    time_s, reference = transaction.close_time_s, transaction.tx_hash
     if not transaction.succeeded:
-        for account in transaction.failed_destinations:
-            if account in draft.payees:
-                draft.payees[account] = replace(draft.payees[account], pays_alone=True)
+        isolate(draft, batch, transaction.failed_destinations)
+    if not transaction.succeeded or _is_burned(draft, batch, transaction):
+        # Its payments are owed again, and get a new slot.
+        void_batch(draft, terms, batch, time_s=time_s, reference=reference)
         return
-    if _is_burned(draft, batch, transaction):
-        return  # its payments are owed again, and get a new slot
     _require_planned(batch, transaction, terms)
-    if batch.kind == PAYOUT_FUNDING:
-        draft.fund(batch.total_stroops, transaction.close_time_s, transaction.tx_hash)
-        return
-    payments = [(payment.account, payment.amount_stroops) for payment in batch.payments]
-    draft.pay(payments, transaction.close_time_s, transaction.tx_hash)
+    apply_batch(draft, batch, time_s=time_s, reference=reference)
 
 
 def _is_burned(draft: Draft, batch: OpenBatch, transaction: AppliedTransaction) -> bool:
@@ -178,15 +178,13 @@ def _is_burned(draft: Draft, batch: OpenBatch, transaction: AppliedTransaction) 
         isolates or transaction.memo_hash == burn_hash(batch.leaf_hash)
     ):
         return False
-    for payment in batch.payments if isolates else ():
-        if payment.account in draft.payees:
-            payee = draft.payees[payment.account]
-            draft.payees[payment.account] = replace(payee, pays_alone=True)
+    if isolates:
+        isolate(draft, batch, {payment.account for payment in batch.payments})
     return True
 
 
 def _require_planned(batch: OpenBatch, transaction: AppliedTransaction, terms: Terms) -> None:
-    source = terms.escrow_account if batch.kind == PAYOUT_FUNDING else terms.payout_account
+    source = source_of_batch(batch.kind, terms)
     planned = [
         (terms.asset_code, terms.asset_issuer, source, payment.account, payment.amount_stroops)
         for payment in batch.payments

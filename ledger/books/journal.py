@@ -63,6 +63,8 @@ class EntryKind(IntEnum):
     ACCRUAL = 5
     NETWORK_FEE = 6
     XLM_MOVEMENT = 7
+    REFUND = 8
+    SUSPENSE_REFUND = 9
     LOSS = 20
 
 

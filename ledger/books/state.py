@@ -10,140 +10,22 @@ to the auditor only.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import IntEnum
 from itertools import pairwise
-from types import MappingProxyType
 from typing import Any
 
-from ledger.evidence.encoding import TAG_SIZE, Layout, Reader, RecordCode, format_tag, parse_tag
+from ledger.books.standing import MaturingKey, RefundRequest, SeenAccount, Standing
+from ledger.books.state_layouts import STATE_LAYOUTS, RowKind
+from ledger.evidence.encoding import TAG_SIZE, Reader, RecordCode, format_tag, parse_tag
 from ledger.evidence.errors import MalformedRecordError
 from ledger.evidence.leaf import Payment
 from ledger.evidence.merkle import root_hash
 
 ROWS_MAX = 50_000_000
 
+_KINDS = frozenset(RowKind)
+
 SOURCE_PEERS, SOURCE_CDN = 0, 1
 """Sources of bytes in the key of a cumulative total."""
-
-
-class RowKind(IntEnum):
-    """The first byte of a state row."""
-
-    HEAD = 1
-    CAP_USE = 2
-    VOID = 3
-    CUMULATIVE = 4
-    PAYEE = 5
-    BATCH = 6
-    BATCH_PAYMENT = 7
-    CHANNEL = 8
-    CORRECTED_LANE = 9
-    XLM = 10
-    SUSPENSE = 11
-    CLAIMABLE = 20
-
-
-_ROWS: Mapping[RowKind, Layout] = {
-    RowKind.HEAD: Layout(
-        "state.head",
-        [
-            ("next_epoch", "u32"),
-            ("last_ledger_sequence", "u32"),
-            ("last_ledger_close_s", "u64"),
-            ("next_batch_number", "u64"),
-            ("deposited_stroops", "u64"),
-            ("refunded_stroops", "u64"),
-            ("lost_stroops", "u64"),
-            ("charged_stroops", "u64"),
-            ("fees_stroops", "u64"),
-            ("suspense_stroops", "u64"),
-            ("escrow_stroops", "u64"),
-            ("payout_stroops", "u64"),
-        ],
-    ),
-    RowKind.CAP_USE: Layout(
-        "state.cap_use",
-        [
-            ("entitlement", "bytes32"),
-            ("credited_bytes", "u64"),
-            ("media_ms", "u64"),
-            ("last_epoch", "u32"),
-        ],
-    ),
-    RowKind.VOID: Layout("state.void", [("entitlement", "bytes32"), ("first_epoch", "u32")]),
-    RowKind.CUMULATIVE: Layout(
-        "state.cumulative",
-        [
-            ("payer", "bytes32"),
-            ("payee", "bytes32"),
-            ("source", "u8"),
-            ("price_version", "u32"),
-            ("bytes_total", "u64"),
-            ("charge_stroops", "u64"),
-            ("fee_stroops", "u64"),
-        ],
-    ),
-    RowKind.PAYEE: Layout(
-        "state.payee",
-        [
-            ("account", "bytes32"),
-            ("accrued_stroops", "u64"),
-            ("paid_stroops", "u64"),
-            ("pays_alone", "u8"),
-        ],
-    ),
-    RowKind.BATCH: Layout(
-        "state.batch",
-        [
-            ("number", "u64"),
-            ("kind", "u16"),
-            ("channel_account", "bytes32"),
-            ("channel_sequence", "u64"),
-            ("leaf_hash", "bytes32"),
-        ],
-    ),
-    RowKind.BATCH_PAYMENT: Layout(
-        "state.batch_payment",
-        [("number", "u64"), ("place", "u16"), ("account", "bytes32"), ("amount_stroops", "u64")],
-    ),
-    RowKind.CHANNEL: Layout("state.channel", [("account", "bytes32"), ("next_sequence", "u64")]),
-    RowKind.CORRECTED_LANE: Layout(
-        "state.corrected_lane",
-        [
-            ("lane_digest", "bytes32"),
-            ("epoch", "u32"),
-            ("sequence", "u64"),
-            ("bytes_total", "u64"),
-        ],
-    ),
-    RowKind.XLM: Layout(
-        "state.xlm",
-        [("account", "bytes32"), ("received_stroops", "u64"), ("spent_stroops", "u64")],
-    ),
-    RowKind.SUSPENSE: Layout(
-        "state.suspense",
-        [
-            ("tx_hash", "bytes32"),
-            ("operation", "u32"),
-            ("sender", "bytes32"),
-            ("amount_stroops", "u64"),
-            ("close_s", "u64"),
-            ("in_payout", "u8"),
-        ],
-    ),
-    RowKind.CLAIMABLE: Layout(
-        "state.claimable",
-        [
-            ("balance_id", "bytes32"),
-            ("sender", "bytes32"),
-            ("amount_stroops", "u64"),
-            ("is_known", "u8"),
-        ],
-    ),
-}
-_KINDS = frozenset(RowKind)
-STATE_LAYOUTS: Mapping[RowKind, Layout] = MappingProxyType(dict(_ROWS))
-"""Row layouts after the kind byte, for the format document's test."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,6 +118,12 @@ class OpenBatch:
     """Memo of its transactions: `payout_hash` of its leaf; 32 bytes."""
 
     payments: tuple[Payment, ...]
+    payees: tuple[bytes, ...] = ()
+    """Who is owed each payment; empty: the accounts that are paid are the payees themselves."""
+
+    def payee_at(self, place: int) -> bytes:
+        """Return who is owed the payment at a place."""
+        return self.payees[place] if self.payees else self.payments[place].account
 
     @property
     def total_stroops(self) -> int:
@@ -341,6 +229,18 @@ class State:
     claimable: Mapping[bytes, ClaimableDeposit] = field(default_factory=dict)
     """By the claimable balance's id."""
 
+    maturing: Mapping[MaturingKey, int] = field(default_factory=dict)
+    """Accrued amounts, in stroops, whose challenge window is not over; part of what is owed."""
+
+    standing: Mapping[bytes, Standing] = field(default_factory=dict)
+    """Payees' own instructions, by account."""
+
+    seen_accounts: Mapping[bytes, SeenAccount] = field(default_factory=dict)
+    """What was seen of accounts on the network."""
+
+    refund: RefundRequest | None = None
+    """The broadcaster's newest request."""
+
     @property
     def unspent_stroops(self) -> int:
         """Deposits less charges, refunds and losses; negative when more was charged than left."""
@@ -370,7 +270,9 @@ def genesis_state(network_id: bytes, broadcaster_account: bytes, first_epoch: in
 
 def state_rows(state: State) -> list[bytes]:
     """Return the state's rows, strictly ascending."""
-    rows = [bytes([kind]) + _ROWS[kind].pack_values(values) for kind, values in _values(state)]
+    rows = [
+        bytes([kind]) + STATE_LAYOUTS[kind].pack_values(values) for kind, values in _values(state)
+    ]
     rows.sort()
     return rows
 
@@ -378,7 +280,7 @@ def state_rows(state: State) -> list[bytes]:
 def _values(state: State) -> Iterator[tuple[RowKind, Sequence[int | bytes]]]:
     """Yield every row's values in the order of its layout."""
     head = state.head
-    yield RowKind.HEAD, [getattr(head, name.name) for name in _ROWS[RowKind.HEAD].fields]
+    yield RowKind.HEAD, [getattr(head, name.name) for name in STATE_LAYOUTS[RowKind.HEAD].fields]
     for entitlement, use in state.cap_use.items():
         yield RowKind.CAP_USE, (entitlement, use.credited_bytes, use.media_ms, use.last_epoch)
     for entitlement, first_epoch in state.void_from.items():
@@ -393,7 +295,7 @@ def _values(state: State) -> Iterator[tuple[RowKind, Sequence[int | bytes]]]:
         slot = (batch.channel_account, batch.channel_sequence)
         yield RowKind.BATCH, (number, batch.kind, *slot, batch.leaf_hash)
         for place, payment in enumerate(batch.payments):
-            paid = (payment.account, payment.amount_stroops)
+            paid = (payment.account, payment.amount_stroops, batch.payee_at(place))
             yield RowKind.BATCH_PAYMENT, (number, place, *paid)
     for account, next_sequence in state.channels.items():
         yield RowKind.CHANNEL, (account, next_sequence)
@@ -409,6 +311,24 @@ def _values(state: State) -> Iterator[tuple[RowKind, Sequence[int | bytes]]]:
             RowKind.CLAIMABLE,
             (balance_id, offered.sender, offered.amount_stroops, int(offered.is_known)),
         )
+    yield from _instructed_values(state)
+
+
+def _instructed_values(state: State) -> Iterator[tuple[RowKind, Sequence[int | bytes]]]:
+    """Yield the rows that instructions left behind."""
+    for maturing_key, amount_stroops in state.maturing.items():
+        yield RowKind.MATURING, (*maturing_key, amount_stroops)
+    for account, standing in state.standing.items():
+        yield RowKind.STANDING, _row_of(RowKind.STANDING, account, standing)
+    for account, seen in state.seen_accounts.items():
+        yield RowKind.SEEN_ACCOUNT, _row_of(RowKind.SEEN_ACCOUNT, account, seen)
+    if state.refund is not None:
+        names = [name.name for name in STATE_LAYOUTS[RowKind.REFUND].fields]
+        yield RowKind.REFUND, [getattr(state.refund, name) for name in names]
+
+
+def _row_of(kind: RowKind, account: bytes, value: object) -> list[int | bytes]:
+    return [account, *(getattr(value, name.name) for name in STATE_LAYOUTS[kind].fields[1:])]
 
 
 def state_root(state: State) -> bytes:
@@ -456,18 +376,22 @@ def _state_of(network_id: bytes, broadcaster: bytes, rows: list[bytes]) -> State
         if not row or row[0] not in _KINDS:
             raise MalformedRecordError("state.row.kind", got=row[:1], want="a known kind")
         kind = RowKind(row[0])
-        parsed[kind].append(_ROWS[kind].unpack(row[1:]))
+        parsed[kind].append(STATE_LAYOUTS[kind].unpack(row[1:]))
     if len(parsed[RowKind.HEAD]) != 1:
         raise MalformedRecordError("state.head", got=len(parsed[RowKind.HEAD]), want="one row")
     for row_values in parsed[RowKind.CUMULATIVE]:
         if row_values["source"] > SOURCE_CDN:
             raise MalformedRecordError("state.source", got=row_values["source"], want="0 or 1")
+    if len(parsed[RowKind.REFUND]) > 1:
+        raise MalformedRecordError("state.refund", got=len(parsed[RowKind.REFUND]), want="one row")
     payments: dict[int, dict[int, Payment]] = {}
+    payees: dict[int, dict[int, bytes]] = {}
     for row_values in parsed[RowKind.BATCH_PAYMENT]:
         payment = Payment(
             account=row_values["account"], amount_stroops=row_values["amount_stroops"]
         )
         payments.setdefault(row_values["number"], {})[row_values["place"]] = payment
+        payees.setdefault(row_values["number"], {})[row_values["place"]] = row_values["payee"]
     return State(
         network_id=network_id,
         broadcaster_account=broadcaster,
@@ -497,6 +421,7 @@ def _state_of(network_id: bytes, broadcaster: bytes, rows: list[bytes]) -> State
                 payments=tuple(
                     payment for _, payment in sorted(payments.get(v["number"], {}).items())
                 ),
+                payees=_payees_of(payments.get(v["number"], {}), payees.get(v["number"], {})),
             )
             for v in parsed[RowKind.BATCH]
         },
@@ -515,4 +440,20 @@ def _state_of(network_id: bytes, broadcaster: bytes, rows: list[bytes]) -> State
             v.pop("balance_id"): ClaimableDeposit(is_known=bool(v.pop("is_known")), **v)
             for v in parsed[RowKind.CLAIMABLE]
         },
+        maturing={
+            (v["account"], v["due_s"]): v["amount_stroops"] for v in parsed[RowKind.MATURING]
+        },
+        standing={
+            v.pop("account"): Standing(cash_out_open=bool(v.pop("cash_out_open")), **v)
+            for v in parsed[RowKind.STANDING]
+        },
+        seen_accounts={v.pop("account"): SeenAccount(**v) for v in parsed[RowKind.SEEN_ACCOUNT]},
+        refund=next((RefundRequest(**v) for v in parsed[RowKind.REFUND]), None),
     )
+
+
+def _payees_of(payments: Mapping[int, Payment], payees: Mapping[int, bytes]) -> tuple[bytes, ...]:
+    """Return who is owed each payment; nothing where everybody is paid at its own account."""
+    ordered = tuple(payee for _, payee in sorted(payees.items()))
+    accounts = tuple(payment.account for _, payment in sorted(payments.items()))
+    return () if ordered == accounts else ordered

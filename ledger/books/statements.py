@@ -9,11 +9,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ledger.books.errors import ConservationError
-from ledger.evidence.encoding import Layout, Reader, RecordCode
+from ledger.books.standing import CarryReason
+from ledger.evidence.encoding import ZERO_KEY, Layout, Reader, RecordCode
+from ledger.evidence.errors import MalformedRecordError
 from ledger.evidence.leaf import derive_salt
 from ledger.evidence.sumtree import SumLine, SumTree
 
 LINES_MAX = 50_000_000
+_REASONS = frozenset(CarryReason)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,12 +54,26 @@ class StatementLine:
     closing_stroops: int
     """Owed to it when the epoch closed."""
 
+    reason: int = CarryReason.NOTHING_OWED
+    """Why that is carried: a `CarryReason`."""
+
+    pay_to: bytes = ZERO_KEY
+    """Account that its payments go to; zeros: the subject itself; 32 bytes."""
+
+    next_pay_to: bytes = ZERO_KEY
+    """Account that they go to from `next_from_s` on; zeros: no change is due; 32 bytes."""
+
+    next_from_s: int = 0
+    """Network time from which they go to `next_pay_to`; 0 without one."""
+
     def __post_init__(self) -> None:
         computed = self.opening_stroops + self.accrued_stroops - self.paid_stroops
         if computed != self.closing_stroops:
             raise ConservationError(
                 "statement: opening + accrued - paid", got=computed, want=self.closing_stroops
             )
+        if self.reason not in _REASONS:
+            raise MalformedRecordError("statement.reason", got=self.reason, want="a known reason")
 
     @property
     def accrued_stroops(self) -> int:
@@ -101,6 +118,10 @@ _LINE = Layout(
         ("opening_stroops", "u64"),
         ("paid_stroops", "u64"),
         ("closing_stroops", "u64"),
+        ("reason", "u16"),
+        ("pay_to", "bytes32"),
+        ("next_pay_to", "bytes32"),
+        ("next_from_s", "u64"),
     ],
 )
 STATEMENT_LAYOUT = _LINE

@@ -38,10 +38,16 @@ PAYOUT_REFUND = 3
 """Batch kind: escrow returns unspent deposits to the broadcaster's account."""
 
 PAYOUT_SUSPENSE_REFUND = 4
-"""Batch kind: deposits that nobody could place go back to their senders, from where they lie."""
+"""Batch kind: escrow sends a deposit back to its sender that nobody could place."""
 
-PAYOUT_KINDS = frozenset((PAYOUT_FUNDING, PAYOUT_PAYMENTS, PAYOUT_REFUND, PAYOUT_SUSPENSE_REFUND))
+PAYOUT_STRAY_REFUND = 5
+"""Batch kind: the payout account sends back what a stranger sent to it."""
+
+PAYOUT_KINDS = frozenset(range(PAYOUT_FUNDING, PAYOUT_STRAY_REFUND + 1))
 """Kinds of batches."""
+
+PAID_FROM_PAYOUT = frozenset((PAYOUT_PAYMENTS, PAYOUT_STRAY_REFUND))
+"""Kinds whose money leaves the payout account; that of the others leaves escrow."""
 
 _SALT_KEY_DOMAIN = b"swarmledger salt key v1\0"
 _VOID_DOMAIN = b"swarmledger void slot v1\0"
@@ -193,6 +199,12 @@ class SealLeaf:
     salt_key_commitment: bytes
     """`commit_to_salt_key` of the epoch's salt key; 32 bytes."""
 
+    instructions_root: bytes
+    """RFC 6962 root over the epoch's instructions as they came; 32 bytes."""
+
+    instruction_count: int
+    """How many instructions."""
+
 
 SEAL_LEAF = RecordType(
     SealLeaf,
@@ -209,6 +221,8 @@ SEAL_LEAF = RecordType(
         ("bundle_count", "u32"),
         ("correction_count", "u32"),
         ("salt_key_commitment", "bytes32"),
+        ("instructions_root", "bytes32"),
+        ("instruction_count", "u32"),
     ],
     signers=0,
 )
@@ -318,7 +332,7 @@ class PayoutLeaf:
     """Rises by one with every batch of the broadcaster."""
 
     kind: int
-    """Funding, payments, refund or suspense refund, by the `PAYOUT_…` numbers."""
+    """Funding, payments, refund, suspense refund, stray refund, by the `PAYOUT_…` numbers."""
 
     channel_account: bytes
     """The slot's account: transaction source; 32 bytes."""
@@ -349,7 +363,7 @@ class PayoutLeaf:
 
     def __post_init__(self) -> None:
         if self.kind not in PAYOUT_KINDS:
-            raise MalformedRecordError("payout.kind", got=self.kind, want="1 to 4")
+            raise MalformedRecordError("payout.kind", got=self.kind, want="1 to 5")
         if not 1 <= len(self.payments) <= BATCH_PAYMENTS_MAX:
             raise MalformedRecordError("payout.payments", got=len(self.payments), want="1..100")
 

@@ -24,10 +24,12 @@ from ledger.store.bundle_store import StoredChecks
 from ledger.store.engine import Session
 from ledger.store.epoch_store import Epoch, first_epoch, load_closing_state
 from ledger.store.errors import UnprovenError
+from ledger.store.instruction_store import load_instructions
 from ledger.store.lane_store import load_lanes
 from ledger.store.settlement_store import LedgerPoint, load_facts
 from ledger.store.shard_store import (
     Shard,
+    activation_in_force,
     activations_of,
     authentic_terms,
     issued_through,
@@ -127,6 +129,8 @@ def load_inputs(
         last_ledger_sequence=last_ledger.sequence,
         last_ledger_close_s=last_ledger.close_time_s,
         salt_key=epoch.salt_key,
+        instructions=load_instructions(session, shard, epoch.number),
+        dao_key=activation_in_force(session, shard, epoch.number).value.dao_key,
     )
 
 

@@ -8,7 +8,14 @@ code. Not here: in which order they are tried (`driver`), what they compute (`le
 
 from dataclasses import dataclass
 
-from ledger.books.epoch import EpochInputs, Result, Seal, compute_epoch, seal_epoch
+from ledger.books.epoch import (
+    EpochInputs,
+    Result,
+    Seal,
+    begin_books,
+    compute_epoch,
+    seal_epoch,
+)
 from ledger.books.gathering import gather_checks
 from ledger.books.refusals import RefusalReader
 from ledger.evidence.checkpoint import Checkpoint, sign_checkpoint
@@ -31,6 +38,7 @@ from ledger.store.epoch_store import (
     store_seal,
 )
 from ledger.store.errors import EpochOrderError, UnprovenError
+from ledger.store.instruction_store import claim_instructions, store_instruction_codes
 from ledger.store.settlement_store import (
     LedgerPoint,
     anchor_fact,
@@ -72,6 +80,8 @@ def seal(sessions: SessionFactory, shard: Shard, number: int, log_seed: bytes) -
     """Sealing → sealed, once all its bundles have verdicts and its facts are complete.
 
     Raises:
+        UnknownTransactionError: A transaction that nobody planned moved money, and no ruling says
+            how it is booked; nothing is sealed before one does.
         UnprovenError: The database was changed by hand; nothing is sealed.
     """
     with sessions.begin() as session:
@@ -82,9 +92,12 @@ def seal(sessions: SessionFactory, shard: Shard, number: int, log_seed: bytes) -
         opening = load_opening(session, shard, number)
         if opening is None:
             return False
+        claim_instructions(session, shard, number)
         inputs = load_inputs(
             session, shard, epoch, opening.state, last_ledger=last_ledger, log_seed=log_seed
         )
+        # What nobody can book is not sealed: a ruling on it could not come in any more.
+        begin_books(inputs)
         sealed = seal_epoch(inputs)
         # Codes first: the database refuses any change of a sealed epoch's bundles.
         reader = RefusalReader(
@@ -123,6 +136,9 @@ def compute(sessions: SessionFactory, shard: Shard, number: int, log_seed: bytes
         replay = replay_seal(session, shard, epoch, log_seed)
         result = compute_epoch(replay.inputs, replay.seal)
         log_size = store_result(session, shard, epoch, result)
+        store_instruction_codes(
+            session, shard, replay.inputs.instructions, result.instruction_codes
+        )
         log = _grow_log(replay, result, log_size)
         terms = replay.inputs.terms.value
         if public_key_of(log_seed) != terms.log_key:

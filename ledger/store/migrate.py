@@ -19,6 +19,7 @@ from sqlalchemy import create_engine, make_url, pool
 import ledger.store.cdn_tables
 import ledger.store.erasure_store
 import ledger.store.halt_tables
+import ledger.store.instruction_store
 import ledger.store.intake_tables
 import ledger.store.settlement_store
 import ledger.store.settler_tables

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import instruction_builders as made
 import pytest
 from simulated_operator import (
     GENESIS_S,
@@ -30,12 +31,14 @@ from ledger.audit.steps_books import prove_conservation
 from ledger.audit.trust import TrustedKey
 from ledger.audit.verify import Verdict, examine_audit_file, verify_audit_file
 from ledger.books.errors import BooksError
+from ledger.books.instructing import INSTRUCTIONS_MAX
 from ledger.books.journal import format_journal, parse_journal
 from ledger.books.state import format_state, parse_state
 from ledger.books.statements import format_statements, parse_statements
 from ledger.books.transactions import NetworkFact, format_fact, parse_fact
 from ledger.evidence.binding import BINDING, Role
 from ledger.evidence.checkpoint import Checkpoint, body_hash, parse_checkpoint, sign_checkpoint
+from ledger.evidence.instruction import REFUND, order_of_instruction, parse_instruction
 from ledger.evidence.keys import network_id_of
 from ledger.evidence.leaf import ACTIVATION, RESULT_LEAF, SEAL_LEAF
 from ledger.evidence.merkle import RootBuilder, root_hash
@@ -51,6 +54,20 @@ def bundle_of(operator: Operator, viewer: str, total: int) -> bytes:
     entitlement = make_entitlement(operator, viewer)
     receipt = make_receipt(entitlement, viewer, "seeder", epoch, total)
     return make_payee_bundle("seeder", epoch, [entitlement], [receipt], number=total % 7)
+
+
+def with_instructions(scene: "Scene", raws: Sequence[bytes]) -> AuditContents:
+    return replace(scene.contents(), instructions=tuple(raws))
+
+
+def many_instructions() -> list[bytes]:
+    """One more than a seal takes; that nobody signed them does not matter to their number."""
+    value = made.refund().value
+    signed = [
+        parse_instruction(bytes(64) + REFUND.format_body(replace(value, serial=serial)))
+        for serial in range(INSTRUCTIONS_MAX + 1)
+    ]
+    return [one.raw for one in sorted(signed, key=order_of_instruction)]
 
 
 @dataclass(frozen=True)
@@ -364,7 +381,7 @@ LIES: dict[str, Lie] = {
     ),
     "activation in force": lambda s: s.relog([s.new_activation(), *s.contents().leaves]),
     # opening state
-    "opening state: root: got e3": lambda s: richer_opening(s, 0),
+    "opening state: root: got d9": lambda s: richer_opening(s, 0),
     "opening state: root": lambda s: richer_opening(s, 1),
     "previous result: got ProvenLeaf": lambda s: replace(
         s.contents(0), previous_result=s.contents(0).activation
@@ -389,6 +406,11 @@ LIES: dict[str, Lie] = {
     "fact: network ledger": lambda s: s.with_fact(0, ledger_sequence=1),
     "fact: close time": falling_close_times,
     "facts: got": facts_told_twice,
+    # instructions
+    "instructions: got another order": lambda s: with_instructions(
+        s, [made.refund(serial=1).raw, made.pay_to().raw]
+    ),
+    "instructions: how many": lambda s: with_instructions(s, many_instructions()),
     # counts
     "count evidence: lanes": lambda s: replace(s.contents(), counts=(superfluous_count(s),)),
     # books

@@ -60,7 +60,7 @@ def test_every_epoch_of_an_honest_history_is_proven(history):
     for epoch, data in enumerate(files):
         report = verify_audit_file(data, operator.trust)
         assert report.verdict == Verdict.PROVEN, report.failed_step
-        assert (len(report.steps), report.epoch) == (20, epoch)
+        assert (len(report.steps), report.epoch) == (21, epoch)
     head = operator.state.head
     assert operator.state.carried_stroops == 0
     assert operator.state.batches == {}

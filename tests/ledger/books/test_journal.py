@@ -105,11 +105,11 @@ def patched(offset: int, *values: int) -> bytes:
         patched(35, 2),
         patched(35, 1, *bytes(8)),
         patched(4 - ENTRY.size, 0),
-        patched(4 - ENTRY.size, 8),
+        patched(4 - ENTRY.size, len(EntryKind) + 1),
         patched(-4, 255, 255, 255, 255),
     ],
     ids=["account-0", "account-10", "book-0", "book-3", "credit-2", "credit-of-nothing",
-         "kind-0", "kind-8", "posting-count"],
+         "kind-0", "kind-unknown", "posting-count"],
 )  # fmt: skip
 def test_unknown_numbers_are_malformed(data: bytes) -> None:
     with pytest.raises(MalformedRecordError):

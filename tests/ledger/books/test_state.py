@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ledger.books.standing import RefundRequest, SeenAccount, Standing
 from ledger.books.state import (
     STATE_LAYOUTS,
     CapUse,
@@ -17,7 +18,6 @@ from ledger.books.state import (
     Head,
     OpenBatch,
     PayeeBalance,
-    RowKind,
     State,
     SuspenseDeposit,
     XlmTotals,
@@ -26,6 +26,7 @@ from ledger.books.state import (
     state_root,
     state_rows,
 )
+from ledger.books.state_layouts import RowKind
 from ledger.evidence.encoding import TAG_SIZE
 from ledger.evidence.errors import MalformedRecordError
 from ledger.evidence.leaf import Payment
@@ -85,6 +86,34 @@ states = made_of(
     xlm=st.dictionaries(
         keys, made_of(XlmTotals, received_stroops=u63, spent_stroops=u63), max_size=3
     ),
+    maturing=st.dictionaries(st.tuples(keys, u63), u63, max_size=3),
+    standing=st.dictionaries(
+        keys,
+        made_of(
+            Standing,
+            pay_to=keys,
+            pay_to_serial=u63,
+            next_pay_to=keys,
+            next_from_s=u63,
+            cash_out_serial=u63,
+            cash_out_open=st.booleans(),
+        ),
+        max_size=3,
+    ),
+    seen_accounts=st.dictionaries(
+        keys,
+        made_of(SeenAccount, seen_ledger=u32, readiness=u16, entry_ledger=u32, room_stroops=u63),
+        max_size=3,
+    ),
+    refund=st.none()
+    | made_of(
+        RefundRequest,
+        serial=u63,
+        left_stroops=u63,
+        planned_stroops=u63,
+        due_s=u63,
+        first_epoch=u32,
+    ),
     suspense=st.dictionaries(
         st.tuples(keys, u32),
         made_of(
@@ -132,9 +161,15 @@ def test_places_of_payments_past_ten_stay_in_order() -> None:
     many = tuple(
         Payment(account=builders.digest_of(str(n)), amount_stroops=n + 1) for n in range(100)
     )
-    batch = replace(book_builders.full_state().batches[3], payments=many)
+    batch = replace(book_builders.full_state().batches[3], payments=many, payees=())
     state = book_builders.full_state(batches={3: batch})
     assert parse_state(format_state(state)).batches[3].payments == many
+
+
+def test_batch_keeps_who_is_owed_what_is_paid_elsewhere() -> None:
+    batch = book_builders.full_state().batches[3]
+    assert batch.payee_at(0) != batch.payments[0].account
+    assert parse_state(format_state(book_builders.full_state())).batches[3] == batch
 
 
 def rebuilt(rows: list[bytes]) -> bytes:
@@ -147,6 +182,8 @@ ROWS = state_rows(book_builders.full_state())
 CUMULATIVE = next(row for row in ROWS if row[0] == RowKind.CUMULATIVE)
 PAYEE = next(row for row in ROWS if row[0] == RowKind.PAYEE)
 PAYMENT = next(row for row in ROWS if row[0] == RowKind.BATCH_PAYMENT)
+STANDING = next(row for row in ROWS if row[0] == RowKind.STANDING)
+REFUND = next(row for row in ROWS if row[0] == RowKind.REFUND)
 HEAD = ROWS[0]
 
 
@@ -170,12 +207,14 @@ def with_row(row: bytes, instead_of: bytes | None = None) -> bytes:
         with_row(CUMULATIVE[:65] + b"\x02" + CUMULATIVE[66:], CUMULATIVE),
         with_row(PAYMENT[:1] + (9).to_bytes(8, "little") + PAYMENT[9:]),
         with_row(PAYMENT[:9] + (7).to_bytes(2, "little") + PAYMENT[11:]),
-        with_row(PAYMENT[:-8] + bytes(8), PAYMENT),
+        with_row(PAYMENT[:43] + bytes(8) + PAYMENT[51:], PAYMENT),
+        with_row(STANDING[:-1] + b"\x02", STANDING),
+        with_row(REFUND[:1] + bytes([REFUND[1] ^ 1]) + REFUND[2:]),
     ],
     ids=[
         "descending", "twice", "no-head", "two-heads", "empty-row", "kind-0", "kind-11", "long-row",
         "flag-2", "two-balances", "source-2", "payment-without-batch", "gap-in-payments",
-        "payment-of-nothing",
+        "payment-of-nothing", "cash-out-2", "two-refunds",
     ],
 )  # fmt: skip
 def test_rows_that_are_not_canonical_are_malformed(data: bytes) -> None:

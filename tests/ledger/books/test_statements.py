@@ -61,7 +61,7 @@ def test_line_that_does_not_add_up_cannot_be_made(field: str) -> None:
 
 def test_bytes_that_do_not_add_up_do_not_parse() -> None:
     data = bytearray(format_statements(book_builders.statement_lines()))
-    data[-8] ^= 1
+    data[-8 - 74] ^= 1
     with pytest.raises(ConservationError):
         parse_statements(bytes(data))
 

@@ -61,7 +61,7 @@ HONEST = Summary(
     ),
     epochs=[],
     payouts=[Payout(account="G", stroops=110, tx="t")],
-    audit=AuditSummary(verdict="proven", steps=20),
+    audit=AuditSummary(verdict="proven", steps=21),
     tamper_test=TamperTest(verdict="disproven", failed_step="file", offset=1),
     closing={},
     seconds={},

@@ -1,0 +1,106 @@
+"""Refunds: unspent deposits back to the broadcaster, unplaced ones back to their senders.
+
+A request of the broadcaster is paid once, when the challenge window and the correction window of
+the epoch that sealed it are over: then nothing that was open when it asked can cost it any more.
+Only what is free leaves: not what payees are owed, what is in batches that are not decided, the
+fees, or what is in suspense. A deposit that nobody could place goes back to where it came from
+after the terms' time, each in a batch of its own: one whose sender is gone holds up nobody else.
+Not here: what a decided refund changes (`deciding`).
+"""
+
+from dataclasses import replace
+from typing import Final
+
+from ledger.books.draft import Draft
+from ledger.books.slots import (
+    forbidden_addresses,
+    free_escrow,
+    payout_stroops,
+    plan_batch,
+    undecided_stroops,
+)
+from ledger.books.standing import accepts
+from ledger.books.state import SuspenseKey
+from ledger.evidence.instruction import Readiness
+from ledger.evidence.leaf import (
+    PAYOUT_REFUND,
+    PAYOUT_STRAY_REFUND,
+    PAYOUT_SUSPENSE_REFUND,
+    Payment,
+    PayoutLeaf,
+)
+from ledger.evidence.terms import Terms
+
+SUSPENSE_REFUNDS_MAX: Final = 16
+"""Most deposits sent back in one epoch: each takes a slot and a fee, and strangers cause them."""
+
+
+def plan_refunds(draft: Draft, terms: Terms) -> list[PayoutLeaf]:
+    """Plan the refunds that are due, after the payments of the epoch.
+
+    Args:
+        draft: With an open channel; changed.
+        terms: In force.
+
+    Returns:
+        Payout leaves in batch order.
+    """
+    leaves = [_send_back(draft, terms, key) for key in _due_suspense(draft, terms)]
+    leaf = _give_back(draft, terms)
+    return leaves if leaf is None else [*leaves, leaf]
+
+
+def _due_suspense(draft: Draft, terms: Terms) -> list[SuspenseKey]:
+    """Return the deposits to send back now, the oldest first."""
+    now_s = terms.epoch_end_s(draft.epoch)
+    forbidden = forbidden_addresses(terms) - {terms.asset_issuer}
+    due = [
+        (held.close_s, key)
+        for key, held in draft.suspense.items()
+        if held.close_s + terms.suspense_refund_s <= now_s
+        and held.amount_stroops >= terms.cash_out_least_stroops
+        and held.sender not in forbidden
+        and accepts(draft.seen_accounts.get(held.sender), held.amount_stroops) == Readiness.READY
+    ]
+    return [key for _, key in sorted(due)[:SUSPENSE_REFUNDS_MAX]]
+
+
+def _send_back(draft: Draft, terms: Terms, key: SuspenseKey) -> PayoutLeaf:
+    """The row goes; a refund that fails brings one back."""
+    held = draft.suspense.pop(key)
+    kind = PAYOUT_STRAY_REFUND if held.in_payout else PAYOUT_SUSPENSE_REFUND
+    payment = Payment(account=held.sender, amount_stroops=held.amount_stroops)
+    return plan_batch(draft, terms, kind, (payment,))
+
+
+def _give_back(draft: Draft, terms: Terms) -> PayoutLeaf | None:
+    request = draft.refund
+    if request is None or not request.left_stroops:
+        return None
+    if undecided_stroops(draft, PAYOUT_REFUND):
+        return None
+    if terms.epoch_end_s(draft.epoch) < request.due_s or draft.epoch < request.first_epoch:
+        return None
+    amount_stroops = min(request.left_stroops, refundable_stroops(draft))
+    account = terms.broadcaster_account
+    readiness = accepts(draft.seen_accounts.get(account), amount_stroops)
+    if amount_stroops > 0 and readiness != Readiness.READY:
+        return None
+    planned_stroops = max(0, amount_stroops)
+    draft.refund = replace(request, left_stroops=0, planned_stroops=planned_stroops)
+    if not planned_stroops:
+        return None
+    payment = Payment(account=account, amount_stroops=amount_stroops)
+    return plan_batch(draft, terms, PAYOUT_REFUND, (payment,))
+
+
+def refundable_stroops(draft: Draft) -> int:
+    """Return what is free for the broadcaster; below 1: nothing.
+
+    Twice computed, from what was deposited and from what lies in escrow, and the lesser counts.
+    """
+    head = draft.head
+    unspent = head.deposited_stroops - head.charged_stroops - head.refunded_stroops
+    owed = sum(payee.owed_stroops for payee in draft.payees.values())
+    lacking = max(0, owed - payout_stroops(draft))
+    return min(unspent - undecided_stroops(draft, PAYOUT_REFUND), free_escrow(draft) - lacking)
