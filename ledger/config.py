@@ -8,7 +8,7 @@ that a missing key is named once, at the start. Secrets are never values here, o
 
 import os
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, Literal, TypeVar
 
 from pydantic import AliasChoices, Field, ValidationError
 from pydantic_settings import (
@@ -49,7 +49,10 @@ class Settings(BaseSettings):
     """`pgmq://` (queues in the database itself), `amqp://…` or `redis://…`."""
 
     gateway_url: str = ""
-    """Base URL of a Horizon instance; several, separated by commas, for evidence from several."""
+    """`horizon:URL` or `rpc:URL`; several, separated by commas, for evidence from several sources.
+
+    A bare URL is Horizon's. The first one is submitted to.
+    """
 
     network_passphrase: str = ""
     """Of the Stellar network; its SHA-256 is the network id of every record."""
@@ -58,7 +61,13 @@ class Settings(BaseSettings):
     """Seed of the log key, mode 0600: signs checkpoints, promises, clock and audit files."""
 
     keys_dir: Path | None = None
-    """Folder of the escrow, payout, anchor and channel accounts' seeds: `*.seed`, mode 0600."""
+    """Folder of the accounts' seeds: escrow, payout, anchor, fee, channels; `*.seed`, mode 0600."""
+
+    signer_command: str = ""
+    """External signer that holds keys of these accounts, beside or instead of files."""
+
+    treasury: Literal["single", "settlers"] = "single"
+    """Who signs for escrow and payout accounts: their own keys, or settlers by the chain's word."""
 
     terms_file: Path | None = None
     """Signed terms to register."""
@@ -176,7 +185,7 @@ class Settings(BaseSettings):
 
     @property
     def gateway_urls(self) -> tuple[str, ...]:
-        """The base URLs of all gateways, the one that is submitted to first."""
+        """All gateways as they are named, the one that is submitted to first."""
         return tuple(url.strip() for url in self.gateway_url.split(",") if url.strip())
 
     @classmethod

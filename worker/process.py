@@ -14,10 +14,12 @@ from ledger.sealing.audit_files import AuditFileParts
 from ledger.sealing.driver import SealingParts
 from ledger.sealing.judging import make_memory
 from ledger.sealing.log_seeds import read_log_seeds
-from ledger.stellar.domain import Policy, SettlementDomain, load_seeds
+from ledger.stellar.domain import Policy, SettlementDomain
 from ledger.stellar.gateway import Gateway
-from ledger.stellar.horizon import HorizonGateway
-from ledger.stellar.signing import SeedSigner
+from ledger.stellar.gathering import TreasurySigner
+from ledger.stellar.key_sources import open_operator_keys
+from ledger.stellar.signing import AccountSigner, Signer
+from ledger.stellar.sources import open_source
 from ledger.store.engine import SessionFactory, open_sessions
 from ledger.store.errors import UnknownBroadcasterError
 from ledger.store.shard_store import Shard, authentic_terms, find_shard, list_shards
@@ -40,18 +42,23 @@ class WorkerParts:
     """Entitlements whose signatures this process found good."""
 
     def domain_of(self, shard: Shard) -> SettlementDomain:
-        """Return a broadcaster's settlement domain with its seeds.
+        """Return a broadcaster's settlement domain with its keys.
 
         Raises:
-            SeedFileError: A seed file is missing or cannot be used.
+            SeedFileError: A key is missing, or a file or variable cannot be used.
+            ExternalSignerError: The signer command gives no usable answer.
             UnprovenError: The stored terms are not the broadcaster's.
         """
         with self.sessions.begin() as session:
             terms = authentic_terms(session, shard).value
+        keys = open_operator_keys(self.settings.keys_dir, self.settings.signer_command)
+        signer: Signer = AccountSigner(keys)
+        if self.settings.treasury == "settlers":
+            signer = TreasurySigner(self.sessions, self.gateways[0], terms, keys)
         return SettlementDomain(
             terms=terms,
             passphrase=self.settings.network_passphrase,
-            signer=SeedSigner(load_seeds(need("keys_dir", self.settings.keys_dir))),
+            signer=signer,
             policy=Policy(
                 evidence_sources=self.settings.evidence_sources,
                 margin_ledgers=self.settings.margin_ledgers,
@@ -109,7 +116,7 @@ def make_parts(settings: Settings) -> WorkerParts:
             ),
         ),
         trust=trust,
-        gateways=[HorizonGateway(url, passphrase) for url in settings.gateway_urls],
+        gateways=[open_source(url, passphrase) for url in settings.gateway_urls],
         known_entitlements=make_memory(),
     )
 

@@ -22,8 +22,8 @@ from ledger.logs import configure_logs
 from ledger.sealing.log_seeds import read_log_seeds
 from ledger.serving import ListenError, bind, serve
 from ledger.stellar.errors import StellarError
-from ledger.stellar.horizon import HorizonGateway
 from ledger.stellar.seed_files import read_seed
+from ledger.stellar.sources import open_source
 from ledger.store.engine import open_sessions
 
 DEFAULT_LISTEN = "127.0.0.1:8080"
@@ -87,7 +87,7 @@ def _serve(arguments: argparse.Namespace) -> None:
     settings = load_settings()
     need("gateway_url", settings.gateway_url)
     passphrase = need("network_passphrase", settings.network_passphrase)
-    gateway = HorizonGateway(settings.gateway_urls[0], passphrase)
+    gateway = open_source(settings.gateway_urls[0], passphrase)
     seeds = read_log_seeds(need("log_key_file", settings.log_key_file))
     parts = ApiParts(
         sessions=open_sessions(

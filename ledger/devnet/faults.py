@@ -1,21 +1,27 @@
 """The fault plane: how the devnet misbehaves on demand, to test callers against the worst.
 
-A fault is armed with a kind, a number of answers or network ledgers it spoils, and seconds where it
-needs them. Kinds, and what they do:
+A fault is armed with a kind, a number of answers or network ledgers that it spoils, and what it
+needs besides. Those that spoil answers may be kept to requests whose path begins with `path`; a
+call of JSON-RPC has the path `/rpc/METHOD`. Kinds, and what they do:
 
 - `drop_answer`: the connection is closed before the request has any effect.
 - `delay`: the answer comes `seconds` late.
+- `repeat_answer`: the answer given last at the same place is given once more, as a bad cache does.
+- `garble_answer`: the answer is a page that is no JSON.
+- `http_500`: the answer is 500, without effect.
 - `reset_after_accept`: a submission is taken, then the connection is closed without an answer.
 - `http_504`: a submission is taken, the answer is 504.
 - `http_503`: a submission is not taken, the answer is 503.
 - `duplicate`: a submission is taken twice, the second answer is given.
 - `hide_transactions`: look-ups by hash and listings act as if the last `ledgers` network ledgers
-  had no transactions.
-- `stale_replica`: everything read is as of `ledgers` network ledgers ago, as far as headers, look-
-  ups and listings go.
-- `stall`: no network ledger closes.
-- `lose_queue`: the queue is emptied before the next close.
+  had no transactions (a 404 window).
+- `stale_replica`: everything read is as of `ledgers` network ledgers ago, at most 64.
+- `stall`: no network ledger closes by the timer.
+- `lose_queue`: the queue is emptied before the next close, as a killed node does.
 - `time_jump`: the next network ledger closes `seconds` later than its time.
+- `surge`: others bid `fee` stroops per operation for more room than a network ledger has.
+
+Other things happen at once when asked for (`ledger.devnet.incidents`).
 """
 
 from __future__ import annotations
@@ -23,7 +29,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, Final
+
+from ledger.devnet.view import DEPTH_LEDGERS
+
+SURGE_FEE_STROOPS: Final = 10_000
+"""What others bid per operation in a surge if it is not said."""
 
 
 class FaultError(ValueError):
@@ -35,6 +46,9 @@ class FaultKind(Enum):
 
     DROP_ANSWER = "drop_answer"
     DELAY = "delay"
+    REPEAT_ANSWER = "repeat_answer"
+    GARBLE_ANSWER = "garble_answer"
+    HTTP_500 = "http_500"
     RESET_AFTER_ACCEPT = "reset_after_accept"
     HTTP_504 = "http_504"
     HTTP_503 = "http_503"
@@ -44,6 +58,7 @@ class FaultKind(Enum):
     STALL = "stall"
     LOSE_QUEUE = "lose_queue"
     TIME_JUMP = "time_jump"
+    SURGE = "surge"
 
 
 @dataclass(slots=True)
@@ -55,6 +70,7 @@ class Fault:
     seconds: float = 0.0
     ledgers: int = 1
     path: str = ""
+    fee: int = SURGE_FEE_STROOPS
     struck: int = 0
 
     def as_json(self) -> dict[str, Any]:
@@ -65,6 +81,7 @@ class Fault:
             "seconds": self.seconds,
             "ledgers": self.ledgers,
             "path": self.path,
+            "fee": self.fee,
             "struck": self.struck,
         }
 
@@ -78,8 +95,8 @@ class FaultPlane:
     def arm(self, request: Mapping[str, Any]) -> Fault:
         """Arm a fault from its JSON form.
 
-        `count` (default 1, 0 = until cleared) says how often it strikes; for `stall`,
-        `hide_transactions` and `stale_replica` it counts closes and look-ups.
+        `count` (default 1, 0 = until cleared) says how often it strikes; for `stall`, `surge` and
+        those that change what is read it counts closes and requests.
 
         Raises:
             FaultError: unknown kind or a value out of range.
@@ -89,15 +106,20 @@ class FaultPlane:
         except ValueError:
             known = ", ".join(k.value for k in FaultKind)
             raise FaultError(f"kind: got {request.get('kind')!r}, want one of {known}") from None
-        count, seconds = request.get("count", 1), request.get("seconds", 0)
-        ledgers, path = request.get("ledgers", 1), request.get("path", "")
-        if not isinstance(count, int) or count < 0:
-            raise FaultError(f"count: got {count!r}, want a whole number from 0")
-        if not isinstance(seconds, int | float) or seconds < 0:
+        path = request.get("path", "")
+        if not isinstance(path, str):
+            raise FaultError(f"path: got {path!r}, want text")
+        seconds = request.get("seconds", 0)
+        if not isinstance(seconds, int | float) or not 0 <= seconds <= 1e9:
             raise FaultError(f"seconds: got {seconds!r}, want a number from 0")
-        if not isinstance(ledgers, int) or ledgers < 1 or not isinstance(path, str):
-            raise FaultError(f"ledgers: got {ledgers!r}, want a whole number from 1")
-        fault = Fault(kind, count or None, float(seconds), ledgers, path)
+        fault = Fault(
+            kind,
+            whole(request, "count", 1, 0, 10**9) or None,
+            float(seconds),
+            whole(request, "ledgers", 1, 1, DEPTH_LEDGERS),
+            path,
+            whole(request, "fee", SURGE_FEE_STROOPS, 100, 10**7),
+        )
         self.armed.append(fault)
         return fault
 
@@ -116,3 +138,15 @@ class FaultPlane:
                         self.armed.remove(fault)
                 return fault
         return None
+
+
+def whole(request: Mapping[str, Any], field_name: str, default: int, least: int, most: int) -> int:
+    """A whole number of a request, within bounds.
+
+    Raises:
+        FaultError: it is none.
+    """
+    value = request.get(field_name, default)
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise FaultError(f"{field_name}: got {value!r}, want a whole number, {least} to {most}")
+    return value

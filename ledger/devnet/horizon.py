@@ -31,8 +31,9 @@ from ledger.devnet.entries import (
     account_key,
 )
 from ledger.devnet.envelope import Transaction
-from ledger.devnet.network import Network, Record
+from ledger.devnet.network import Record
 from ledger.devnet.results import TxResult
+from ledger.devnet.view import View
 from ledger.devnet.wire import NATIVE_ASSET, account_id, asset_code, i32
 
 Json = dict[str, Any]
@@ -96,9 +97,9 @@ def failed_problem(tx: Transaction, result: TxResult) -> Json:
     return problem(400, "transaction_failed", "Transaction Failed", detail, extras)
 
 
-def root(network: Network, base: str, latest: int) -> Json:
+def root(view: View, base: str) -> Json:
     """The root resource."""
-    closed = network.ledgers[latest - 1]
+    closed, latest = view.latest, view.last
     paths = {
         "account": "/accounts/{account_id}",
         "transactions": "/transactions{?cursor,limit,order}",
@@ -118,7 +119,7 @@ def root(network: Network, base: str, latest: int) -> Json:
         "history_latest_ledger_closed_at": stamp(closed.header.close_time),
         "history_elder_ledger": 1,
         "core_latest_ledger": latest,
-        "network_passphrase": network.settings.passphrase,
+        "network_passphrase": view.network.settings.passphrase,
         "current_protocol_version": closed.header.protocol,
         "supported_protocol_version": closed.header.protocol,
         "core_supported_protocol_version": closed.header.protocol,
@@ -158,13 +159,13 @@ def ledger(closed: Closed, base: str) -> Json:
 # Accounts
 
 
-def account(network: Network, key: bytes, base: str) -> Json | None:
+def account(view: View, key: bytes, base: str) -> Json | None:
     """An account resource as of the last close, None when there is no such account."""
-    entry = network.world.find(account_key(key))
+    entry = view.state.find(account_key(key))
     if entry is None or not isinstance(entry.body, Account):
         return None
     body, name = entry.body, address(key)
-    modified = network.ledger(entry.modified)
+    modified = view.ledger(entry.modified)
     resource: Json = {
         "_links": {
             "self": {"href": f"{base}/accounts/{name}"},
@@ -181,9 +182,9 @@ def account(network: Network, key: bytes, base: str) -> Json | None:
         "last_modified_time": stamp(modified.header.close_time) if modified else None,
         "thresholds": _thresholds(body),
         "flags": _flags(body),
-        "balances": [*_trust_balances(network, key), _native_balance(body)],
+        "balances": [*_trust_balances(view, key), _native_balance(body)],
         "signers": _signers(body),
-        "data": _data(network, key),
+        "data": _data(view, key),
         "num_sponsoring": body.sponsoring,
         "num_sponsored": body.sponsored,
         "paging_token": name,
@@ -200,10 +201,8 @@ def account(network: Network, key: bytes, base: str) -> Json | None:
     return resource
 
 
-def _owned(network: Network, kind: int, key: bytes) -> list[Entry]:
-    keys = sorted(network.world.owned(i32(kind) + account_id(key)))
-    found = [network.world.find(k) for k in keys]
-    return [entry for entry in found if entry is not None]
+def _owned(view: View, kind: int, key: bytes) -> list[Entry]:
+    return view.state.owned(i32(kind) + account_id(key))
 
 
 def _thresholds(body: Account) -> Json:
@@ -229,9 +228,9 @@ def _native_balance(body: Account) -> Json:
     }
 
 
-def _trust_balances(network: Network, key: bytes) -> list[Json]:
+def _trust_balances(view: View, key: bytes) -> list[Json]:
     balances = []
-    for entry in _owned(network, TRUSTLINE, key):
+    for entry in _owned(view, TRUSTLINE, key):
         line = entry.body
         if not isinstance(line, TrustLine):
             continue
@@ -278,19 +277,19 @@ def _signers(body: Account) -> list[Json]:
     return found
 
 
-def _data(network: Network, key: bytes) -> dict[str, str]:
-    bodies = [entry.body for entry in _owned(network, DATA, key)]
+def _data(view: View, key: bytes) -> dict[str, str]:
+    bodies = [entry.body for entry in _owned(view, DATA, key)]
     return {body.name.decode(): encode(body.value) for body in bodies if isinstance(body, Data)}
 
 
 # Transactions
 
 
-def transaction(network: Network, record: Record, base: str, asked: bytes | None = None) -> Json:
+def transaction(view: View, record: Record, base: str, asked: bytes | None = None) -> Json:
     """A transaction resource; `asked` is the hash it was looked up by, maybe the inner one."""
     tx, inner = record.tx, record.tx.inner or record.tx
     shown = (asked or tx.hash).hex()
-    closed = network.ledgers[record.ledger - 1]
+    closed = view.network.ledgers[record.ledger - 1]
     resource: Json = {
         "_links": {
             "self": {"href": f"{base}/transactions/{shown}"},
@@ -367,17 +366,17 @@ def _preconditions(tx: Transaction) -> Json:
     return found
 
 
-def fee_stats(network: Network, latest: int) -> Json:
+def fee_stats(view: View) -> Json:
     """Bids and charges per operation over the last five network ledgers."""
-    recent = network.ledgers[max(0, latest - 5) : latest]
+    recent = view.ledgers()[-5:]
     applied = [item for closed in recent for item in closed.applied]
     charged = [item.result.fee_charged // max(1, item.tx.bid_operations) for item in applied]
     bids = [item.tx.fee // max(1, item.tx.bid_operations) for item in applied]
-    last = network.ledgers[latest - 1]
+    last = view.latest
     size = sum(len(item.tx.operations) for item in last.applied)
     usage_percent = 100 * size // max(1, last.header.max_tx_set_size)
     return {
-        "last_ledger": str(latest),
+        "last_ledger": str(view.last),
         "last_ledger_base_fee": str(last.header.base_fee),
         "ledger_capacity_usage": f"{usage_percent // 100}.{usage_percent % 100:02d}",
         "fee_charged": distribution(charged, last.header.base_fee),

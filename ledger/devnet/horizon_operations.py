@@ -10,8 +10,9 @@ from stellar_sdk import MuxedAccount, xdr
 from ledger.devnet import horizon
 from ledger.devnet.envelope import Operation, account_key_of, arm, muxed_key
 from ledger.devnet.horizon import Json, address, amount, asset_fields
-from ledger.devnet.network import Network, Record
+from ledger.devnet.network import Record
 from ledger.devnet.results import Kind
+from ledger.devnet.view import View
 from ledger.devnet.wire import Reader
 
 PAYMENT_KINDS: Final = frozenset({0, 1, 2, 8, 13})
@@ -21,9 +22,9 @@ _NAMES: Final[dict[int, str]] = {
 }
 
 
-def operations(network: Network, record: Record, base: str) -> Iterator[tuple[int, int, Json]]:
+def operations(view: View, record: Record, base: str) -> Iterator[tuple[int, int, Json]]:
     """(paging token, kind, resource) of each operation of a transaction."""
-    closed = network.ledgers[record.ledger - 1]
+    closed = view.network.ledgers[record.ledger - 1]
     for index, operation in enumerate(record.tx.operations, start=1):
         token = record.token | index
         source = operation.source or record.tx.source

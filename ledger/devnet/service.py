@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,6 +22,8 @@ from ledger.devnet.faults import FaultKind, FaultPlane
 from ledger.devnet.network import Network, Record, Settings
 from ledger.devnet.queue import Submission
 from ledger.devnet.state_file import StateFile
+from ledger.devnet.surge import CROWD_XLM, Crowd
+from ledger.devnet.view import Past, View
 from ledger.devnet.wire import INT64_MAX
 
 STROOPS_PER_XLM: Final = 10_000_000
@@ -64,6 +66,8 @@ class Devnet:
         self.now = now
         self.network = Network(settings, int(now()), state)
         self.faults = FaultPlane()
+        self._past = Past(self.network)
+        self._crowd: Crowd | None = None
         self._closed = asyncio.Condition()
         self._friendbot_turn = asyncio.Lock()
         self._wishes: list[_Wish] = []
@@ -89,7 +93,13 @@ class Devnet:
         jump = self.faults.strike(FaultKind.TIME_JUMP)
         if jump is not None:
             at = max(at, self.network.header.close_time) + int(jump.seconds)
+        surge = self.faults.strike(FaultKind.SURGE)
+        if surge is not None and self._crowd is not None:
+            self._crowd.bid(surge.fee)
         closed = self.network.close_ledger(at)
+        self._past.note(closed)
+        if surge is not None and surge.left != 0 and self._crowd is not None:
+            self._crowd.bid(surge.fee)
         async with self._closed:
             self._closed.notify_all()
         return closed
@@ -106,25 +116,36 @@ class Devnet:
 
     # Reading, through the fault plane
 
-    def horizon_ledger(self) -> int:
-        """Sequence of the last network ledger that readers may see."""
+    def view(self, path: str, *, of_transactions: bool = False) -> View:
+        """What the reader of a path sees; only who reads transactions may find some hidden."""
         latest = self.network.header.sequence
-        stale = self.faults.strike(FaultKind.STALE_REPLICA)
-        return latest if stale is None else max(1, latest - stale.ledgers)
-
-    def visible(self, records: Sequence[Record]) -> list[Record]:
-        """Records that readers may see."""
-        last = self.horizon_ledger()
-        hidden = self.faults.strike(FaultKind.HIDE_TRANSACTIONS)
+        stale = self.faults.strike(FaultKind.STALE_REPLICA, path)
+        last = latest if stale is None else max(1, latest - stale.ledgers)
+        shown = last
+        hidden = self.faults.strike(FaultKind.HIDE_TRANSACTIONS, path) if of_transactions else None
         if hidden is not None:
-            last = min(last, self.network.header.sequence - hidden.ledgers)
-        return [record for record in records if record.ledger <= last]
+            shown = min(last, latest - hidden.ledgers)
+        return View(network=self.network, state=self._past.at(last), last=last, shown=shown)
 
-    def find(self, tx_hash: bytes) -> Record | None:
-        """A transaction by outer or inner hash, if readers may see it."""
-        record = self.network.record(tx_hash)
-        shown = self.visible([record] if record else [])
-        return shown[0] if shown else None
+    async def wait_ledger(self, after: int, seconds: float) -> None:
+        """Wait until a network ledger closes after one, or the time is up."""
+        try:
+            async with asyncio.timeout(seconds), self._closed:
+                while self.network.header.sequence <= after:
+                    await self._closed.wait()
+        except TimeoutError:
+            return
+
+    # Others
+
+    async def crowd(self, fee_stroops: int) -> None:
+        """Let others bid; the first time this takes a network ledger, to give them money."""
+        if self._crowd is None:
+            self._crowd = Crowd(self.network)
+            missing = self._crowd.addresses_missing()
+            funded = [self.fund(address, CROWD_XLM * STROOPS_PER_XLM) for address in missing]
+            await asyncio.gather(*funded)
+        self._crowd.bid(fee_stroops)
 
     # Friendbot
 

@@ -20,9 +20,11 @@ from dataclasses import dataclass
 from typing import Any, Final, cast
 from urllib.parse import urlencode, urlsplit
 
-from ledger.stellar.errors import GatewayError
+from ledger.stellar.errors import GatewayError, SourceError
 
-READ_TIMEOUT_S: Final = 15.0
+EXCHANGE_TIMEOUT_S: Final = 20.0
+"""Seconds for a whole exchange."""
+
 ANSWER_BYTES_MAX: Final = 32 << 20
 """Largest answer read: 200 transactions with their meta."""
 
@@ -56,17 +58,26 @@ class Answer:
 class BoundedHttp:
     """Exchanges with one host; idle connections are kept for the next one."""
 
-    def __init__(self, base_url: str) -> None:
+    def __init__(self, base_url: str, *, timeout_s: float = EXCHANGE_TIMEOUT_S) -> None:
         """Take the host from a URL.
 
+        Args:
+            base_url: http or https.
+            timeout_s: Seconds that an exchange may take, all in all.
+
         Raises:
-            ValueError: The URL is not http or https, or names no host.
+            SourceError: The URL is not http or https, or names no host.
         """
-        parts = urlsplit(base_url)
+        try:
+            parts = urlsplit(base_url)
+            port = parts.port or (443 if parts.scheme == "https" else 80)
+        except ValueError as error:
+            raise SourceError(f"gateway: got {base_url!r}: {error}") from error
         if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise ValueError(f"gateway: got {base_url!r}, want an http or https URL")
+            raise SourceError(f"gateway: got {base_url!r}, want an http or https URL")
         self._host = parts.hostname
-        self._port = parts.port or (443 if parts.scheme == "https" else 80)
+        self._port = port
+        self._timeout_s = timeout_s
         self._context = ssl.create_default_context() if parts.scheme == "https" else None
         self._idle: list[_Connection] = []
         self._lock = threading.Lock()
@@ -78,13 +89,7 @@ class BoundedHttp:
         for connection in idle:
             connection.close()
 
-    def get(
-        self,
-        url: str,
-        parameters: Mapping[str, str] | None = None,
-        *,
-        timeout_s: float = READ_TIMEOUT_S,
-    ) -> Answer:
+    def get(self, url: str, parameters: Mapping[str, str] | None = None) -> Answer:
         """Ask for a resource.
 
         Raises:
@@ -92,25 +97,23 @@ class BoundedHttp:
         """
         query = urlencode(parameters) if parameters else ""
         separator = "&" if "?" in url else "?"
-        return self._exchange("GET", f"{url}{separator}{query}" if query else url, timeout_s)
+        return self._exchange("GET", f"{url}{separator}{query}" if query else url)
 
-    def post(self, url: str, body: bytes, content_type: str, *, timeout_s: float) -> Answer:
+    def post(self, url: str, body: bytes, content_type: str) -> Answer:
         """Send a body.
 
         Raises:
             GatewayError: No answer in time, or one that is too large; the body may have arrived.
         """
-        return self._exchange("POST", url, timeout_s, body, content_type)
+        return self._exchange("POST", url, body, content_type)
 
-    def _exchange(
-        self, method: str, url: str, timeout_s: float, body: bytes = b"", content_type: str = ""
-    ) -> Answer:
+    def _exchange(self, method: str, url: str, body: bytes = b"", content_type: str = "") -> Answer:
         headers = {"Accept": "application/json", "User-Agent": _AGENT}
         if content_type:
             headers["Content-Type"] = content_type
         parts = urlsplit(url)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        connection = self._take(time.monotonic() + timeout_s)
+        connection = self._take(time.monotonic() + self._timeout_s)
         is_kept = False
         try:
             connection.request(method, target, body or None, headers)

@@ -185,9 +185,11 @@ def all_transactions_of(gateway: Gateway, account: bytes) -> list[NetworkFact]:
         GatewayError: The network gave no usable answer.
     """
     facts: list[NetworkFact] = []
+    place = START
     while True:
-        page = gateway.transactions_of(account, after=facts[-1].order if facts else START)
+        page = gateway.transactions_of(account, after=place)
         facts.extend(page.facts)
+        place = max(place, page.through)
         if page.is_last:
             return facts
 

@@ -2,6 +2,7 @@
 
     StellarError
     ├── GatewayError               an API gave no usable answer; later it may
+    ├── SourceError                a configured source cannot be
     ├── NotSubmittedError          a set-up transaction ended without effect
     ├── ConflictingFactError       the network tells two histories; a person looks
     ├── SeedFileError              a seed file is missing, readable by others, or holds no seed
@@ -24,6 +25,10 @@ class GatewayError(StellarError):
     def reason(self) -> str:
         """What went wrong, in a word: the name of the error below, if there is one."""
         return type(self.__cause__ or self).__name__
+
+
+class SourceError(StellarError):
+    """A configured source names no known kind, or no http or https URL."""
 
 
 class NotSubmittedError(StellarError):

@@ -17,7 +17,7 @@ from ledger.audit.address import format_account
 from ledger.audit.xdr import MalformedXdrError
 from ledger.books.transactions import NetworkFact
 from ledger.evidence.keys import network_id_of
-from ledger.stellar.bounded_http import Answer, BoundedHttp
+from ledger.stellar.bounded_http import EXCHANGE_TIMEOUT_S, Answer, BoundedHttp
 from ledger.stellar.errors import GatewayError
 from ledger.stellar.gateway import (
     PERCENTILES,
@@ -56,7 +56,6 @@ PAGE_LIMIT: Final = 200
 SLOT_PAGES_MAX: Final = 50
 """Most pages read back for a slot."""
 
-SUBMIT_TIMEOUT_S: Final = 20.0
 FRIENDBOT_TIMEOUT_S: Final = 60.0
 
 _LATEST_LEDGER: Final = "latest-ledger"
@@ -68,17 +67,23 @@ __all__ = ["HorizonGateway", "result_code_of"]
 class HorizonGateway:
     """`ledger.stellar.gateway.Gateway` over one Horizon instance."""
 
-    def __init__(self, base_url: str, passphrase: str) -> None:
+    def __init__(
+        self, base_url: str, passphrase: str, *, timeout_s: float = EXCHANGE_TIMEOUT_S
+    ) -> None:
         """Make a gateway; nothing is asked yet.
 
+        Args:
+            base_url: Of the instance.
+            passphrase: The network's.
+            timeout_s: Seconds that one exchange may take.
+
         Raises:
-            ValueError: The URL is not http or https.
+            SourceError: The URL is not http or https.
         """
         self._base_url = base_url.rstrip("/")
         self._network_id = network_id_of(passphrase)
         self._is_network_known = False
-        self._names_ledger = False
-        self._http = BoundedHttp(self._base_url)
+        self._http = BoundedHttp(self._base_url, timeout_s=timeout_s)
 
     @property
     def name(self) -> str:
@@ -196,9 +201,7 @@ class HorizonGateway:
         form = urlencode({"tx": base64.b64encode(envelope).decode()}).encode()
         try:
             self._require_known_network()
-            answer = self._http.post(
-                f"{self._base_url}/transactions_async", form, _FORM, timeout_s=SUBMIT_TIMEOUT_S
-            )
+            answer = self._http.post(f"{self._base_url}/transactions_async", form, _FORM)
             record = answer.json()
         except GatewayError as error:
             return SubmitAnswer(status=SubmitStatus.UNKNOWN, code=error.reason)
@@ -215,11 +218,9 @@ class HorizonGateway:
         if not template:
             raise GatewayError(f"{self.name}: friendbot: got none, want a test network")
         url = template.partition("{")[0]
-        friendbot = BoundedHttp(url)
+        friendbot = BoundedHttp(url, timeout_s=FRIENDBOT_TIMEOUT_S)
         try:
-            answer = friendbot.get(
-                url, {"addr": format_account(account)}, timeout_s=FRIENDBOT_TIMEOUT_S
-            )
+            answer = friendbot.get(url, {"addr": format_account(account)})
         finally:
             friendbot.close()
         if answer.status != 200:
@@ -277,12 +278,13 @@ class HorizonGateway:
 
     def _ask_as_of(self, path: str, parameters: Mapping[str, str]) -> tuple[Answer, int]:
         """Return an answer and a ledger at or before the one it was given as of."""
-        # Asked before, so that the answer is at least as new as the ledger named.
-        before_sequence = 0 if self._names_ledger else self.latest_ledger().sequence
         answer = self._ask(path, parameters)
         header = answer.headers.get(_LATEST_LEDGER, "")
-        self._names_ledger = header.isascii() and header.isdigit()
-        return answer, int(header) if self._names_ledger else before_sequence
+        if header.isascii() and header.isdigit():
+            return answer, int(header)
+        # Asked before the answer, so that it is at least as new as the ledger named.
+        before_sequence = self.latest_ledger().sequence
+        return self._ask(path, parameters), before_sequence
 
     def _get(self, path: str, **parameters: str) -> dict[str, Any]:
         return self._json(self._ask(path, parameters))
