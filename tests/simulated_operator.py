@@ -24,7 +24,7 @@ from ledger.evidence.bundle import BundleKind, make_bundle, sign_bundle
 from ledger.evidence.checkpoint import Checkpoint, body_hash, sign_checkpoint
 from ledger.evidence.entitlement import ENTITLEMENT, Entitlement
 from ledger.evidence.heartbeat import HEARTBEAT, Heartbeat
-from ledger.evidence.instruction import Instruction, order_of_instruction
+from ledger.evidence.instruction import order_of_instruction
 from ledger.evidence.keys import network_id_of, public_key_of
 from ledger.evidence.leaf import ACTIVATION, EVIDENCE_DAO_KEY, Activation, PayoutLeaf
 from ledger.evidence.merkle import root_hash

@@ -33,6 +33,8 @@ from ledger.api.documents import (
 )
 from ledger.api.epoch_routes import add_epochs
 from ledger.api.gate import Gate
+from ledger.api.instruction_routes import add_instructions
+from ledger.api.instructions import Instructions
 from ledger.api.ledger_time import LedgerTimeSource
 from ledger.api.limits import IntakeLimits
 from ledger.api.log_routes import add_log
@@ -117,6 +119,7 @@ def make_app(parts: ApiParts) -> FastAPI:
         collect=collector.collect,
     )
     add_uploads(app, uploads, secret)
+    add_instructions(app, Instructions(collector=collector), limits.body_timeout_s)
     relay = Relay(sessions=parts.sessions, read_time=collector.read_time, limits=parts.relay_limits)
     add_relay(app, relay)
     add_epochs(app, parts.sessions)

@@ -79,6 +79,26 @@ class RefusalsDocument(Document):
     refusals: list[RefusedItemDocument]
 
 
+class InstructionDocument(Document):
+    """What became of an instruction."""
+
+    id: Natural
+    digest: Hex32
+    kind: Literal["payee_instruction", "refund", "readiness", "ruling"]
+    subject: Hex32
+    state: Literal["waiting", "sealed", "applied", "without_effect"]
+    sealed_epoch: int | None
+    code: int | None = Field(description="0: it has effect; null before its epoch is computed.")
+    code_name: str | None
+
+
+class InstructionsDocument(Document):
+    """What was said about an account or transaction."""
+
+    subject: Hex32
+    instructions: list[InstructionDocument]
+
+
 class EpochStateDocument(Document):
     """An epoch's number and state."""
 

@@ -370,6 +370,19 @@ def parse_state(data: bytes) -> State:
     return state
 
 
+def payee_accounts_in(data: bytes) -> frozenset[bytes]:
+    """Return the payees in a state's canonical bytes, without parsing the rest.
+
+    Raises:
+        MalformedRecordError: The bytes end in the middle of a row.
+    """
+    reader = Reader("state", data)
+    reader.take(TAG_SIZE + 32, "head")
+    count = reader.integer(4, "row count", limit=ROWS_MAX)
+    rows = (reader.take(reader.integer(2, "row length"), "row") for _ in range(count))
+    return frozenset(row[1:33] for row in rows if row[:1] == bytes([RowKind.PAYEE]))
+
+
 def _state_of(network_id: bytes, broadcaster: bytes, rows: list[bytes]) -> State:
     parsed: dict[RowKind, list[dict[str, Any]]] = {kind: [] for kind in RowKind}
     for row in rows:

@@ -26,6 +26,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from ledger.books.instructing import INSTRUCTIONS_MAX, InstructionCode
+from ledger.books.state import payee_accounts_in
 from ledger.evidence.encoding import Signed
 from ledger.evidence.errors import MalformedRecordError
 from ledger.evidence.instruction import (
@@ -38,6 +39,7 @@ from ledger.evidence.instruction import (
 from ledger.store.base import Base, check_length, check_natural
 from ledger.store.errors import UnprovenError
 from ledger.store.shard_store import Shard
+from ledger.store.tables import StateRow
 
 PAGE_ROWS: Final = 100
 """Most instructions of one answer."""
@@ -233,6 +235,21 @@ def store_instruction_codes(
             .values(code=int(code))
             .execution_options(synchronize_session=False)
         )
+
+
+def newest_computed_epoch(session: Session, shard: Shard) -> int | None:
+    """Return the newest epoch whose closing state is known; None before the first."""
+    return session.scalar(
+        select(func.max(StateRow.epoch)).where(StateRow.broadcaster_id == shard.id)
+    )
+
+
+def load_payee_accounts(session: Session, shard: Shard, epoch: int) -> frozenset[bytes]:
+    """Return every account that an epoch's closing state keeps a payee's balance of."""
+    closing = session.scalar(
+        select(StateRow.closing).where(StateRow.broadcaster_id == shard.id, StateRow.epoch == epoch)
+    )
+    return frozenset() if not closing else payee_accounts_in(closing)
 
 
 def restore_instructions(
