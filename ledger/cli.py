@@ -48,12 +48,16 @@ COMMANDS: Final[Mapping[str, CommandLine]] = {
     "demo": CommandLine(summary="Run the whole path once, from a byte to an audit", extra="all"),
     "devnet": CommandLine(summary="Run a Stellar network in one process", extra="server"),
     "engine": CommandLine(summary="Seed or view content with metered, paid bytes", extra="engine"),
+    "keys": CommandLine(summary="Encrypt seed files, check them, show public keys", extra=""),
     "log": CommandLine(summary="Mirror, verify and watch a public log, find omissions", extra=""),
     "reconcile": CommandLine(
         summary="Compare signed bytes with CDN logs and invoices", extra="server"
     ),
     "report": CommandLine(
         summary="Make bills, statements and books from audit files", extra="server"
+    ),
+    "settler": CommandLine(
+        summary="Recompute what the operator wants to pay, and sign that", extra="server"
     ),
     "stellar": CommandLine(
         summary="Set up accounts on a test network, deposit, look at balances", extra="server"

@@ -285,6 +285,7 @@ def environment_of(folder: Path, database_url: str) -> dict[str, str]:
     return {
         "DATABASE_URL": database_url,
         "SWARMLEDGER_NETWORK_PASSPHRASE": PASSPHRASE,
+        "SWARMLEDGER_PLAIN_KEYS": "allow",
         "SWARMLEDGER_MARGIN_LEDGERS": "1",
         "SWARMLEDGER_SCHEDULE_S": "0.3",
         "SWARMLEDGER_LEASE_S": "3",

@@ -230,6 +230,8 @@ class Demo:
             "DATABASE_URL": database_url,
             "GATEWAY_URL": self._parts.urls["devnet"],
             "NETWORK_PASSPHRASE": passphrase,
+            # Its keys live as long as the demo, in a private folder.
+            "PLAIN_KEYS": "allow",
         }
         return {
             **{f"SWARMLEDGER_{name}": str(path) for name, path in files.items()},

@@ -21,8 +21,12 @@ from nacl.bindings import (
     crypto_box_beforenm,
     crypto_box_open_afternm,
     crypto_core_ed25519_is_valid_point,
+    crypto_pwhash_alg,
+    crypto_pwhash_ALG_ARGON2ID13,
     crypto_scalarmult,
     crypto_scalarmult_base,
+    crypto_secretbox,
+    crypto_secretbox_open,
     crypto_sign,
     crypto_sign_ed25519_pk_to_curve25519,
     crypto_sign_ed25519_sk_to_curve25519,
@@ -56,6 +60,9 @@ SIGNATURE_SIZE = 64
 _SEAL_NONCE_SIZE = 24
 SEAL_SIZE = _SEAL_NONCE_SIZE + 16
 """Bytes that sealing adds: nonce 24, authenticator 16."""
+
+PASSPHRASE_SALT_SIZE = 16
+"""Bytes of the salt of a key that is derived from a passphrase."""
 
 KEYS_REMEMBERED = 1 << 19
 """Valid keys that are remembered at least, once so many were seen; 110 bytes each."""
@@ -258,6 +265,43 @@ def open_seal(seed: bytes, public_key: bytes, sealed: bytes) -> bytes:
         return bytes(crypto_box_open_afternm(box, nonce, _shared_key(seed, public_key)))
     except _SealBrokenError:
         raise BadSealError("seal: got bytes that were not sealed between these keys") from None
+
+
+def derive_key(passphrase: bytes, salt: bytes, *, passes: int, memory_bytes: int) -> bytes:
+    """Return a 32-byte key that costs this much to try a passphrase (Argon2id, RFC 9106, 1.3).
+
+    Args:
+        passphrase: Any bytes.
+        salt: `PASSPHRASE_SALT_SIZE` random bytes.
+        passes: Argon2's time cost, ≥ 1.
+        memory_bytes: Memory it fills, ≥ 8 KiB.
+    """
+    return bytes(
+        crypto_pwhash_alg(
+            KEY_SIZE, passphrase, salt, passes, memory_bytes, crypto_pwhash_ALG_ARGON2ID13
+        )
+    )
+
+
+def lock(key: bytes, message: bytes) -> bytes:
+    """Return the message encrypted under a secret key (XSalsa20-Poly1305, nonce in front)."""
+    nonce = os.urandom(_SEAL_NONCE_SIZE)
+    return nonce + bytes(crypto_secretbox(message, nonce, key))
+
+
+def unlock(key: bytes, locked: bytes) -> bytes:
+    """Return what was locked under a secret key.
+
+    Raises:
+        BadSealError: It was not: another key, or other bytes.
+    """
+    nonce, box = locked[:_SEAL_NONCE_SIZE], locked[_SEAL_NONCE_SIZE:]
+    if len(locked) < SEAL_SIZE:
+        raise BadSealError(f"lock: got {len(locked)} bytes, want at least {SEAL_SIZE}")
+    try:
+        return bytes(crypto_secretbox_open(box, nonce, key))
+    except _SealBrokenError:
+        raise BadSealError("lock: got another key or other bytes") from None
 
 
 def network_id_of(passphrase: str) -> bytes:

@@ -1,0 +1,173 @@
+"""The command `swarmledger settler`: run a settler, look at its folder, accept a transaction.
+
+    swarmledger settler run --api URL --gateway SOURCE --trust FILE --key-file FILE --state DIR
+    swarmledger settler status --state DIR --trust FILE
+    swarmledger settler accept --state DIR TX --note TEXT
+
+Standard output has one JSON line a round that changed something, standard error is talk. Exit 0
+after SIGINT or SIGTERM, 1 when the settler cannot start, 3 after `--once` when it refuses anything.
+"""
+
+import argparse
+import json
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ledger.audit.trust import TRUST_SIZE_MAX, Trust, parse_trust
+from ledger.evidence.errors import EvidenceError
+from ledger.logs import configure_logs
+from ledger.stellar.errors import StellarError
+from ledger.stellar.key_sources import add_key_options, open_key
+from ledger.stellar.settler import Settler
+from ledger.stellar.settler_chain import OwnChain
+from ledger.stellar.settler_client import OperatorClient
+from ledger.stellar.settler_process import Round, SettlerRounds
+from ledger.stellar.settler_records import SettlerFolder
+from ledger.stellar.sources import open_source
+
+EXIT_REFUSED = 3
+_CANNOT_START = (StellarError, EvidenceError, ValueError, OSError)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of `swarmledger settler`.
+
+    Args:
+        argv: The arguments after the command's name; `sys.argv[1:]` when None.
+    """
+    arguments = _parser().parse_args(argv)
+    configure_logs(process="settler")
+    try:
+        code: int = arguments.run(arguments)
+    except _CANNOT_START as error:
+        print(f"swarmledger settler: {error}", file=sys.stderr)
+        return 1
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="swarmledger settler",
+        description="Recompute what the operator wants to pay, and sign that or nothing.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--state", required=True, type=Path, metavar="DIR", help="its own folder")
+    run = commands.add_parser("run", parents=[common], help="sign what the operator wants signed")
+    run.add_argument("--api", required=True, metavar="URL", help="base URL of the operator's API")
+    run.add_argument(
+        "--gateway",
+        required=True,
+        metavar="SOURCE[,SOURCE]",
+        help="own sources of the chain, horizon:URL or rpc:URL; all must agree",
+    )
+    run.add_argument("--trust", required=True, type=Path, metavar="FILE", help="own trust.json")
+    add_key_options(run)
+    run.add_argument("--margin-ledgers", type=int, default=2, help="how far sources may lag")
+    run.add_argument("--poll-seconds", type=float, default=2.0, help="between two rounds")
+    run.add_argument("--once", action="store_true", help="one round")
+    run.set_defaults(run=_run)
+    status = commands.add_parser("status", parents=[common], help="what the folder says")
+    status.add_argument("--trust", required=True, type=Path, metavar="FILE", help="own trust.json")
+    status.set_defaults(run=_status)
+    accept = commands.add_parser(
+        "accept", parents=[common], help="say that a transaction of our accounts is known"
+    )
+    accept.add_argument("tx", metavar="TX", help="its hash, 64 hexadecimal digits")
+    accept.add_argument("--note", required=True, help="why; kept with it")
+    accept.set_defaults(run=_accept)
+    return parser
+
+
+def read_trust(path: Path) -> Trust:
+    """Return a trust file.
+
+    Raises:
+        OSError: It cannot be read.
+        EvidenceError: It is malformed.
+    """
+    with path.open("rb") as file:
+        return parse_trust(file.read(TRUST_SIZE_MAX + 1).decode())
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    trust = read_trust(arguments.trust)
+    holder, key = open_key(arguments)
+    sources = [
+        open_source(text.strip(), trust.network_passphrase)
+        for text in arguments.gateway.split(",")
+        if text.strip()
+    ]
+    client = OperatorClient(arguments.api, trust, key, holder)
+    settler = Settler(
+        trust=trust,
+        key=key,
+        holder=holder,
+        chain=OwnChain(sources, margin_ledgers=arguments.margin_ledgers),
+        folder=SettlerFolder(arguments.state),
+        fetch_audit=client.fetch_audit,
+    )
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    rounds = SettlerRounds(settler, client, trust.network_id)
+    told: dict[str, Any] = {}
+    while True:
+        made = rounds.run()
+        document = describe_round(made)
+        if document != told:
+            print(json.dumps(document), flush=True)
+            told = document
+        if arguments.once or stop.wait(arguments.poll_seconds):
+            break
+    client.close()
+    for source in sources:
+        source.close()
+    is_clean = not (made.refused or made.halt or made.problem)
+    return 0 if is_clean or not arguments.once else EXIT_REFUSED
+
+
+def describe_round(made: Round) -> dict[str, Any]:
+    """Return a round as a JSON object."""
+    return {
+        "verified_through": made.verified_through,
+        "signed": [tx_hash.hex() for tx_hash in made.signed],
+        "refused": {
+            tx_hash.hex(): {"reason": finding.reason, "detail": finding.detail}
+            for tx_hash, finding in made.refused.items()
+        },
+        "halt": None
+        if made.halt is None
+        else {"reason": made.halt.reason, "detail": made.halt.detail},
+        "problem": made.problem,
+    }
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    folder = SettlerFolder(arguments.state)
+    epochs = folder.load_epochs(read_trust(arguments.trust).first_epoch)
+    document = {
+        "verified_through": epochs[-1].epoch if epochs else None,
+        "tree_size": epochs[-1].checkpoint.tree_size if epochs else 0,
+        "batches": sum(len(epoch.payouts) for epoch in epochs),
+        "unexplained": {key.hex(): text for key, text in folder.load_unexplained().items()},
+        "accepted": sorted(tx_hash.hex() for tx_hash in folder.load_accepted()),
+    }
+    print(json.dumps(document))
+    return EXIT_REFUSED if document["unexplained"] else 0
+
+
+def _accept(arguments: argparse.Namespace) -> int:
+    tx_hash = bytes.fromhex(arguments.tx)
+    if len(tx_hash) != 32:
+        raise ValueError(f"tx: got {len(tx_hash)} bytes, want 32")
+    SettlerFolder(arguments.state).accept(tx_hash, arguments.note)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
