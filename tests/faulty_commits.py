@@ -1,14 +1,11 @@
-"""Commits that fail on demand, and workers that take turns at transactions.
+"""Commits that fail on demand.
 
 `FaultyCommits` stands in for a session factory: real transactions on a real database, but a chosen
 commit is lost (rolled back, as by a crash before it) or kept (durable, and its process dies before
-it hears so). `Turns` lets threads run one transaction at a time, in an order that a seed decides,
-so that an interleaving can be repeated.
+it hears so). Workers that take turns are `ledger.simulation.turns`.
 """
 
-import random
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +13,7 @@ from enum import StrEnum
 
 from sqlalchemy import text
 
+from ledger.simulation.turns import KilledError
 from ledger.store.engine import Session, SessionFactory
 
 
@@ -27,10 +25,6 @@ class Fate(StrEnum):
 
     KEPT = "kept"
     """All of it is durable, and nobody was told."""
-
-
-class KilledError(BaseException):
-    """The process died here: nothing of it may go on, so no `except Exception` may see it."""
 
 
 HAS_ID = text("SELECT pg_current_xact_id_if_assigned() IS NOT NULL")
@@ -97,61 +91,3 @@ class FaultyCommits:
     def _note(self, name: str) -> Fate | None:
         self.writes.append(name)
         return self.decide(name)
-
-
-class Turns:
-    """Lets one of several threads at a time run a transaction; a seed decides whose turn it is."""
-
-    def __init__(self, chance: random.Random) -> None:
-        self._chance = chance
-        self._waiting: dict[str, threading.Event] = {}
-        self._changed = threading.Condition()
-        self._running = 0
-        self._failures: list[Exception] = []
-
-    def run(self, actors: list[Callable[[], None]]) -> None:
-        """Run all actors to their ends; raise the first one's error, if any."""
-        # Turns go by name: a thread's number differs from run to run.
-        threads = [
-            threading.Thread(target=self._act, args=(actor,), name=f"actor {place:03}")
-            for place, actor in enumerate(actors)
-        ]
-        self._running = len(threads)
-        for thread in threads:
-            thread.start()
-        while self._choose():
-            pass
-        for thread in threads:
-            thread.join()
-        if self._failures:
-            raise self._failures[0]
-
-    def wait(self) -> None:
-        """Wait for this thread's turn; called before each transaction."""
-        turn = threading.Event()
-        with self._changed:
-            self._waiting[threading.current_thread().name] = turn
-            self._changed.notify_all()
-        turn.wait()
-
-    def _act(self, actor: Callable[[], None]) -> None:
-        try:
-            self.wait()
-            actor()
-        except Exception as error:  # noqa: BLE001 - `run` raises it again, whatever it is
-            self._failures.append(error)
-        finally:
-            with self._changed:
-                self._running -= 1
-                self._changed.notify_all()
-
-    def _choose(self) -> bool:
-        """Give one thread its turn once all that run wait for one; False when none is left."""
-        with self._changed:
-            self._changed.wait_for(lambda: len(self._waiting) == self._running)
-            if not self._running:
-                return False
-            chosen = self._chance.choice(sorted(self._waiting))
-            turn = self._waiting.pop(chosen)
-        turn.set()
-        return True

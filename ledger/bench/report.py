@@ -79,3 +79,15 @@ def format_table(report: Mapping[str, Any]) -> str:
         low, high = spreads.get(key, [value, value])
         lines.append(f"{key:<{_COLUMN}}{value:>12,g}   [{low:,g} to {high:,g}]")
     return "\n".join(lines) + "\n"
+
+
+def format_flat(report: Mapping[str, Any]) -> str:
+    """Return a report without runs for people: one value a line, mappings below their key."""
+    lines: list[str] = []
+    for key, value in report.items():
+        if isinstance(value, Mapping):
+            lines.append(f"{key}")
+            lines += [f"  {name:<{_COLUMN - 2}}{item:>12}" for name, item in value.items()]
+        else:
+            lines.append(f"{key:<{_COLUMN}}{value!s:>12}")
+    return "\n".join(lines) + "\n"

@@ -9,13 +9,12 @@ channel accounts use their sequence numbers for slots only. It does not sign ter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from ledger.evidence.keys import public_key_of
 from ledger.evidence.terms import CHANNELS_MAX, Terms
 from ledger.stellar.errors import SeedFileError
 from ledger.stellar.gateway import Gateway
-from ledger.stellar.horizon import HorizonGateway
 from ledger.stellar.seed_files import load_or_make_seed, read_seed
 from ledger.stellar.signing import Signer
 from ledger.stellar.transacting import (
@@ -173,8 +172,16 @@ class SetUp:
     """Account that pays for fee bumps, if there is one."""
 
 
+class FundingGateway(Gateway, Protocol):
+    """A source on a test network whose friendbot gives XLM away."""
+
+    def fund_by_friendbot(self, account: bytes) -> None:
+        """Ask for XLM; raises GatewayError where there is no friendbot."""
+        ...
+
+
 def set_up_domain(
-    gateway: HorizonGateway,
+    gateway: FundingGateway,
     passphrase: str,
     keys: DomainKeys,
     *,

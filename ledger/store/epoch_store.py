@@ -225,7 +225,7 @@ def store_seal(
     """
     _require_lock(session, shard, epoch.number, EpochState.SEALING)
     opening_size = log_size(session, shard)
-    _append_leaves(session, shard, epoch.number, opening_size, seal.leaves)
+    append_leaves(session, shard, epoch.number, opening_size, seal.leaves)
     store_lanes(session, shard, epoch.number, seal.judgement.lanes)
     for first_receipt, second_receipt in seal.judgement.equivocations:
         session.add(
@@ -264,7 +264,7 @@ def store_result(session: Session, shard: Shard, epoch: Epoch, result: Result) -
         raise EpochOrderError(
             epoch.number, got=f"log of {size}", want=f"log of {epoch.sealed_size}"
         )
-    _append_leaves(session, shard, epoch.number, size, result.leaves)
+    append_leaves(session, shard, epoch.number, size, result.leaves)
     session.add(
         StateRow(
             broadcaster_id=shard.id,
@@ -344,9 +344,10 @@ def _set(session: Session, shard: Shard, number: int, **values: object) -> None:
     )
 
 
-def _append_leaves(
+def append_leaves(
     session: Session, shard: Shard, epoch: int, first_index: int, leaves: Sequence[bytes]
 ) -> None:
+    """Append an epoch's leaves to the log; the caller holds the epoch's lock."""
     for at in range(0, len(leaves), ROWS_PER_STATEMENT):
         session.execute(
             insert(LeafRow).values(

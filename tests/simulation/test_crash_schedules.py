@@ -17,7 +17,7 @@ from typing import ClassVar
 
 import pytest
 from databases import copied_database
-from faulty_commits import Fate, FaultyCommits, KilledError, Turns, nobody_dies
+from faulty_commits import Fate, FaultyCommits, nobody_dies
 from shard_scene import ShardScene, make_shard_scene
 from simulated_operator import (
     make_entitlement,
@@ -31,6 +31,7 @@ from simulated_operator import (
 from ledger.audit.verify import Verdict, verify_audit_file
 from ledger.sealing.driver import advance
 from ledger.sealing.judging import judge_bundle
+from ledger.simulation.turns import KilledError, Turns
 from ledger.store import epoch_store
 from ledger.store.epoch_store import EpochState, find_epoch, list_checkpoints, load_closing_state
 

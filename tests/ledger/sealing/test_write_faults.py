@@ -14,13 +14,14 @@ from pathlib import Path
 
 import pytest
 from databases import copied_database
-from faulty_commits import Fate, FaultyCommits, KilledError
+from faulty_commits import Fate, FaultyCommits
 from shard_scene import ShardScene, make_shard_scene
 from simulated_operator import make_entitlement, make_payee_bundle, make_receipt
 
 from ledger.audit.verify import Verdict, verify_audit_file
 from ledger.sealing import audit_files, publishing
 from ledger.sealing.files import write_file
+from ledger.simulation.turns import KilledError
 from ledger.store import epoch_store
 from ledger.store.epoch_store import EpochState, find_epoch, list_checkpoints
 

@@ -1,0 +1,242 @@
+"""What all simulated worlds are made of: a plan, a domain on a network, and what the chain paid."""
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Final
+
+from contracts.registry import load_standard
+from ledger.audit.stellar_xdr import read_transaction
+from ledger.books.transactions import AppliedTransaction
+from ledger.evidence.binding import BINDING, Binding, Role
+from ledger.evidence.keys import network_id_of, public_key_of
+from ledger.evidence.leaf import ACTIVATION, EVIDENCE_DAO_KEY, Activation
+from ledger.evidence.terms import Terms, sign_terms
+from ledger.simulation.errors import SimulationError
+from ledger.simulation.faults import FaultKind, Weather
+from ledger.simulation.network import ROOM_OPERATIONS, SimulatedNetwork
+from ledger.simulation.setting_up import set_up_accounts
+from ledger.simulation.source import SimulatedSource
+from ledger.simulation.turns import Mortal
+from ledger.stellar.domain import DomainKeys, Policy, SettlementDomain, SetUp
+from ledger.stellar.signing import SeedSigner
+from ledger.store.engine import SessionFactory
+from ledger.store.shard_store import parse_registration, register
+
+GENESIS_S: Final = 1_000_000_000
+PASSPHRASE: Final = "swarmledger simulation"  # noqa: S105 - a network's name
+ASSET_CODE: Final = "USD"
+EPOCH_LENGTH_S: Final = 30
+SOURCES: Final = 2
+
+LOG_SEED: Final = sha256(b"log of a simulated operator").digest()
+ISSUING_SEED: Final = sha256(b"issuing key of a simulated broadcaster").digest()
+DAO_SEED: Final = sha256(b"DAO of a simulated network").digest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorldPlan:
+    """How a world is made."""
+
+    seed: int
+    payees: int
+    earning_epochs: int
+    batch_payments: int
+    channels: int = 2
+    workers: int = 2
+    kill_share: float = 0.03
+    """Chance of a worker to die at each commit or submission."""
+
+    focus: FaultKind | None = None
+    is_calm: bool = False
+    """No fault and no death at all."""
+
+
+class PaidOnChain:
+    """What the chain has paid to whom, and how much of it nobody had earned."""
+
+    def __init__(self, network: SimulatedNetwork, payer: bytes, ours: frozenset[bytes]) -> None:
+        self._network, self._payer, self._ours = network, payer, ours
+        self._seen = len(network.network.records)
+        self._truth = SimulatedSource(
+            "truth", network, Weather(random.Random(0), None, calm=True), None
+        )
+        self.by_payee: dict[bytes, int] = {}
+        self.payouts = 0
+        self.double_paid_stroops = 0
+        self.double_paid_payouts = 0
+        self.fees_stroops = 0
+
+    def take_new(self, earned: Mapping[bytes, int]) -> None:
+        """Take in what was applied since, given what each payee has earned so far."""
+        records = self._network.network.records
+        for record in records[self._seen :]:
+            self._take(self._read(record.tx.hash), earned)
+        self._seen = len(records)
+
+    def _take(self, transaction: AppliedTransaction, earned: Mapping[bytes, int]) -> None:
+        if transaction.fee_account in self._ours:
+            self.fees_stroops += transaction.fee_charged_stroops
+        for movement in transaction.movements:
+            payee = movement.destination
+            if movement.source != self._payer or movement.is_native or payee in self._ours:
+                continue
+            paid_stroops = self.by_payee.get(payee, 0) + movement.amount_stroops
+            self.by_payee[payee] = paid_stroops
+            excess_stroops = min(
+                movement.amount_stroops, max(0, paid_stroops - earned.get(payee, 0))
+            )
+            self.payouts += 1
+            self.double_paid_stroops += excess_stroops
+            self.double_paid_payouts += excess_stroops > 0
+
+    def _read(self, tx_hash: bytes) -> AppliedTransaction:
+        fact = self._truth.transaction(tx_hash)
+        if fact is None:
+            raise SimulationError(f"transaction {tx_hash.hex()}: got none, want an applied one")
+        return read_transaction(fact)
+
+
+class SimulatedDomain:
+    """Accounts, keys and terms of a domain on a network of its own, and the weather there."""
+
+    def __init__(self, plan: WorldPlan) -> None:
+        """Set everything up on a fresh network."""
+        self.plan = plan
+        self.chance = random.Random(plan.seed)
+        self.keys = _keys_of(plan)
+        asset = (ASSET_CODE, public_key_of(self.keys.issuer))
+        self.network = SimulatedNetwork(PASSPHRASE, GENESIS_S, asset)
+        self.made = set_up_accounts(self.network, PASSPHRASE, self.keys, ASSET_CODE)
+        self.terms = make_terms(self.made, plan, genesis_s=self.network.close_time_s)
+        self.ours = frozenset(
+            (self.made.escrow, self.made.payout, self.made.anchor, *self.made.channels)
+        )
+        self.network.watch(self.ours)
+        self.weather = Weather(self.chance, plan.focus, calm=plan.is_calm)
+        self.mortal = Mortal(self.chance, 0.0 if plan.is_calm else plan.kill_share)
+        self.sources = [
+            SimulatedSource(f"source {number}", self.network, self.weather, self.mortal)
+            for number in range(SOURCES)
+        ]
+        self.payees = sorted(self.made.payees.values())
+
+    def seeds(self) -> dict[bytes, bytes]:
+        """Account key → seed of the operator's accounts."""
+        keys = self.keys
+        seeds = [keys.escrow, keys.payout, keys.anchor, *keys.channels]
+        return {public_key_of(seed): seed for seed in seeds}
+
+    def close_ledger(self) -> bool:
+        """Turn the weather and close the next network ledger, if one closes; tells whether."""
+        weather = self.weather
+        weather.turn()
+        blind = self.chance.randrange(len(self.sources))
+        for number, source in enumerate(self.sources):
+            source.turn(may_be_blind=number == blind)
+        if weather.strikes(FaultKind.STALL):
+            return False
+        if weather.strikes(FaultKind.LOST_QUEUE):
+            self.network.lose_queue()
+        self.network.set_room(1 if weather.strikes(FaultKind.SURGE) else ROOM_OPERATIONS)
+        jump_s = self.chance.randint(20, 200) if weather.strikes(FaultKind.TIME_JUMP) else 0
+        self.network.close(jump_s)
+        self.network.set_room(ROOM_OPERATIONS)
+        return True
+
+    def settlement(self) -> SettlementDomain:
+        """Return the domain as the settlement wants it."""
+        return SettlementDomain(
+            terms=self.terms,
+            passphrase=PASSPHRASE,
+            signer=SeedSigner(self.seeds()),
+            policy=Policy(evidence_sources=SOURCES),
+        )
+
+
+def _keys_of(plan: WorldPlan) -> DomainKeys:
+    """Return everybody's keys, the same for the same seed."""
+
+    def seed_of(name: str) -> bytes:
+        return sha256(f"simulated world {plan.seed}: {name}".encode()).digest()
+
+    return DomainKeys(
+        issuer=seed_of("issuer"),
+        broadcaster=seed_of("broadcaster"),
+        escrow=seed_of("escrow"),
+        payout=seed_of("payout"),
+        anchor=seed_of("anchor"),
+        channels=tuple(seed_of(f"channel {number}") for number in range(plan.channels)),
+        payees={f"payee-{number}": seed_of(f"payee {number}") for number in range(plan.payees)},
+    )
+
+
+def make_terms(made: SetUp, plan: WorldPlan, *, genesis_s: int) -> Terms:
+    """Return the terms of a simulated domain: everybody is paid every epoch."""
+    return Terms(
+        network_id=network_id_of(PASSPHRASE),
+        broadcaster_account=made.broadcaster,
+        issuing_key=public_key_of(ISSUING_SEED),
+        log_key=public_key_of(LOG_SEED),
+        log_origin="log.example/simulation",
+        collector_url="http://127.0.0.1:1",
+        asset_code=made.asset_code,
+        asset_issuer=made.issuer,
+        escrow_account=made.escrow,
+        payout_account=made.payout,
+        anchor_account=made.anchor,
+        rules_digest=load_standard("traffic").digest,
+        price_version=1,
+        price_stroops=1,
+        price_quantity_bytes=1,
+        fee_ppm=0,
+        genesis_s=genesis_s,
+        epoch_length_s=EPOCH_LENGTH_S,
+        grace_s=1,
+        correction_epochs=1,
+        first_epoch=0,
+        last_epoch=1_000_000,
+        payout_threshold_stroops=1,
+        fee_bid_stroops=100,
+        attempt_window_ledgers=20,
+        attempt_window_s=100,
+        batch_payments=plan.batch_payments,
+        fee_account=bytes(32),
+        fee_bid_max_stroops=100,
+        challenge_window_s=0,
+        cash_out_least_stroops=1,
+        address_delay_s=0,
+        suspense_refund_s=86_400,
+        channel_accounts=made.channels,
+        cdns=(),
+    )
+
+
+def register_domain(sessions: SessionFactory, terms: Terms, broadcaster_seed: bytes) -> None:
+    """Register the broadcaster with terms, binding and activation, all signed."""
+    account, network_id = terms.broadcaster_account, terms.network_id
+    binding = Binding(
+        network_id=network_id,
+        account=account,
+        key=terms.issuing_key,
+        role=Role.ISSUING,
+        first_epoch=0,
+        last_epoch=10**6,
+        serial=1,
+    )
+    activation = Activation(
+        network_id=network_id,
+        broadcaster_account=account,
+        rules_digest=terms.rules_digest,
+        first_epoch=0,
+        evidence_kind=EVIDENCE_DAO_KEY,
+        dao_key=public_key_of(DAO_SEED),
+    )
+    registration = parse_registration(
+        terms=sign_terms(terms, ISSUING_SEED).raw,
+        binding=BINDING.sign(binding, broadcaster_seed, ISSUING_SEED).raw,
+        activation=ACTIVATION.sign(activation, DAO_SEED).raw,
+    )
+    with sessions.begin() as session:
+        register(session, registration)

@@ -1,0 +1,144 @@
+"""A devnet's network under virtual time, with envelopes that come late and ledgers without room.
+
+Time moves only when a network ledger closes. Nothing here decides what goes wrong: `faults` does.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from ledger.devnet.closing import Closed
+from ledger.devnet.entries import TrustLine, trustline_key
+from ledger.devnet.envelope import EnvelopeError
+from ledger.devnet.network import Network, Record, Settings
+from ledger.devnet.queue import Submission
+from ledger.devnet.wire import NATIVE_ASSET
+from ledger.stellar.gateway import NATIVE, AssetKey
+
+CLOSE_S: Final = 5
+"""Seconds between closes, as on the public network."""
+
+HISTORY_LEDGERS: Final = 64
+"""How many network ledgers back accounts are remembered, for sources that lag."""
+
+ROOM_OPERATIONS: Final = 1_000
+"""Operations of a network ledger when nobody else wants one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountPast:
+    """An account after a network ledger."""
+
+    sequence: int
+    balances: Mapping[AssetKey, int]
+
+
+class SimulatedNetwork:
+    """One network, its virtual time, and what is on its way to it."""
+
+    def __init__(self, passphrase: str, genesis_s: int, asset: AssetKey) -> None:
+        settings = Settings(
+            passphrase=passphrase,
+            max_tx_set_size=ROOM_OPERATIONS,
+            expected_close_seconds=CLOSE_S,
+        )
+        self.network = Network(settings, genesis_s)
+        self._asset = asset
+        self._late: list[tuple[int, bytes]] = []
+        self._watched: set[bytes] = set()
+        self._past: deque[tuple[int, dict[bytes, AccountPast]]] = deque(maxlen=HISTORY_LEDGERS)
+
+    @property
+    def sequence(self) -> int:
+        """The newest closed network ledger."""
+        return self.network.header.sequence
+
+    @property
+    def close_time_s(self) -> int:
+        """Its close time, Unix seconds."""
+        return self.network.header.close_time
+
+    def watch(self, accounts: Iterable[bytes]) -> None:
+        """Remember accounts after each close from now on."""
+        self._watched.update(accounts)
+
+    def submit(self, envelope: bytes) -> Submission | None:
+        """Offer an envelope to the node now; None if it cannot be read."""
+        try:
+            transaction = self.network.parse(envelope)
+        except EnvelopeError:
+            return None
+        return self.network.submit(transaction)
+
+    def submit_late(self, envelope: bytes, ledgers: int) -> None:
+        """Let an envelope reach the node only so many closes from now."""
+        self._late.append((self.sequence + ledgers, envelope))
+
+    def lose_queue(self) -> None:
+        """Forget all that waits, as a killed node does."""
+        self.network.queue.clear()
+
+    def set_room(self, operations: int) -> None:
+        """Leave room for so many operations in each network ledger from now on."""
+        self.network.header.max_tx_set_size = operations
+
+    def close(self, jump_s: int = 0) -> Closed:
+        """Close the next network ledger; what was late and is due reaches the node before."""
+        due = [envelope for at, envelope in self._late if at <= self.sequence]
+        self._late = [(at, envelope) for at, envelope in self._late if at > self.sequence]
+        for envelope in due:
+            self.submit(envelope)
+        closed = self.network.close_ledger(self.close_time_s + CLOSE_S + jump_s)
+        self._past.append((self.sequence, {key: self._look(key) for key in sorted(self._watched)}))
+        return closed
+
+    def late_envelopes(self) -> int:
+        """How many envelopes are still on their way."""
+        return len(self._late)
+
+    def account_at(self, account: bytes, sequence: int) -> AccountPast | None:
+        """An account as it was after a network ledger; as it is now if it is not watched."""
+        if not self._exists(account):
+            return None
+        for at, seen in reversed(self._past):
+            if at <= sequence:
+                return seen.get(account) or self._look(account)
+        return self._look(account)
+
+    def records_after(self, account: bytes, place: tuple[int, int], upto: int) -> list[Record]:
+        """An account's transactions after a place, up to a network ledger."""
+        found: list[Record] = []
+        for record in reversed(self.network.records_of(account)):
+            if (record.ledger, record.index) <= place:
+                break
+            if record.ledger <= upto:
+                found.append(record)
+        return found[::-1]
+
+    def _exists(self, account: bytes) -> bool:
+        return self.network.account(account) is not None
+
+    def _look(self, account: bytes) -> AccountPast:
+        entry = self.network.account(account)
+        if entry is None:
+            return AccountPast(sequence=0, balances={})
+        balances = {NATIVE: entry.balance}
+        line = self._trust_line(account)
+        if line is not None:
+            balances[self._asset] = line.balance
+        return AccountPast(sequence=entry.sequence, balances=balances)
+
+    def _trust_line(self, account: bytes) -> TrustLine | None:
+        entry = self.network.world.find(trustline_key(account, asset_xdr(self._asset)))
+        return entry.body if entry and isinstance(entry.body, TrustLine) else None
+
+
+def asset_xdr(asset: AssetKey) -> bytes:
+    """Return an asset as XDR (Stellar-ledger-entries.x, Asset)."""
+    code, issuer = asset
+    if asset == NATIVE:
+        return NATIVE_ASSET
+    size = 4 if len(code) <= 4 else 12
+    kind = (1 if size == 4 else 2).to_bytes(4)
+    return kind + code.encode().ljust(size, b"\0") + bytes(4) + issuer

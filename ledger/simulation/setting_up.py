@@ -1,0 +1,52 @@
+"""Accounts of a simulated domain, made by the product's own set-up on a network that is in step."""
+
+import random
+from typing import Final
+
+from ledger.devnet.network import root_keypair
+from ledger.evidence.keys import public_key_of
+from ledger.simulation.faults import Weather
+from ledger.simulation.network import SimulatedNetwork
+from ledger.simulation.source import SimulatedSource
+from ledger.stellar.domain import DomainKeys, SetUp, set_up_domain
+from ledger.stellar.errors import GatewayError
+from ledger.stellar.gateway import NetworkLedger
+from ledger.stellar.transacting import Transacting, account_creation
+
+DEPOSIT_STROOPS: Final = 10**15
+ISSUER_XLM_STROOPS: Final = 10**12
+
+
+class ClosingSource(SimulatedSource):
+    """A source on a network that closes a ledger whenever somebody asks for the newest."""
+
+    def latest_ledger(self) -> NetworkLedger:
+        """Close a ledger and return it."""
+        self._network.close()
+        return super().latest_ledger()
+
+    def fund_by_friendbot(self, account: bytes) -> None:
+        """Refuse: the root account's key is at hand here.
+
+        Raises:
+            GatewayError: Always.
+        """
+        raise GatewayError(f"{self.name}: friendbot: got none for {account.hex()}")
+
+
+def set_up_accounts(
+    network: SimulatedNetwork, passphrase: str, keys: DomainKeys, asset_code: str
+) -> SetUp:
+    """Make accounts, trustlines, asset and a first deposit.
+
+    Raises:
+        StellarError: The network refused something.
+    """
+    source = ClosingSource("set-up", network, Weather(random.Random(0), None, calm=True), None)
+    root = root_keypair(passphrase)
+    issuer = public_key_of(keys.issuer)
+    creation = account_creation(root.raw_public_key(), issuer, ISSUER_XLM_STROOPS)
+    Transacting(source, passphrase).apply_all([([creation], [root.raw_secret_key()])])
+    return set_up_domain(
+        source, passphrase, keys, asset_code=asset_code, deposit_stroops=DEPOSIT_STROOPS
+    )

@@ -1,0 +1,296 @@
+"""One simulated world: a domain earns and pays under faults, and is checked all the way.
+
+Each step is a network ledger: it closes (or not), one or two workers settle and compute epochs in
+turns, each may die at any commit or submission, and now and then the database comes back from an
+older backup. After every step what the chain has paid is compared with what was earned, and the
+books with the chain's balances. When the weather clears, everything must be paid, to the stroop.
+`run_naive` lets a policy that pays twice run through the same.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Final, cast
+
+from ledger.evidence.leaf import Payment
+from ledger.simulation.books import SimulatedBooks
+from ledger.simulation.domain import (
+    ASSET_CODE,
+    EPOCH_LENGTH_S,
+    LOG_SEED,
+    PASSPHRASE,
+    PaidOnChain,
+    SimulatedDomain,
+    WorldPlan,
+    register_domain,
+)
+from ledger.simulation.errors import SimulationError
+from ledger.simulation.faults import FaultKind
+from ledger.simulation.naive import NaivePolicy
+from ledger.simulation.network import CLOSE_S
+from ledger.simulation.turns import KilledError, MortalSessions, Turns
+from ledger.stellar.settlement import settle
+from ledger.store import settlement_store as store
+from ledger.store.copies import copy_database, drop_database
+from ledger.store.engine import SessionFactory, make_session_factory, open_engine
+from ledger.store.settlement_states import SettlementState
+
+BACKUP_EVERY_LEDGERS: Final = 12
+DRAIN_LEDGERS_MAX: Final = 400
+"""Most network ledgers after the weather cleared until all must be paid."""
+
+
+@dataclass(kw_only=True)
+class Outcome:
+    """What a world came to; outcomes of several worlds add up."""
+
+    payouts: int = 0
+    double_paid_stroops: int = 0
+    double_paid_payouts: int = 0
+    lost_stroops: int = 0
+    ledgers: int = 0
+    fees_stroops: int = 0
+    restores: int = 0
+    faults: Counter[str] = field(default_factory=Counter)
+    """How often each kind struck."""
+
+    deaths: Counter[str] = field(default_factory=Counter)
+    """How many workers died at each moment."""
+
+    moments: Counter[str] = field(default_factory=Counter)
+    """How often each moment came."""
+
+    pairs: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """(moment of a death, kind of the spell that was on) → how often."""
+
+    decision_ledgers: list[int] = field(default_factory=list)
+    """For each batch in flight when the weather cleared: network ledgers until it was decided."""
+
+    def add(self, other: "Outcome") -> None:
+        """Add another world's."""
+        self.payouts += other.payouts
+        self.double_paid_stroops += other.double_paid_stroops
+        self.double_paid_payouts += other.double_paid_payouts
+        self.lost_stroops += other.lost_stroops
+        self.ledgers += other.ledgers
+        self.fees_stroops += other.fees_stroops
+        self.restores += other.restores
+        self.faults += other.faults
+        self.deaths += other.deaths
+        self.moments += other.moments
+        self.pairs += other.pairs
+        self.decision_ledgers += other.decision_ledgers
+
+
+class World:
+    """A domain under simulation; `run` drives it to its end."""
+
+    def __init__(self, plan: WorldPlan, server_url: str, template: str) -> None:
+        """Set a domain up on a network of its own.
+
+        Args:
+            plan: How.
+            server_url: The server's database `postgres`: connected to while others are copied.
+            template: Name of a migrated database without rows, nobody connected to it.
+        """
+        self.plan = plan
+        self._server_url = server_url
+        self.domain = SimulatedDomain(plan)
+        self.settlement = self.domain.settlement()
+        self.books = SimulatedBooks(
+            terms=self.domain.terms,
+            log_seed=LOG_SEED,
+            payees=self.domain.payees,
+            seed=plan.seed,
+            earning_epochs=plan.earning_epochs,
+        )
+        self.paid = PaidOnChain(self.domain.network, self.domain.made.payout, self.domain.ours)
+        self.outcome = Outcome()
+        self._checked_epoch = -1
+        self._name = f"world_{plan.seed}_{self.domain.chance.getrandbits(40):x}"
+        self._backup_name = f"{self._name}_backup"
+        copy_database(server_url, template, self._name)
+        self._connect()
+        register_domain(self._sessions, self.domain.terms, self.domain.keys.broadcaster)
+        self._back_up()
+
+    def close(self) -> None:
+        """Drop the world's databases and folder."""
+        self._engine.dispose()
+        for name in (self._name, self._backup_name):
+            drop_database(self._server_url, name)
+
+    def run(self) -> Outcome:
+        """Drive the world until everything is paid.
+
+        Raises:
+            SimulationError: Not everything was paid in the end, two views differed, or the
+                settlement halted.
+        """
+        for step in range(_faulty_ledgers(self.plan)):
+            if step % BACKUP_EVERY_LEDGERS == 0 and not self.plan.is_calm:
+                self._back_up()
+            self._step()
+        self.domain.weather.clear_up()
+        self.domain.mortal.is_armed = False
+        self._drain()
+        return self._conclude()
+
+    def _drain(self) -> None:
+        """Let it end in peace, and note how long what was in flight took."""
+        network = self.domain.network
+        cleared_at = network.sequence
+        in_flight = {
+            batch.leaf.batch_number
+            for batch in self._undecided()
+            if batch.state == SettlementState.IN_FLIGHT
+        }
+        for _ in range(DRAIN_LEDGERS_MAX):
+            self._step()
+            undecided = {batch.leaf.batch_number for batch in self._undecided()}
+            decided = in_flight - undecided
+            in_flight -= decided
+            self.outcome.decision_ledgers += [network.sequence - cleared_at] * len(decided)
+            has_earned_all = len(self.books.computed) > self.plan.earning_epochs
+            if has_earned_all and not undecided and self._owed_stroops() == 0:
+                return
+        raise self._error(
+            f"got {len(undecided)} undecided batches and {self._owed_stroops()} stroops owed "
+            f"{DRAIN_LEDGERS_MAX} ledgers after all faults, want everything paid"
+        )
+
+    def _owed_stroops(self) -> int:
+        earned = self.books.earned_stroops()
+        return sum(
+            max(0, stroops - self.paid.by_payee.get(payee, 0)) for payee, stroops in earned.items()
+        )
+
+    # One network ledger
+
+    def _step(self) -> None:
+        domain = self.domain
+        self.outcome.ledgers += domain.close_ledger()
+        if domain.weather.strikes(FaultKind.RESTORED_BACKUP):
+            self._restore()
+        turns = Turns(domain.chance)
+        sessions = MortalSessions(self._sessions, domain.mortal, turns.wait)
+        turns.run([lambda: self._work(sessions)] * self.plan.workers)
+        self._check()
+
+    def _work(self, sessions: MortalSessions) -> None:
+        """One worker's turn at everything; it may not live to its end."""
+        try:
+            # It makes sessions as the real factory does, and that is all the settlement asks.
+            settle(cast("SessionFactory", sessions), self.domain.sources, self.settlement)
+            self.books.advance(sessions)
+        except KilledError as death:
+            self.outcome.pairs[str(death), self.domain.weather.spell] += 1
+
+    def _undecided(self) -> tuple[store.Batch, ...]:
+        with self._sessions() as session:
+            return store.load_batches(session, self.settlement.broadcaster, undecided=True)
+
+    # The database, and its backup
+
+    def _connect(self) -> None:
+        url = self._server_url.replace("/postgres?", f"/{self._name}?")
+        self._engine = open_engine(url)
+        self._sessions = make_session_factory(self._engine)
+
+    def _back_up(self) -> None:
+        self._engine.dispose()
+        drop_database(self._server_url, self._backup_name)
+        copy_database(self._server_url, self._name, self._backup_name)
+
+    def _restore(self) -> None:
+        """The database is lost, and comes back as it was at the last backup."""
+        self._engine.dispose()
+        drop_database(self._server_url, self._name)
+        copy_database(self._server_url, self._backup_name, self._name)
+        self._connect()
+        self.outcome.restores += 1
+
+    # Checks
+
+    def _check(self) -> None:
+        self.paid.take_new(self.books.earned_stroops())
+        if self.paid.double_paid_stroops:
+            raise self._error(f"got {self.paid.double_paid_stroops} stroops paid twice, want none")
+        with self._sessions() as session:
+            if store.count_halted(session, self.settlement.broadcaster):
+                raise self._error("got a halt, and nothing demanded one")
+        self._compare_books()
+
+    def _compare_books(self) -> None:
+        """The books' balances are the chain's, as of the last network ledger of each epoch."""
+        made = self.domain.made
+        for number in range(self._checked_epoch + 1, len(self.books.computed)):
+            head = self.books.computed[number].closing.head
+            sequence = head.last_ledger_sequence
+            for name, account, want_stroops in (
+                ("escrow", made.escrow, head.escrow_stroops),
+                ("payout", made.payout, head.payout_stroops),
+            ):
+                seen = self.domain.network.account_at(account, sequence)
+                balances = {} if seen is None else seen.balances
+                got_stroops = balances.get((ASSET_CODE, made.issuer), 0)
+                if got_stroops != want_stroops:
+                    raise self._error(
+                        f"ledger {sequence}: {name} holds {got_stroops} stroops on the chain "
+                        f"and {want_stroops} in the books"
+                    )
+            self._checked_epoch = number
+
+    def _error(self, text: str) -> SimulationError:
+        return SimulationError(f"world of seed {self.plan.seed}: {text}")
+
+    def _conclude(self) -> Outcome:
+        outcome, domain = self.outcome, self.domain
+        outcome.payouts = self.paid.payouts
+        outcome.fees_stroops = self.paid.fees_stroops
+        outcome.double_paid_stroops = self.paid.double_paid_stroops
+        outcome.double_paid_payouts = self.paid.double_paid_payouts
+        outcome.lost_stroops = self._owed_stroops()
+        outcome.faults = domain.weather.struck
+        outcome.deaths, outcome.moments = domain.mortal.deaths, domain.mortal.moments
+        return outcome
+
+
+def run_naive(plan: WorldPlan) -> Outcome:
+    """Let the policy that pays twice pay the same earnings on the same kind of network."""
+    domain = SimulatedDomain(plan)
+    domain.mortal.is_armed = False  # its faults alone are bad enough
+    books = SimulatedBooks(
+        terms=domain.terms,
+        log_seed=LOG_SEED,
+        payees=domain.payees,
+        seed=plan.seed,
+        earning_epochs=plan.earning_epochs,
+    )
+    policy = NaivePolicy(domain.terms, PASSPHRASE, domain.seeds())
+    paid = PaidOnChain(domain.network, domain.made.escrow, domain.ours)
+    earned: Counter[bytes] = Counter()
+    epoch = 0
+    for step in range(_faulty_ledgers(plan) + DRAIN_LEDGERS_MAX):
+        if step == _faulty_ledgers(plan):
+            domain.weather.clear_up()
+        if step * CLOSE_S >= (epoch + 1) * EPOCH_LENGTH_S and epoch < plan.earning_epochs:
+            earnings = books.earnings(epoch)
+            earned.update(earnings)
+            policy.owe([Payment(account=a, amount_stroops=n) for a, n in earnings.items()])
+            epoch += 1
+        domain.close_ledger()
+        policy.turn(domain.sources[0])
+        paid.take_new(earned)
+        if epoch == plan.earning_epochs and policy.is_idle:
+            break
+    return Outcome(
+        payouts=paid.payouts,
+        double_paid_stroops=paid.double_paid_stroops,
+        double_paid_payouts=paid.double_paid_payouts,
+        faults=domain.weather.struck,
+    )
+
+
+def _faulty_ledgers(plan: WorldPlan) -> int:
+    """Network ledgers during which faults strike: while the payees earn, and a while after."""
+    return plan.earning_epochs * EPOCH_LENGTH_S // CLOSE_S + 30

@@ -1,0 +1,98 @@
+"""Simulated settlement: nobody is paid twice, nothing is lost, and the faults do bite."""
+
+import os
+import random
+import secrets
+from collections.abc import Iterator
+
+import pytest
+
+from ledger.bench.settlement_sim import SettlementBench, run_settlement_bench
+from ledger.embedded.postgres import PostgresCluster
+from ledger.simulation.domain import WorldPlan
+from ledger.simulation.errors import SimulationError
+from ledger.simulation.faults import FaultKind, Weather
+from ledger.simulation.world import World, run_naive
+
+pytestmark = pytest.mark.postgres
+
+PAYOUTS = int(os.environ.get("SWARMLEDGER_SIMULATED_PAYOUTS", "1000"))
+
+
+@pytest.mark.timeout(900)
+def test_payouts_under_faults_kills_and_restored_backups_are_made_once_and_none_is_lost() -> None:
+    seed = secrets.randbits(32)
+    print(f"seed {seed}")
+    report = run_settlement_bench(SettlementBench(payouts=PAYOUTS, seed=seed), print)
+    assert report["payouts"] >= PAYOUTS
+    assert report["double_paid_stroops"] == 0
+    assert report["lost_stroops"] == 0
+    assert report["naive_policy_double_paid_ppm"] >= 1_000
+    assert report["kills"] > 20
+    assert report["faults_injected"] > 50
+    assert report["fee_per_payout_ratio"] <= 1.02
+
+
+@pytest.fixture
+def world(postgres_cluster: PostgresCluster, template_database: str) -> Iterator[World]:
+    plan = WorldPlan(seed=7, payees=6, earning_epochs=2, batch_payments=4, is_calm=True)
+    made = World(plan, postgres_cluster.url(), template_database)
+    yield made
+    made.close()
+
+
+def test_a_payment_that_nobody_earned_ends_a_world(world: World) -> None:
+    payee = world.domain.payees[0]
+    world.books.earned_stroops = lambda: dict.fromkeys(world.domain.payees, 0)  # type: ignore[method-assign]
+    with pytest.raises(SimulationError, match="paid twice"):
+        world.run()
+    assert world.paid.by_payee[payee] > 0
+
+
+def test_books_that_differ_from_the_chain_end_a_world(world: World) -> None:
+    take = world.domain.network.account_at
+
+    def less(account: bytes, sequence: int):
+        seen = take(account, sequence)
+        return None if account == world.domain.made.escrow else seen
+
+    world.domain.network.account_at = less  # type: ignore[method-assign]
+    with pytest.raises(SimulationError, match="escrow holds 0 stroops"):
+        world.run()
+
+
+def test_a_payment_that_is_never_made_ends_a_world(world: World) -> None:
+    world.domain.network.set_room = lambda _: None  # type: ignore[method-assign]
+    world.domain.network.network.header.max_tx_set_size = 1
+    with pytest.raises(SimulationError, match="want everything paid"):
+        world.run()
+
+
+def test_a_policy_that_builds_payments_anew_after_a_timeout_pays_twice() -> None:
+    plan = WorldPlan(
+        seed=5, payees=10, earning_epochs=3, batch_payments=4, focus=FaultKind.RESET_AFTER_ACCEPT
+    )
+    outcome = run_naive(plan)
+    assert outcome.double_paid_payouts > 0
+    assert outcome.double_paid_stroops > 0
+
+
+def test_the_same_policy_in_calm_weather_pays_everybody_once() -> None:
+    outcome = run_naive(
+        WorldPlan(seed=5, payees=10, earning_epochs=3, batch_payments=4, is_calm=True)
+    )
+    assert outcome.payouts > 0
+    assert outcome.double_paid_payouts == 0
+
+
+def test_weather_strikes_only_with_the_spell_that_is_on() -> None:
+    weather = Weather(random.Random(1), FaultKind.STALL)
+    struck = set()
+    for _ in range(200):
+        weather.turn()
+        spell = weather.spell
+        struck |= {(str(kind), spell) for kind in FaultKind if weather.strikes(kind)}
+    assert struck
+    assert all(kind == spell for kind, spell in struck)
+    weather.clear_up()
+    assert not any(weather.strikes(kind) for kind in FaultKind)
