@@ -52,7 +52,8 @@ def _operation_name(raw: bytes) -> str:
     name: str = arms[0].code.name
     if name.endswith("_SUCCESS"):
         return "op_success"
-    prefix = f"{tr.type.name}_"
+    # A passive offer answers with the codes of a sell offer.
+    prefix = f"{tr.type.name.replace('CREATE_PASSIVE', 'MANAGE')}_"
     return _EXCEPTIONS.get(name, "op_" + name.removeprefix(prefix).lower())
 
 
