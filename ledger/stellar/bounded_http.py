@@ -15,7 +15,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, cast
 from urllib.parse import urlencode, urlsplit
@@ -200,11 +200,16 @@ class _Connection(http.client.HTTPConnection):
 
 
 class _TimedSocket:
-    """What `http.client` uses of a socket, with the connection's deadline on each wait."""
+    """What `http.client` uses of a socket, with the connection's deadline on each wait.
+
+    As with a real socket, closing it leaves open what was made of it.
+    """
 
     def __init__(self, connection: _Connection, raw: socket.socket) -> None:
         self._connection = connection
         self._raw = raw
+        self._readers = 0
+        self._is_closed = False
 
     def sendall(self, data: bytes) -> None:
         self._raw.settimeout(self._connection.left_s())
@@ -213,19 +218,35 @@ class _TimedSocket:
     def makefile(self, mode: str) -> io.BufferedReader:
         if mode != "rb":
             raise ValueError(f"mode: got {mode!r}, want 'rb'")
-        return io.BufferedReader(_TimedReader(self._connection, self._raw))
+        self._readers += 1
+        return io.BufferedReader(_TimedReader(self._connection, self._raw, self._release))
 
     def close(self) -> None:
-        self._raw.close()
+        self._is_closed = True
+        if self._readers == 0:
+            self._raw.close()
+
+    def _release(self) -> None:
+        self._readers -= 1
+        if self._is_closed and self._readers == 0:
+            self._raw.close()
 
 
 class _TimedReader(io.RawIOBase):
     """Reads a socket until the connection's deadline."""
 
-    def __init__(self, connection: _Connection, raw: socket.socket) -> None:
+    def __init__(
+        self, connection: _Connection, raw: socket.socket, release: Callable[[], None]
+    ) -> None:
         super().__init__()
         self._connection = connection
         self._raw = raw
+        self._release = release
+
+    def close(self) -> None:
+        if not self.closed:
+            self._release()
+        super().close()
 
     def readable(self) -> bool:
         return True

@@ -282,6 +282,8 @@ class HorizonGateway:
         header = answer.headers.get(_LATEST_LEDGER, "")
         if header.isascii() and header.isdigit():
             return answer, int(header)
+        if answer.status != 404:
+            self._json(answer)  # what is unusable is not asked for again
         # Asked before the answer, so that it is at least as new as the ledger named.
         before_sequence = self.latest_ledger().sequence
         return self._ask(path, parameters), before_sequence
