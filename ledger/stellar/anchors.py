@@ -7,14 +7,18 @@ transaction of the anchor account whose memo is the checkpoint's hash.
 """
 
 import logging
-from collections.abc import Sequence
 from dataclasses import replace
 
 from ledger.stellar.domain import SettlementDomain
 from ledger.stellar.envelopes import Bounds, build_anchor, own_demands, sign_envelope
 from ledger.stellar.evidence import is_dead
+from ledger.stellar.failures import Reaction, reaction_to_answer
+from ledger.stellar.fees import Bidding
 from ledger.stellar.gateway import Gateway, NetworkLedger
+from ledger.stellar.outlook import Outlook
 from ledger.stellar.sending import send_once, stored_attempt
+from ledger.stellar.stopping import load_stops, stop_for
+from ledger.store import sending_store
 from ledger.store import settlement_store as store
 from ledger.store.engine import SessionFactory
 from ledger.store.settlement_states import SettlementState
@@ -24,12 +28,7 @@ from ledger.store.settlement_tables import ANCHOR
 _log = logging.getLogger(__name__)
 
 
-def settle_anchors(
-    sessions: SessionFactory,
-    gateways: Sequence[Gateway],
-    domain: SettlementDomain,
-    latest: NetworkLedger,
-) -> None:
+def settle_anchors(sessions: SessionFactory, outlook: Outlook, domain: SettlementDomain) -> None:
     """Decide, replace, sign and send anchors as far as it goes now.
 
     Raises:
@@ -40,7 +39,7 @@ def settle_anchors(
     for anchor in undecided:
         if not _is_decided(sessions, domain, anchor):
             # The next epoch's anchor waits for this one: both take the next sequence number.
-            _push(sessions, gateways, domain, anchor, latest)
+            _push(sessions, outlook, domain, anchor)
             return
 
 
@@ -60,30 +59,26 @@ def _is_decided(sessions: SessionFactory, domain: SettlementDomain, anchor: Anch
 
 
 def _push(
-    sessions: SessionFactory,
-    gateways: Sequence[Gateway],
-    domain: SettlementDomain,
-    anchor: Anchor,
-    latest: NetworkLedger,
+    sessions: SessionFactory, outlook: Outlook, domain: SettlementDomain, anchor: Anchor
 ) -> None:
     """Bring one anchor as far as it goes: expire, sign, send."""
     broadcaster = domain.broadcaster
     with sessions() as session:
         attempts = store.load_attempts(session, broadcaster, ANCHOR, anchor.epoch)
     if anchor.state in {SettlementState.SIGNED, SettlementState.IN_FLIGHT}:
-        if not _expire(sessions, gateways, domain, anchor, attempts[-1]):
-            _send(sessions, gateways[0], domain, anchor, attempts[-1], latest)
+        if not _expire(sessions, outlook, domain, anchor, attempts[-1]):
+            _send(sessions, outlook, domain, anchor, attempts[-1])
             return
         anchor = replace(anchor, state=SettlementState.EXPIRED)
-    signed = _sign(sessions, gateways[0], domain, anchor, latest)
+    signed = _sign(sessions, outlook.primary, domain, anchor, outlook.latest)
     if signed is not None:
         anchor = replace(anchor, state=SettlementState.SIGNED, attempt=signed.attempt)
-        _send(sessions, gateways[0], domain, anchor, signed, latest)
+        _send(sessions, outlook, domain, anchor, signed)
 
 
 def _expire(
     sessions: SessionFactory,
-    gateways: Sequence[Gateway],
+    outlook: Outlook,
     domain: SettlementDomain,
     anchor: Anchor,
     attempt: Attempt,
@@ -93,10 +88,17 @@ def _expire(
     with sessions() as session:
         complete = store.fact_progress(session, domain.broadcaster)
         facts = store.facts_of_slot(session, domain.broadcaster, *slot)
+        bumps = sending_store.load_bumps(session, [attempt.tx_hash])
     # Without our memo (that was looked for first) the slot went to something else for good.
     is_taken = any(complete and fact.ledger_sequence <= complete.sequence for fact in facts)
     if not is_taken and not is_dead(
-        gateways, domain.policy, slot=slot, attempts=[attempt], complete=complete
+        outlook.gateways,
+        domain.policy,
+        slot=slot,
+        attempts=[attempt],
+        complete=complete,
+        outer_hashes=[bump.outer_hash for bump in bumps],
+        marks=outlook.marks,
     ):
         return False
     with sessions.begin() as session:
@@ -145,12 +147,37 @@ def _sign(
 
 def _send(
     sessions: SessionFactory,
-    gateway: Gateway,
+    outlook: Outlook,
     domain: SettlementDomain,
     anchor: Anchor,
     attempt: Attempt,
-    latest: NetworkLedger,
 ) -> None:
-    if send_once(sessions, gateway, attempt, latest) and anchor.state == SettlementState.SIGNED:
+    account = domain.terms.anchor_account
+    stopped = {stop.account for stop in load_stops(sessions, domain)}
+    if account in stopped:
+        return
+    bid_stroops = domain.terms.fee_bid_stroops
+    bidding = Bidding(
+        attempt=attempt, operations=1, bid_stroops=bid_stroops, replaces_stroops=bid_stroops
+    )
+    may_bump = domain.terms.fee_account not in stopped
+    answer = send_once(sessions, outlook, domain, bidding, may_bump=may_bump)
+    if answer is None:
+        return
+    if anchor.state == SettlementState.SIGNED:
         with sessions.begin() as session:
             store.move_anchor(session, domain.broadcaster, anchor, SettlementState.IN_FLIGHT)
+    reaction = reaction_to_answer(answer)
+    # Nothing but the account itself is in an anchor: whatever refuses it for good is its lane's.
+    if reaction in {Reaction.BURN, Reaction.HALT}:
+        reaction = Reaction.HALT_LANE
+    with sessions.begin() as session:
+        stop_for(
+            session,
+            domain,
+            reaction,
+            cause=answer.code,
+            reason=f"anchor of epoch {anchor.epoch}: refused with {answer.code}",
+            now=outlook.latest,
+            account=account,
+        )

@@ -57,6 +57,27 @@ class Policy:
     room_s: int = 15
     """Least seconds an envelope must still have when it is signed."""
 
+    bump_after_ledgers: int = 2
+    """Ledgers that an envelope waits under one bid before a higher one is offered, ≥ 1."""
+
+    lane_share_ppm: int = 100_000
+    """Most of a network ledger's operations that payments take, parts per million, ≥ 1."""
+
+    fee_day_max_stroops: int = 1_000_000_000
+    """Most that raised bids may cost in a day of ledger time, XLM stroops."""
+
+    attempts_max: int = 8
+    """Attempts after which a batch that never got into a ledger gives its slot up, ≥ 1."""
+
+    apart_max_s: int = 60
+    """Seconds between sources' newest closes above which nothing is signed or given up."""
+
+    paused_after_looks: int = 20
+    """Looks without a newer ledger after which the network is called paused."""
+
+    pause_ledgers: int = 3
+    """Ledgers after which a lane that was short of XLM is tried again."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SettlementDomain:

@@ -106,7 +106,7 @@ def _read_sources(
         end: Place = (as_of_sequence + 1, 0)
         read = {account: min(place, end) for account, place in places.items()}
         places = {account: max(read[account], cursors.get(account, START)) for account in read}
-    return [_stored(facts[place]) for place in sorted(facts)], places, as_of_sequence
+    return [stored_fact(facts[place]) for place in sorted(facts)], places, as_of_sequence
 
 
 def _read_accounts(
@@ -116,7 +116,8 @@ def _read_accounts(
     facts: dict[Place, NetworkFact] = {}
     places: dict[bytes, Place] = {}
     as_of_sequences: list[int] = []
-    for account in sorted(domain_accounts(terms)):
+    # Accounts that newer terms no longer name may still have open slots.
+    for account in sorted(domain_accounts(terms) | cursors.keys()):
         place = cursors.get(account, START)
         is_last = False
         while not is_last:
@@ -135,7 +136,12 @@ def _read_accounts(
     return facts, places, min(as_of_sequences)
 
 
-def _stored(fact: NetworkFact) -> StoredFact:
+def stored_fact(fact: NetworkFact) -> StoredFact:
+    """Return a fact with what its slot and purpose are looked up by.
+
+    Raises:
+        MalformedXdrError: It cannot be read.
+    """
     transaction = read_transaction(fact)
     return StoredFact(
         fact=fact,

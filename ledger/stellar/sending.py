@@ -1,14 +1,20 @@
 """Sending a stored envelope: unchanged, at most once for each closed ledger, and believing nothing.
 
-The answer is noted for people. Whatever it says, the envelope's fate stands in a ledger or in the
+What goes out is the newest of an attempt's envelopes: itself, or the last fee bump around it. A
+source that refuses by its own policy is passed over for the next one. The answer is noted for
+people and for the next bid. Whatever it says, the envelope's fate stands in a ledger or in the
 proof that no ledger can have it (`ledger.stellar.evidence`).
 """
 
 import logging
 
+from ledger.stellar.domain import SettlementDomain
 from ledger.stellar.envelopes import SignedEnvelope
-from ledger.stellar.gateway import Gateway, NetworkLedger, SubmitStatus
-from ledger.store import settlement_store as store
+from ledger.stellar.failures import Reaction, reaction_to_answer
+from ledger.stellar.fees import Bidding, raise_bid
+from ledger.stellar.gateway import NetworkLedger, SubmitAnswer, SubmitStatus
+from ledger.stellar.outlook import Outlook
+from ledger.store import sending_store
 from ledger.store.engine import SessionFactory
 from ledger.store.settlement_store import Attempt
 
@@ -31,23 +37,73 @@ def stored_attempt(
 
 
 def send_once(
-    sessions: SessionFactory, gateway: Gateway, attempt: Attempt, latest: NetworkLedger
-) -> bool:
-    """Send unless it was sent since the last close or its bounds are over; tells whether it did."""
-    if latest.sequence >= attempt.max_ledger_sequence or latest.close_time_s > attempt.max_time_s:
-        return False
+    sessions: SessionFactory,
+    outlook: Outlook,
+    domain: SettlementDomain,
+    bidding: Bidding,
+    *,
+    may_bump: bool,
+) -> SubmitAnswer | None:
+    """Send unless it was sent since the last close or its bounds are over.
+
+    Args:
+        sessions: One commit for each raised bid and one for the answer.
+        outlook: What the sources say now.
+        domain: Whose envelope.
+        bidding: The attempt, stored before, and what it offers.
+        may_bump: Whether a higher bid may be offered.
+
+    Returns:
+        The last answer; None if nothing was sent.
+
+    Raises:
+        SignaturesMissingError: Others have not signed the fee bump yet.
+        StellarError: The fee account's key or its holder gave no usable answer.
+    """
+    attempt, latest = bidding.attempt, outlook.latest
+    if _is_over(attempt, latest):
+        return None
     with sessions() as session:
-        if store.last_sent_sequence(session, attempt.tx_hash) >= latest.sequence:
-            return False
-    answer = gateway.submit(attempt.envelope)
+        bumps = sending_store.load_bumps(session, [attempt.tx_hash])
+        newest_hash = bumps[-1].outer_hash if bumps else attempt.tx_hash
+        if sending_store.last_sent_sequence(session, newest_hash) >= latest.sequence:
+            return None
+    envelope = bumps[-1].envelope if bumps else attempt.envelope
+    if may_bump:
+        raised = raise_bid(sessions, outlook, domain, bidding, is_refused=False)
+        if raised is not None:
+            newest_hash, envelope = raised.outer_hash, raised.envelope
+    answer = _submit(sessions, outlook, newest_hash, envelope)
+    while may_bump and reaction_to_answer(answer) == Reaction.RAISE_BID:
+        raised = raise_bid(sessions, outlook, domain, bidding, is_refused=True)
+        if raised is None:
+            break
+        answer = _submit(sessions, outlook, raised.outer_hash, raised.envelope)
+    return answer
+
+
+def _is_over(attempt: Attempt, latest: NetworkLedger) -> bool:
+    return (
+        latest.sequence >= attempt.max_ledger_sequence or latest.close_time_s > attempt.max_time_s
+    )
+
+
+def _submit(
+    sessions: SessionFactory, outlook: Outlook, envelope_hash: bytes, envelope: bytes
+) -> SubmitAnswer:
+    answer = SubmitAnswer(status=SubmitStatus.UNKNOWN)
+    for gateway in outlook.gateways:
+        answer = gateway.submit(envelope)
+        if reaction_to_answer(answer) != Reaction.ASK_ELSEWHERE:
+            break
     if answer.status == SubmitStatus.REJECTED:
-        _log.warning("transaction %s: refused with %s", attempt.tx_hash.hex(), answer.code)
+        _log.warning("transaction %s: refused with %s", envelope_hash.hex(), answer.code)
     with sessions.begin() as session:
-        store.note_sending(
+        sending_store.note_sending(
             session,
-            attempt.tx_hash,
-            ledger_sequence=latest.sequence,
+            envelope_hash,
+            ledger_sequence=outlook.latest.sequence,
             status=answer.status,
             code=answer.code,
         )
-    return True
+    return answer

@@ -1,52 +1,72 @@
 """Settlement: from planned batches and anchors to payments and anchors on the chain, exactly once.
 
-`settle` is one tick: read the network's facts, decide what they decide, give up what provably can
-never happen, sign what is ready, and send what is signed. Each step is one commit and may be the
-last one before a crash; the next tick goes on from what is stored. Two workers may run at once:
-they make the same bytes, and only one moves a row. The rules:
+`settle` is one tick: look at the sources, read the network's facts, decide what they decide, give
+up what provably can never happen, sign what is ready, and send what is signed. Each step is one
+commit and may be the last one before a crash; the next tick goes on from what is stored. Two
+workers may run at once: they make the same bytes, and only one moves a row. The rules:
 
-- an envelope and its hash are committed before they are sent, and re-sent unchanged;
+- an envelope and its hash, and a fee bump and its hash, are committed before they are sent, and
+  re-sent unchanged;
 - that something happened is believed when a ledger has it, from any source;
 - that it never will is believed only of closed ledgers behind both its bounds, a source account
   whose sequence is still below the slot, and unknown hashes, from as many sources as configured;
   never of an API's error or a refused submission;
-- a new attempt takes the same slot, so the network can apply at most one of them;
+- a new attempt takes the same slot, and so does the no-op that cancels a batch, so the network can
+  apply at most one of them;
 - only a payout leaf that is proven to be in the anchored log is signed; another halts the domain;
 - a slot that holds a transaction nobody planned halts the domain: a person looks; so does money
   of ours that moved without a plan, and a balance that is not the books' (`book_watch`).
 
 Order: the anchor of an epoch, then its funding batch, then its payments; slots of one channel one
-after another.
+after another, a stuck one used up and never skipped. What is done about answers and failures stands
+in `ledger.stellar.failures`. No clock and no wait here: all times are ledgers' close times.
 """
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from ledger.audit.stellar_xdr import read_transaction
-from ledger.books.transactions import AppliedTransaction
-from ledger.evidence.leaf import PAYOUT_FUNDING, PayoutLeaf
-from ledger.evidence.units import format_stroops
+from ledger.evidence.leaf import PAYOUT_FUNDING
+from ledger.stellar import burning
 from ledger.stellar.anchors import settle_anchors
 from ledger.stellar.book_watch import watch_books
+from ledger.stellar.deciding import (
+    decide_by_facts,
+    envelopes_of,
+    expire,
+    give_up,
+    halt_batch,
+)
 from ledger.stellar.domain import SettlementDomain
-from ledger.stellar.envelopes import next_attempt, payout_memo, sign_payout
+from ledger.stellar.envelopes import next_attempt, sign_payout
 from ledger.stellar.errors import ExternalSignerError, GatewayError, TreasuryError
-from ledger.stellar.evidence import is_dead
 from ledger.stellar.facts import ingest_facts
-from ledger.stellar.gateway import Gateway, NetworkLedger
+from ledger.stellar.failures import FILTERED, Reaction, reaction_to_answer
+from ledger.stellar.fees import Bidding, lane_allowance
+from ledger.stellar.gateway import AccountView, Gateway, NetworkLedger, SubmitAnswer
 from ledger.stellar.gathering import ask_settlers, drop_requests
-from ledger.stellar.horizon import result_code_of
+from ledger.stellar.outlook import Outlook, look
 from ledger.stellar.payout_proof import AnchoredLog
 from ledger.stellar.sending import send_once, stored_attempt
 from ledger.stellar.signing import SignaturesMissingError
+from ledger.stellar.stopping import (
+    OTHER_HISTORY,
+    UNPROVEN,
+    halt,
+    holdings_text,
+    is_halted,
+    lift_pauses,
+    load_stops,
+    stop_for,
+)
+from ledger.store import sending_store
 from ledger.store import settlement_store as store
-from ledger.store.engine import Session, SessionFactory
+from ledger.store.engine import SessionFactory
 from ledger.store.errors import UnprovenError
-from ledger.store.halt_store import load_halts
 from ledger.store.settlement_states import SettlementState
-from ledger.store.settlement_store import Batch
+from ledger.store.settlement_store import Attempt, Batch
 from ledger.store.settlement_tables import BATCH
+from ledger.store.stop_store import Stop
 
 _log = logging.getLogger(__name__)
 
@@ -65,10 +85,16 @@ class SettlementReport:
     """Batches whose outcome is open."""
 
     is_halted: bool
-    """Whether a batch is halted or there is a named halt, so that nothing is signed or sent."""
+    """Whether the domain is halted, so that nothing is signed or sent."""
 
     problem: str
-    """Why the tick ended early; empty if it did not. The next tick tries again."""
+    """Why the tick ended early or did less; empty if it did not. The next tick tries again."""
+
+    stops: tuple[Stop, ...] = ()
+    """What stands still, and why: the domain, or lanes of accounts."""
+
+    is_network_paused: bool = False
+    """Whether no ledger has closed for many looks: nothing can be concluded meanwhile."""
 
 
 def settle(
@@ -78,81 +104,78 @@ def settle(
 
     Args:
         sessions: One transaction a step.
-        gateways: Sources; the first one is read and submitted to, the others are asked for
-            evidence. At least as many as the policy's `evidence_sources`.
+        gateways: Sources; the first one that answers is read and submitted to, the others are asked
+            for evidence. At least as many as the policy's `evidence_sources`, of different names.
         domain: Whose accounts.
 
     Raises:
         ValueError: Too few gateways.
         ConflictingFactError: The network tells another history than before.
     """
-    policy = domain.policy
-    if len(gateways) < max(1, policy.evidence_sources):
-        raise ValueError(f"gateways: got {len(gateways)}, want {max(1, policy.evidence_sources)}")
+    wanted = max(1, domain.policy.evidence_sources)
+    names = {gateway.name for gateway in gateways}
+    if len(names) < wanted or len(names) < len(gateways):
+        raise ValueError(f"gateways: got {len(names)}, want {wanted} or more, each once")
     latest: NetworkLedger | None = None
-    problem = ""
+    problem, looks = "", 0
     try:
-        latest = ingest_facts(
-            sessions,
-            gateways[0],
-            domain.terms,
-            margin_ledgers=policy.margin_ledgers,
-            witnesses=gateways[1 : policy.evidence_sources],
-        )
-        domain.signer.refresh()
-        settle_anchors(sessions, gateways, domain, latest)
-        watch_books(
-            sessions,
-            gateways[0],
-            domain.terms,
-            surplus_max_stroops=policy.surplus_max_stroops,
-        )
-        _settle_batches(sessions, gateways, domain, latest)
+        outlook = look(sessions, gateways, domain)
+        latest, looks = outlook.latest, outlook.looks
+        problem = _settle(sessions, outlook, domain)
     except (GatewayError, ExternalSignerError, TreasuryError) as error:
         _log.warning("settlement: %s", error)
         problem = str(error)
-    with sessions() as session:
-        undecided = store.load_batches(session, domain.broadcaster, undecided=True)
-        is_halted = _is_halted(session, domain)
+    stops = load_stops(sessions, domain)
     return SettlementReport(
-        latest=latest, undecided=len(undecided), is_halted=is_halted, problem=problem
+        latest=latest,
+        undecided=len(_undecided(sessions, domain)),
+        is_halted=is_halted(sessions, domain),
+        problem=problem,
+        stops=stops,
+        is_network_paused=looks >= domain.policy.paused_after_looks,
     )
 
 
-def _settle_batches(
-    sessions: SessionFactory,
-    gateways: Sequence[Gateway],
-    domain: SettlementDomain,
-    latest: NetworkLedger,
+def _settle(sessions: SessionFactory, outlook: Outlook, domain: SettlementDomain) -> str:
+    """Do the tick's work; returns why it did less than all of it."""
+    if outlook.contradiction:
+        with sessions.begin() as session:
+            reason, now = outlook.contradiction, outlook.latest
+            halt(session, domain, cause=OTHER_HISTORY, reason=reason, now=now)
+        return outlook.contradiction
+    gateway, latest, policy = outlook.primary, outlook.latest, domain.policy
+    witnesses = outlook.gateways[1 : max(1, policy.evidence_sources)]
+    ingest_facts(
+        sessions,
+        gateway,
+        domain.terms,
+        margin_ledgers=policy.margin_ledgers,
+        witnesses=witnesses,
+    )
+    if outlook.apart_s > policy.apart_max_s:
+        _decide_all(sessions, gateway, domain, latest)
+        return f"sources: got newest closes {outlook.apart_s} s apart, want the same network"
+    if not is_halted(sessions, domain):
+        lift_pauses(sessions, domain, latest)
+        domain.signer.refresh()
+        settle_anchors(sessions, outlook, domain)
+    watch_books(sessions, gateway, domain.terms, surplus_max_stroops=policy.surplus_max_stroops)
+    _decide_all(sessions, gateway, domain, latest)
+    if is_halted(sessions, domain):
+        return "halted"
+    for batch in _undecided(sessions, domain):
+        if batch.state in _SIGNED:
+            expire(sessions, outlook, domain, batch)
+    _give_up_stuck(sessions, domain)
+    _Lanes(sessions, outlook, domain).go_on()
+    return ""
+
+
+def _decide_all(
+    sessions: SessionFactory, gateway: Gateway, domain: SettlementDomain, latest: NetworkLedger
 ) -> None:
     for batch in _undecided(sessions, domain):
-        _decide_by_facts(sessions, gateways[0], domain, batch)
-    with sessions() as session:
-        if _is_halted(session, domain):
-            return
-    for batch in _undecided(sessions, domain):
-        if batch.state in _SIGNED:
-            _expire(sessions, gateways, domain, batch)
-    log = AnchoredLog(sessions, gateways[0], domain.terms)
-    waiting: list[int] = []
-    for batch in _ready(sessions, domain):
-        try:
-            log.require(batch.leaf)
-        except UnprovenError as error:
-            _decide(sessions, domain, batch, SettlementState.HALTED, None, str(error))
-            return
-        if not _sign(sessions, domain, batch, latest):
-            waiting.append(batch.leaf.batch_number)
-    drop_requests(sessions, domain.broadcaster, waiting)
-    for batch in _undecided(sessions, domain):
-        if batch.state in _SIGNED:
-            _send(sessions, gateways[0], domain, batch, latest)
-
-
-def _is_halted(session: Session, domain: SettlementDomain) -> bool:
-    """Tell whether a batch is halted, or everything for a named reason."""
-    is_batch = store.count_halted(session, domain.broadcaster) > 0
-    return is_batch or bool(load_halts(session, domain.broadcaster))
+        decide_by_facts(sessions, gateway, domain, batch, latest)
 
 
 def _undecided(sessions: SessionFactory, domain: SettlementDomain) -> tuple[Batch, ...]:
@@ -160,172 +183,264 @@ def _undecided(sessions: SessionFactory, domain: SettlementDomain) -> tuple[Batc
         return store.load_batches(session, domain.broadcaster, undecided=True)
 
 
-def _decide_by_facts(
-    sessions: SessionFactory, gateway: Gateway, domain: SettlementDomain, batch: Batch
-) -> None:
-    """Decide a batch whose slot holds a transaction in some ledger."""
-    leaf = batch.leaf
-    with sessions() as session:
-        facts = store.facts_of_slot(
-            session, domain.broadcaster, leaf.channel_account, leaf.channel_sequence
-        )
-    applied = [(read_transaction(fact), fact) for fact in facts]
-    if not applied:
-        return
-    transaction, fact = next(((tx, f) for tx, f in applied if tx.succeeded), applied[-1])
-    if transaction.memo_hash != payout_memo(leaf):
-        reason = f"slot holds {transaction.tx_hash.hex()}, which nobody planned"
-        _decide(sessions, domain, batch, SettlementState.HALTED, transaction, reason)
-    elif transaction.succeeded:
-        moved, planned = _moved(transaction), _planned(leaf)
-        if moved == planned:
-            _decide(sessions, domain, batch, SettlementState.PAID, transaction, "")
-        else:
-            reason = f"{transaction.tx_hash.hex()} moved {len(moved)} amounts, want the planned"
-            _decide(sessions, domain, batch, SettlementState.HALTED, transaction, reason)
-    else:
-        # Some failures charge the fee and leave the slot open: the account tells, not the code.
-        view = gateway.account(leaf.channel_account)
-        is_consumed = view is not None and view.sequence >= leaf.channel_sequence
-        if is_consumed:
-            reason = result_code_of(fact.result)
-            _decide(sessions, domain, batch, SettlementState.FAILED, transaction, reason)
+def _give_up_stuck(sessions: SessionFactory, domain: SettlementDomain) -> None:
+    """Use up the slots of batches that no node takes, or that never get into a ledger."""
+    for batch in _undecided(sessions, domain):
+        if batch.state != SettlementState.EXPIRED:
+            continue
+        attempts, bumps = envelopes_of(sessions, domain, batch)
+        with sessions() as session:
+            hashes = [bump.outer_hash for bump in bumps] or [attempts[-1].tx_hash]
+            sending = sending_store.load_sending(session, hashes[-1]) if attempts else None
+        if sending is not None and sending.code == FILTERED:
+            give_up(sessions, domain, batch, reason=FILTERED, isolates=True)
+        elif len(attempts) >= domain.policy.attempts_max:
+            give_up(sessions, domain, batch, reason=f"stuck after {len(attempts)} attempts")
 
 
-def _moved(transaction: AppliedTransaction) -> list[tuple[str, bytes, bytes, bytes, int]]:
-    return [
-        (m.asset_code, m.asset_issuer, m.source, m.destination, m.amount_stroops)
-        for m in transaction.movements
-    ]
+class _Lanes:
+    """One tick's signing and sending."""
 
+    def __init__(
+        self, sessions: SessionFactory, outlook: Outlook, domain: SettlementDomain
+    ) -> None:
+        self._sessions = sessions
+        self._outlook = outlook
+        self._domain = domain
+        self._log = AnchoredLog(sessions, outlook.primary, domain.terms)
+        stops = load_stops(sessions, domain)
+        self._stopped = {stop.account for stop in stops}
+        self._allowance: int | None = None
 
-def _planned(leaf: PayoutLeaf) -> list[tuple[str, bytes, bytes, bytes, int]]:
-    return [
-        (leaf.asset_code, leaf.asset_issuer, leaf.source_account, p.account, p.amount_stroops)
-        for p in leaf.payments
-    ]
+    def go_on(self) -> None:
+        """Sign what is ready, then send what is signed."""
+        waiting: list[int] = []
+        for batch in self._ready():
+            try:
+                self._log.require(batch.leaf)
+            except UnprovenError as error:
+                self._halt_unproven(batch, str(error))
+                return
+            if not self._sign(batch):
+                waiting.append(batch.leaf.batch_number)
+        drop_requests(self._sessions, self._domain.broadcaster, waiting)
+        heads: set[bytes] = set()
+        for batch in _undecided(self._sessions, self._domain):
+            channel = batch.leaf.channel_account
+            is_head = channel not in heads
+            heads.add(channel)
+            if not is_head or channel in self._stopped:
+                continue
+            if batch.state in _SIGNED:
+                self._send_payment(batch)
+            elif batch.state == SettlementState.BURNING:
+                self._send_burn(batch)
 
+    def _ready(self) -> list[Batch]:
+        """Return unsigned batches whose turn it is.
 
-def _decide(
-    sessions: SessionFactory,
-    domain: SettlementDomain,
-    batch: Batch,
-    after: SettlementState,
-    transaction: AppliedTransaction | None,
-    reason: str,
-) -> None:
-    tx_hash = None if transaction is None else transaction.tx_hash
-    with sessions.begin() as session:
-        moved = store.move_batch(
-            session, domain.broadcaster, batch, after, tx_hash=tx_hash, reason=reason
-        )
-    if not moved:
-        return
-    number, total = batch.leaf.batch_number, format_stroops(batch.leaf.total_stroops)
-    if after == SettlementState.PAID and transaction is not None:
-        _log.info("batch %d: paid %s in ledger %d", number, total, transaction.ledger_sequence)
-    else:
-        _log.error("batch %d of %s: %s: %s", number, total, after, reason)
+        The first undecided slot of each channel, once the epoch's anchor stands on the chain and,
+        for payments, every earlier funding batch is decided and the lane has room.
+        """
+        undecided = _undecided(self._sessions, self._domain)
+        anchored = self._anchored({batch.leaf.epoch for batch in undecided})
+        ready: list[Batch] = []
+        busy_channels: set[bytes] = set()
+        is_funding_open = False
+        for batch in undecided:
+            leaf = batch.leaf
+            is_next_slot = leaf.channel_account not in busy_channels
+            busy_channels.add(leaf.channel_account)
+            is_funding = leaf.kind == PAYOUT_FUNDING
+            if (
+                is_next_slot
+                and batch.state in _UNSIGNED
+                and leaf.channel_account not in self._stopped
+                and anchored[leaf.epoch]
+                and (is_funding or not is_funding_open)
+            ):
+                ready.append(batch)
+            is_funding_open |= is_funding
+        under_way = [batch for batch in undecided if batch.state in _SIGNED]
+        return self._covered(self._within_lane(ready, under_way), under_way)
 
-
-def _expire(
-    sessions: SessionFactory,
-    gateways: Sequence[Gateway],
-    domain: SettlementDomain,
-    batch: Batch,
-) -> None:
-    leaf = batch.leaf
-    slot = (leaf.channel_account, leaf.channel_sequence)
-    with sessions() as session:
-        attempts = store.load_attempts(session, domain.broadcaster, BATCH, leaf.batch_number)
-        complete = store.fact_progress(session, domain.broadcaster)
-    if not is_dead(gateways, domain.policy, slot=slot, attempts=attempts, complete=complete):
-        return
-    with sessions.begin() as session:
-        # What was stored since the facts were read above would forbid it.
-        if store.facts_of_slot(session, domain.broadcaster, *slot):
-            return
-        if store.move_batch(session, domain.broadcaster, batch, SettlementState.EXPIRED):
-            _log.warning("batch %d: attempt %d expired", leaf.batch_number, batch.attempt)
-
-
-def _ready(sessions: SessionFactory, domain: SettlementDomain) -> list[Batch]:
-    """Return unsigned batches whose turn it is.
-
-    The first undecided slot of each channel, once the epoch's anchor stands on the chain and, for
-    payments, every earlier funding batch is decided.
-    """
-    with sessions() as session:
-        undecided = store.load_batches(session, domain.broadcaster, undecided=True)
-        anchored = {
+    def _anchored(self, epochs: set[int]) -> dict[int, bool]:
+        with self._sessions() as session:
+            anchors = {
+                epoch: store.load_anchor(session, self._domain.broadcaster, epoch)
+                for epoch in epochs
+            }
+        return {
             epoch: anchor is not None and anchor.state == SettlementState.PAID
-            for epoch in {batch.leaf.epoch for batch in undecided}
-            for anchor in [store.load_anchor(session, domain.broadcaster, epoch)]
+            for epoch, anchor in anchors.items()
         }
-    ready: list[Batch] = []
-    busy_channels: set[bytes] = set()
-    is_funding_open = False
-    for batch in undecided:
-        leaf = batch.leaf
-        is_next_slot = leaf.channel_account not in busy_channels
-        busy_channels.add(leaf.channel_account)
-        is_funding = leaf.kind == PAYOUT_FUNDING
-        if (
-            is_next_slot
-            and batch.state in _UNSIGNED
-            and anchored[leaf.epoch]
-            and (is_funding or not is_funding_open)
-        ):
-            ready.append(batch)
-        is_funding_open |= is_funding
-    return ready
 
+    def _within_lane(self, ready: list[Batch], under_way: list[Batch]) -> list[Batch]:
+        """Return as many of the ready batches as the lane's share has room for.
 
-def _sign(
-    sessions: SessionFactory, domain: SettlementDomain, batch: Batch, latest: NetworkLedger
-) -> bool:
-    """Sign the next attempt and commit it, or ask settlers to; nothing is sent here.
+        What is under way may all land in one ledger, so it counts; a batch larger than the share
+        goes alone, once in so many ledgers that the share holds on average.
+        """
+        if not ready:
+            return []
+        if self._allowance is None:
+            self._allowance = lane_allowance(self._outlook.primary, self._domain)
+        taken = sum(len(batch.leaf.payments) for batch in under_way)
+        admitted: list[Batch] = []
+        for batch in ready:
+            operations = len(batch.leaf.payments)
+            if taken and taken + operations > self._allowance:
+                break
+            if operations > self._allowance and not self._is_spaced(operations):
+                break
+            taken += operations
+            admitted.append(batch)
+        return admitted
 
-    Returns:
-        Whether it does not wait for signatures.
-    """
-    leaf, policy = batch.leaf, domain.policy
-    attempt = next_attempt(
-        leaf,
-        domain.terms,
-        latest,
-        least=batch.attempt + 1,
-        margin_ledgers=policy.room_ledgers,
-        margin_s=policy.room_s,
-    )
-    try:
-        signed = sign_payout(leaf, attempt, domain.terms, domain.passphrase, domain.signer)
-    except SignaturesMissingError as missing:
-        ask_settlers(sessions, domain.terms, leaf, attempt, missing.transaction)
-        return False
-    stored = stored_attempt(
-        signed, attempt, account=leaf.channel_account, sequence=leaf.channel_sequence
-    )
-    with sessions.begin() as session:
-        if store.move_batch(
-            session, domain.broadcaster, batch, SettlementState.SIGNED, attempt=attempt
-        ):
-            store.insert_attempt(session, domain.broadcaster, BATCH, leaf.batch_number, stored)
-    # From here on the envelope and its hash are durable, and it may be sent.
-    return True
+    def _is_spaced(self, operations: int) -> bool:
+        """Tell whether the last payment went out long enough ago for one above the share."""
+        with self._sessions() as session:
+            last = sending_store.last_first_sending(session, self._domain.broadcaster)
+        ledgers = -(-operations // (self._allowance or 1))
+        return self._outlook.latest.sequence - last >= ledgers
 
+    def _covered(self, ready: list[Batch], under_way: list[Batch]) -> list[Batch]:
+        """Return the ready batches whose account holds enough beside what is under way."""
+        views: dict[bytes, AccountView | None] = {}
+        needed: dict[bytes, int] = {}
+        for batch in under_way:
+            account = batch.leaf.source_account
+            needed[account] = needed.get(account, 0) + batch.leaf.total_stroops
+        covered: list[Batch] = []
+        for batch in ready:
+            leaf = batch.leaf
+            account, asset = leaf.source_account, (leaf.asset_code, leaf.asset_issuer)
+            if account not in views:
+                views[account] = self._outlook.primary.account(account, assets=(asset,))
+            view = views[account]
+            holds = 0 if view is None else view.balances.get(asset, 0)
+            needed[account] = needed.get(account, 0) + leaf.total_stroops
+            if holds >= needed[account]:
+                covered.append(batch)
+            else:
+                _log.error(
+                    "batch %d: account %s holds %d stroops, want %d before anything is sent",
+                    leaf.batch_number,
+                    account.hex(),
+                    holds,
+                    needed[account],
+                )
+        return covered
 
-def _send(
-    sessions: SessionFactory,
-    gateway: Gateway,
-    domain: SettlementDomain,
-    batch: Batch,
-    latest: NetworkLedger,
-) -> None:
-    """Send the stored envelope, at most once a ledger."""
-    number = batch.leaf.batch_number
-    with sessions() as session:
-        attempt = store.load_attempts(session, domain.broadcaster, BATCH, number)[-1]
-    if send_once(sessions, gateway, attempt, latest) and batch.state == SettlementState.SIGNED:
-        with sessions.begin() as session:
-            store.move_batch(session, domain.broadcaster, batch, SettlementState.IN_FLIGHT)
+    def _halt_unproven(self, batch: Batch, reason: str) -> None:
+        now = self._outlook.latest
+        halt_batch(self._sessions, self._domain, batch, cause=UNPROVEN, reason=reason, now=now)
+
+    def _sign(self, batch: Batch) -> bool:
+        """Sign the next attempt and commit it, or ask settlers to; nothing is sent here.
+
+        Returns:
+            Whether it does not wait for signatures.
+        """
+        leaf, domain, latest = batch.leaf, self._domain, self._outlook.latest
+        attempt = next_attempt(
+            leaf,
+            domain.terms,
+            latest,
+            least=batch.attempt + 1,
+            margin_ledgers=domain.policy.room_ledgers,
+            margin_s=domain.policy.room_s,
+        )
+        try:
+            signed = sign_payout(leaf, attempt, domain.terms, domain.passphrase, domain.signer)
+        except SignaturesMissingError as missing:
+            ask_settlers(self._sessions, domain.terms, leaf, attempt, missing.transaction)
+            return False
+        stored = stored_attempt(
+            signed, attempt, account=leaf.channel_account, sequence=leaf.channel_sequence
+        )
+        with self._sessions.begin() as session:
+            if store.move_batch(
+                session, domain.broadcaster, batch, SettlementState.SIGNED, attempt=attempt
+            ):
+                store.insert_attempt(session, domain.broadcaster, BATCH, leaf.batch_number, stored)
+        # From here on the envelope and its hash are durable, and it may be sent.
+        return True
+
+    def _send_payment(self, batch: Batch) -> None:
+        """Send the stored envelope, at most once a ledger."""
+        with self._sessions() as session:
+            attempts = store.load_attempts(
+                session, self._domain.broadcaster, BATCH, batch.leaf.batch_number
+            )
+        bid_stroops = batch.leaf.fee_bid_stroops
+        answer = self._send(batch, attempts[-1], len(batch.leaf.payments), bid_stroops)
+        if answer is None:
+            return
+        if batch.state == SettlementState.SIGNED:
+            with self._sessions.begin() as session:
+                store.move_batch(
+                    session, self._domain.broadcaster, batch, SettlementState.IN_FLIGHT
+                )
+            batch = replace(batch, state=SettlementState.IN_FLIGHT)
+        if reaction_to_answer(answer) == Reaction.BURN:
+            give_up(self._sessions, self._domain, batch, reason=answer.code, isolates=True)
+
+    def _send_burn(self, batch: Batch) -> None:
+        """Send the no-op, signed first if it has to be."""
+        try:
+            attempt = burning.tend_burn(self._sessions, self._domain, batch, self._outlook.latest)
+        except SignaturesMissingError as error:
+            _log.info("batch %d: no-op waits for signatures: %s", batch.leaf.batch_number, error)
+            return
+        if attempt is None:
+            return
+        bid_stroops = burning.burn_bid(batch.leaf, self._domain.terms)
+        answer = self._send(batch, attempt, burning.OPERATIONS, bid_stroops)
+        if answer is not None and reaction_to_answer(answer) == Reaction.BURN:
+            # The no-op touches the channel only: it is the channel that is frozen.
+            self._stop(batch, Reaction.HALT_LANE, answer)
+
+    def _send(
+        self, batch: Batch, attempt: Attempt, operations: int, bid_stroops: int
+    ) -> SubmitAnswer | None:
+        domain = self._domain
+        _, bumps = envelopes_of(self._sessions, domain, batch)
+        bidding = Bidding(
+            attempt=attempt,
+            operations=operations,
+            bid_stroops=bid_stroops,
+            replaces_stroops=max((bump.bid_stroops for bump in bumps), default=bid_stroops),
+        )
+        answer = send_once(
+            self._sessions,
+            self._outlook,
+            domain,
+            bidding,
+            may_bump=domain.terms.fee_account not in self._stopped,
+        )
+        if answer is not None:
+            self._stop(batch, reaction_to_answer(answer), answer)
+        return answer
+
+    def _stop(self, batch: Batch, reaction: Reaction, answer: SubmitAnswer) -> None:
+        if reaction not in {Reaction.HALT, Reaction.HALT_LANE, Reaction.PAUSE_LANE}:
+            return
+        leaf, domain = batch.leaf, self._domain
+        _, bumps = envelopes_of(self._sessions, domain, batch)
+        account = domain.terms.fee_account if bumps else leaf.channel_account
+        reason = f"batch {leaf.batch_number}: refused with {answer.code}"
+        if reaction == Reaction.PAUSE_LANE:
+            reason += f"; it holds {holdings_text(self._outlook.primary, account)}"
+        elif reaction == Reaction.HALT_LANE:
+            account = leaf.channel_account
+        with self._sessions.begin() as session:
+            stop_for(
+                session,
+                domain,
+                reaction,
+                cause=answer.code,
+                reason=reason,
+                now=self._outlook.latest,
+                account=account,
+            )

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from ledger.books.transactions import NetworkFact
 from ledger.evidence.leaf import PayoutLeaf, format_payout_leaf, parse_payout_leaf
+from ledger.store.halt_tables import HaltRow
 from ledger.store.settlement_states import UNDECIDED, SettlementState, require_transition
 from ledger.store.settlement_tables import (
     AnchorRow,
@@ -22,7 +23,7 @@ from ledger.store.settlement_tables import (
     FactCursorRow,
     FactProgressRow,
     NetworkFactRow,
-    SendingRow,
+    StopRow,
 )
 
 
@@ -57,6 +58,8 @@ class Batch:
 
     tx_hash: bytes | None
     reason: str
+    isolates: bool = False
+    """Whether its no-op, if it burns, lets each payee be paid alone from then on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -304,6 +307,7 @@ def plan_batches(session: Session, broadcaster: bytes, leaves: Sequence[PayoutLe
             attempt=-1,
             tx_hash=None,
             reason="",
+            isolates=False,
         )
         session.add(row)
     session.flush()
@@ -342,24 +346,38 @@ def load_batches(
         query = query.where(BatchRow.epoch == epoch)
     if undecided:
         query = query.where(BatchRow.state.in_(UNDECIDED))
-    return tuple(
-        Batch(
-            leaf=parse_payout_leaf(row.leaf),
-            state=SettlementState(row.state),
-            attempt=row.attempt,
-            tx_hash=row.tx_hash,
-            reason=row.reason,
-        )
-        for row in session.scalars(query)
+    return tuple(_batch_of(row) for row in session.scalars(query))
+
+
+def _batch_of(row: BatchRow) -> Batch:
+    return Batch(
+        leaf=parse_payout_leaf(row.leaf),
+        state=SettlementState(row.state),
+        attempt=row.attempt,
+        tx_hash=row.tx_hash,
+        reason=row.reason,
+        isolates=row.isolates,
     )
+
+
+def load_batch(session: Session, broadcaster: bytes, number: int) -> Batch | None:
+    """Return one batch, or None if there is none with the number."""
+    row = session.get(BatchRow, (broadcaster, number), populate_existing=True)
+    return None if row is None else _batch_of(row)
 
 
 def count_halted(session: Session, broadcaster: bytes) -> int:
-    """Return how many batches are halted; while there is one, nothing is signed or sent."""
-    query = select(func.count()).where(
-        BatchRow.broadcaster == broadcaster, BatchRow.state == SettlementState.HALTED
+    """Return how many halts of the whole domain are open; with one, nothing is signed or sent."""
+    stops = select(func.count()).where(
+        StopRow.broadcaster == broadcaster,
+        StopRow.account == bytes(32),
+        StopRow.is_halt,
+        StopRow.lifted_ledger.is_(None),
     )
-    return session.scalar(query) or 0
+    named = select(func.count()).where(
+        HaltRow.broadcaster == broadcaster, HaltRow.cleared_ledger.is_(None)
+    )
+    return (session.scalar(stops) or 0) + (session.scalar(named) or 0)
 
 
 def load_anchor(session: Session, broadcaster: bytes, epoch: int) -> Anchor | None:
@@ -416,6 +434,7 @@ def move_batch(
     attempt: int | None = None,
     tx_hash: bytes | None = None,
     reason: str = "",
+    isolates: bool = False,
 ) -> bool:
     """Move a batch if it still stands as it was read; tells whether it did.
 
@@ -426,7 +445,8 @@ def move_batch(
         after: The new state.
         attempt: Number of the attempt from now on, if it changes.
         tx_hash: The transaction that decided it.
-        reason: Why it failed or halted.
+        reason: Why it failed, halted or is to burn.
+        isolates: Whether its no-op lets each payee be paid alone from then on.
     """
     require_transition(batch.state, after)
     statement = (
@@ -442,6 +462,7 @@ def move_batch(
             attempt=batch.attempt if attempt is None else attempt,
             tx_hash=tx_hash,
             reason=reason,
+            isolates=isolates,
         )
         .returning(BatchRow.number)
     )
@@ -523,29 +544,3 @@ def load_attempts(
         )
         for row in session.scalars(query)
     )
-
-
-def last_sent_sequence(session: Session, tx_hash: bytes) -> int:
-    """Return the newest closed ledger when an envelope was last sent; 0 if never."""
-    query = select(SendingRow.ledger_sequence).where(SendingRow.tx_hash == tx_hash)
-    return session.scalar(query) or 0
-
-
-def note_sending(
-    session: Session, tx_hash: bytes, *, ledger_sequence: int, status: str, code: str
-) -> None:
-    """Note that an envelope was sent and what the answer was."""
-    statement = insert(SendingRow).values(
-        tx_hash=tx_hash, ledger_sequence=ledger_sequence, times=1, status=status, code=code
-    )
-    new = statement.excluded
-    statement = statement.on_conflict_do_update(
-        index_elements=["tx_hash"],
-        set_={
-            "ledger_sequence": new.ledger_sequence,
-            "times": SendingRow.times + 1,
-            "status": new.status,
-            "code": new.code,
-        },
-    )
-    session.execute(statement)

@@ -1,11 +1,12 @@
-"""Tables of network facts, payout batches, anchors and their attempts: rows, not objects.
+"""Tables of network facts, payout batches, anchors, their attempts and bumps: rows, not objects.
 
 The database holds what exactly-once rests on: one fact for a place in the chain, one batch for a
-slot, one envelope for an attempt. Facts, epoch ledgers and attempts are append-only; a decided
-batch or anchor never changes (triggers of migration 0002). Queries are in `settlement_store`.
+slot, one envelope for an attempt. Facts, epoch ledgers, attempts and bumps are append-only; a
+decided batch or anchor never changes (triggers of migrations 0002 and 0014). Queries are in
+`settlement_store`, `bump_store`, `source_store` and `stop_store`.
 """
 
-from sqlalchemy import CheckConstraint, Index, UniqueConstraint
+from sqlalchemy import CheckConstraint, Identity, Index, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from ledger.store.base import Base, check_length, check_natural
@@ -13,6 +14,7 @@ from ledger.store.settlement_states import SettlementState
 
 BATCH = "batch"
 ANCHOR = "anchor"
+BURN = "burn"
 
 
 class NetworkFactRow(Base):
@@ -110,7 +112,10 @@ class BatchRow(Base):
     """The transaction that decided the slot; null while it is open."""
 
     reason: Mapped[str]
-    """Why it failed or halted; empty otherwise."""
+    """Why it failed, halted or is to burn; empty otherwise."""
+
+    isolates: Mapped[bool]
+    """Whether its no-op says that each payee is to be paid alone from then on."""
 
 
 class AnchorRow(Base):
@@ -140,14 +145,14 @@ class AttemptRow(Base):
     __table_args__ = (
         check_length("broadcaster"),
         check_length("tx_hash"),
-        CheckConstraint(f"purpose IN ('{BATCH}', '{ANCHOR}')", name="purpose_known"),
+        CheckConstraint(f"purpose IN ('{BATCH}', '{ANCHOR}', '{BURN}')", name="purpose_known"),
         UniqueConstraint("tx_hash"),
     )
 
     broadcaster: Mapped[bytes] = mapped_column(primary_key=True)
     purpose: Mapped[str] = mapped_column(primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)
-    """Batch number, or epoch of an anchor."""
+    """Batch number (of a no-op too), or epoch of an anchor."""
 
     attempt: Mapped[int] = mapped_column(primary_key=True)
     source_account: Mapped[bytes]
@@ -158,8 +163,94 @@ class AttemptRow(Base):
     max_time_s: Mapped[int]
 
 
+class BumpRow(Base):
+    """A fee bump around an attempt's unchanged envelope, stored before it is sent."""
+
+    __tablename__ = "bumps"
+    __table_args__ = (
+        check_length("broadcaster"),
+        check_length("outer_hash"),
+        check_length("tx_hash"),
+        check_natural("step"),
+        check_natural("fee_stroops"),
+        UniqueConstraint("tx_hash", "step"),
+        Index(None, "broadcaster", "close_time_s"),
+    )
+
+    outer_hash: Mapped[bytes] = mapped_column(primary_key=True)
+    broadcaster: Mapped[bytes]
+    tx_hash: Mapped[bytes]
+    """Of the inner transaction: the attempt's."""
+
+    step: Mapped[int]
+    """Rung of the ladder, from 0."""
+
+    bid_stroops: Mapped[int]
+    """Offered per operation."""
+
+    fee_stroops: Mapped[int]
+    """Offered in all: the most it can cost."""
+
+    envelope: Mapped[bytes]
+    ledger_sequence: Mapped[int]
+    """Newest closed ledger when it was made."""
+
+    close_time_s: Mapped[int]
+    """Of that ledger: the day's spending is counted by it."""
+
+
+class SourceMarkRow(Base):
+    """The newest closed ledger that a source ever told: what lies before it is old."""
+
+    __tablename__ = "source_marks"
+    __table_args__ = (check_length("broadcaster"),)
+
+    broadcaster: Mapped[bytes] = mapped_column(primary_key=True)
+    source: Mapped[str] = mapped_column(primary_key=True)
+    ledger_sequence: Mapped[int]
+    close_time_s: Mapped[int]
+    looks: Mapped[int]
+    """How often it was asked since and told nothing newer."""
+
+
+class StopRow(Base):
+    """Why nothing is signed or sent, for a whole domain or for one account's lane."""
+
+    __tablename__ = "stops"
+    __table_args__ = (
+        check_length("broadcaster"),
+        check_length("account"),
+        Index(
+            "uq_stops_open",
+            "broadcaster",
+            "account",
+            "cause",
+            unique=True,
+            postgresql_where=text("lifted_ledger IS NULL"),
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
+    broadcaster: Mapped[bytes]
+    account: Mapped[bytes]
+    """Account whose lane stands still; zeros: the whole domain."""
+
+    is_halt: Mapped[bool]
+    """A person lifts a halt; a pause lifts itself."""
+
+    cause: Mapped[str]
+    """A result code, or a word for what was found."""
+
+    reason: Mapped[str]
+    """What a person reads."""
+
+    since_ledger: Mapped[int]
+    lifted_ledger: Mapped[int | None]
+    lifted_why: Mapped[str | None]
+
+
 class SendingRow(Base):
-    """What became of sending an attempt, for people; nothing is concluded from it."""
+    """What became of sending an envelope, by its hash; no outcome is concluded from it."""
 
     __tablename__ = "sendings"
     __table_args__ = (check_length("tx_hash"),)
@@ -167,6 +258,9 @@ class SendingRow(Base):
     tx_hash: Mapped[bytes] = mapped_column(primary_key=True)
     ledger_sequence: Mapped[int]
     """Newest closed ledger when it was last sent."""
+
+    first_sequence: Mapped[int]
+    """Newest closed ledger when it was first sent."""
 
     times: Mapped[int]
     status: Mapped[str]

@@ -24,6 +24,7 @@ from ledger.stellar.envelopes import (
 from ledger.stellar.errors import ConflictingFactError
 from ledger.stellar.gateway import SubmitAnswer
 from ledger.stellar.horizon import HorizonGateway
+from ledger.store import sending_store
 from ledger.store import settlement_store as store
 from ledger.store.settlement_states import SettlementState
 from ledger.store.settlement_tables import BATCH
@@ -152,7 +153,7 @@ def test_envelope_applied_while_the_source_hides_it_is_never_given_up(scene: Sce
     assert scene.states()[0] == "in_flight"
     (attempt,) = attempts_of(scene, 0)
     with scene.sessions() as session:
-        last_sent = store.last_sent_sequence(session, attempt.tx_hash)
+        last_sent = sending_store.last_sent_sequence(session, attempt.tx_hash)
     assert 0 < last_sent < attempt.max_ledger_sequence
     scene.devnet.clear_faults()
     scene.settle_all()
@@ -187,7 +188,7 @@ def test_failed_payment_frees_the_channel_and_says_why(scene: Scene) -> None:
     scene.plan({stranger: 3, **amounts(scene, 47)}, amounts(scene, 53))
     scene.settle_all()
     assert scene.states() == ["paid", "failed", "paid"]
-    assert scene.batches()[1].reason == "txFAILED"
+    assert scene.batches()[1].reason == "txFAILED: PAYMENT_NO_DESTINATION"
     assert scene.paid() == {scene.payees[0]: 53}
     scene.plan(amounts(scene, 47))
     scene.settle_all()

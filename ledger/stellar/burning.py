@@ -1,0 +1,120 @@
+"""Burning: a batch is cancelled by using its slot up with a transaction that does nothing.
+
+The no-op is a set_options that sets nothing, from the same channel with the same sequence number;
+its memo is a hash of the batch's memo under a domain of its own, so the books and everybody else
+can tell that the batch is void. Payment and no-op may both be out: the network applies one of them,
+and that one decides. A no-op whose bounds are over is followed by another one without further
+evidence, because whichever of them is applied says the same.
+"""
+
+import logging
+
+from ledger.evidence.leaf import PayoutLeaf, burn_hash, payout_hash
+from ledger.evidence.terms import Terms
+from ledger.stellar.domain import SettlementDomain
+from ledger.stellar.envelopes import (
+    SignedEnvelope,
+    build_anchor,
+    next_attempt,
+    own_demands,
+    payout_bounds,
+    sign_envelope,
+)
+from ledger.stellar.gateway import NetworkLedger
+from ledger.stellar.sending import stored_attempt
+from ledger.stellar.signing import Signer
+from ledger.store import settlement_store as store
+from ledger.store.engine import SessionFactory
+from ledger.store.settlement_states import SettlementState
+from ledger.store.settlement_store import Attempt, Batch
+from ledger.store.settlement_tables import BURN
+
+_log = logging.getLogger(__name__)
+
+OPERATIONS = 1
+"""Operations of a no-op."""
+
+
+def sign_burn(
+    leaf: PayoutLeaf,
+    attempt: int,
+    terms: Terms,
+    passphrase: str,
+    signer: Signer,
+    *,
+    isolates: bool,
+) -> SignedEnvelope:
+    """Return the signed no-op of one attempt: a pure function of the leaf and the flag.
+
+    It bids the most that the terms allow, being one operation: a slot that is given up should not
+    wait.
+
+    Raises:
+        SignaturesMissingError: Others have not signed yet.
+        StellarError: A key or its holder gave no usable answer.
+    """
+    unsigned = build_anchor(
+        burn_hash(payout_hash(leaf), isolates=isolates),
+        leaf.channel_account,
+        sequence=leaf.channel_sequence,
+        bounds=payout_bounds(leaf, terms, attempt),
+        fee_bid_stroops=burn_bid(leaf, terms),
+        passphrase=passphrase,
+    )
+    return sign_envelope(unsigned, own_demands(leaf.channel_account), signer)
+
+
+def burn_bid(leaf: PayoutLeaf, terms: Terms) -> int:
+    """Return what a no-op offers for its operation."""
+    return max(leaf.fee_bid_stroops, terms.fee_bid_max_stroops)
+
+
+def tend_burn(
+    sessions: SessionFactory, domain: SettlementDomain, batch: Batch, now: NetworkLedger
+) -> Attempt | None:
+    """Return the no-op to send for a burning batch, signed and committed if there was none.
+
+    Returns:
+        None if another worker moved the batch.
+
+    Raises:
+        SignaturesMissingError: Others have not signed yet.
+        StellarError: A key or its holder gave no usable answer.
+    """
+    leaf, policy, terms = batch.leaf, domain.policy, domain.terms
+    with sessions() as session:
+        burns = store.load_attempts(session, domain.broadcaster, BURN, leaf.batch_number)
+    if burns and not _is_over(burns[-1], now):
+        return burns[-1]
+    attempt = next_attempt(
+        leaf,
+        terms,
+        now,
+        least=batch.attempt + 1,
+        margin_ledgers=policy.room_ledgers,
+        margin_s=policy.room_s,
+    )
+    signed = sign_burn(
+        leaf, attempt, terms, domain.passphrase, domain.signer, isolates=batch.isolates
+    )
+    stored = stored_attempt(
+        signed, attempt, account=leaf.channel_account, sequence=leaf.channel_sequence
+    )
+    with sessions.begin() as session:
+        if not store.move_batch(
+            session,
+            domain.broadcaster,
+            batch,
+            SettlementState.BURNING,
+            attempt=attempt,
+            reason=batch.reason,
+            isolates=batch.isolates,
+        ):
+            return None
+        store.insert_attempt(session, domain.broadcaster, BURN, leaf.batch_number, stored)
+    # From here on the no-op and its hash are durable, and it may be sent.
+    return stored
+
+
+def _is_over(attempt: Attempt, now: NetworkLedger) -> bool:
+    return now.sequence >= attempt.max_ledger_sequence or now.close_time_s > attempt.max_time_s
