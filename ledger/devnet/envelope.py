@@ -146,6 +146,8 @@ def _parse(raw: bytes, network: bytes) -> Transaction:
         operations = tx.operations
     else:
         raise EnvelopeError(f"envelope type: got {kind.name}, want a transaction")
+    decoded = old if kind is _TX_V0 else tx
+    _require_canonical(decoded.to_xdr_bytes(), raw[start : unpacker.get_position()])
     signatures = _signatures(unpacker)
     unpacker.done()
     if kind is _TX_V0:
@@ -198,13 +200,22 @@ def _parse_fee_bump(raw: bytes, network: bytes) -> Transaction:
     )
 
 
+def _require_canonical(again: bytes, received: bytes) -> None:
+    """Refuse what xdrlib reads too kindly: padding that is not zero, a flag that is not 0 or 1."""
+    if again != received:
+        raise EnvelopeError("envelope: got XDR that encodes differently, want its only encoding")
+
+
 def _signatures(unpacker: Unpacker) -> tuple[Signature, ...]:
     count = unpacker.unpack_uint()
     if count > _MAX_SIGNATURES:
         raise EnvelopeError(f"signatures: got {count}, want at most {_MAX_SIGNATURES}")
     found = []
     for _ in range(count):
+        start = unpacker.get_position()
         decorated = xdr.DecoratedSignature.unpack(unpacker)
+        received = unpacker.get_buffer()[start : unpacker.get_position()]
+        _require_canonical(decorated.to_xdr_bytes(), received)
         hint, signature = decorated.hint.signature_hint, decorated.signature.signature
         found.append(Signature(hint=hint, signature=signature))
     return tuple(found)

@@ -14,15 +14,18 @@ from stellar_sdk import Keypair
 
 from ledger.devnet.closing import AppliedTransaction, Closed, close, invalid_transactions
 from ledger.devnet.entries import Account, Entry, account_key
-from ledger.devnet.envelope import Transaction, network_id, parse_envelope
+from ledger.devnet.envelope import EnvelopeError, Transaction, network_id, parse_envelope
 from ledger.devnet.freezing import require_freezable
 from ledger.devnet.history import History, Record
+from ledger.devnet.operations import HANDLERS
 from ledger.devnet.participants import participants
 from ledger.devnet.queue import Queue, Status, Submission
+from ledger.devnet.results import Kind
 from ledger.devnet.state import Header, World
 from ledger.devnet.state_file import StateFile, StateFileError
 
 TOTAL_STROOPS: Final = 10**18
+CONTRACTS_SINCE: Final = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,8 +118,17 @@ class Network:
         return self.history.records
 
     def parse(self, raw: bytes) -> Transaction:
-        """Transaction from envelope bytes; raises EnvelopeError."""
-        return parse_envelope(raw, self.network_id)
+        """Transaction from envelope bytes.
+
+        Raises:
+            EnvelopeError: they do not decode, or name an operation that came after the protocol.
+        """
+        tx = parse_envelope(raw, self.network_id)
+        if self.header.protocol < CONTRACTS_SINCE:
+            for operation in tx.operations:
+                if operation.kind not in HANDLERS and operation.kind != Kind.INFLATION:
+                    raise EnvelopeError(f"operation type: got {operation.kind}, want 0 to 23")
+        return tx
 
     def submit(self, tx: Transaction) -> Submission:
         """Offer a transaction to the queue."""

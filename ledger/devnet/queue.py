@@ -26,6 +26,7 @@ QUEUE_LEDGERS: Final = 2
 # From here on the queue is built for one transaction a source and answers a gap or an old
 # sequence number accordingly.
 ONE_PER_SOURCE_SINCE: Final = 20
+EXACT_ROOM_SINCE: Final = 21
 
 
 class Status(Enum):
@@ -60,6 +61,8 @@ class Queue:
     def __init__(self, close_margin_seconds: int) -> None:
         self.close_margin_seconds = close_margin_seconds
         self._by_source: dict[bytes, _Queued] = {}
+        # The best bid that was evicted since the last close.
+        self._outbid: Transaction | None = None
         self._banned: deque[set[bytes]] = deque([set() for _ in range(BAN_DEPTH)], BAN_DEPTH)
 
     def __len__(self) -> int:
@@ -99,6 +102,7 @@ class Queue:
             result.code = TxCode.INSUFFICIENT_BALANCE
             return Submission(Status.ERROR, result)
         self.drop(victims)
+        self._outbid = victims[-1] if victims else self._outbid
         self._by_source[tx.source] = _Queued(tx, replaced.age if replaced else 0)
         return Submission(Status.PENDING)
 
@@ -132,27 +136,36 @@ class Queue:
     def _make_room(
         self, last: Header, tx: Transaction, replaced: Transaction | None
     ) -> list[Transaction] | Submission:
-        """Cheapest bids to evict for a better one (often none), or the refusal of a full queue."""
-        size = max(1, tx.bid_operations)
-        room = QUEUE_LEDGERS * last.max_tx_set_size - self.operations()
+        """Cheapest bids to evict for a better one (often none), or the refusal of a full queue.
+
+        While bids were outbid since the last close, a new one must beat them even if it fits.
+        """
+        if self._outbid is not None and _bid_rate(self._outbid) >= _bid_rate(tx):
+            return self._refuse(tx, _better_fee(tx, self._outbid))
+        needed = max(1, tx.bid_operations)
         if replaced is not None:
-            room += max(1, replaced.bid_operations)
+            old = max(1, replaced.bid_operations)
+            # Nodes before protocol 21 count the replaced operations instead of the added ones.
+            needed = old if last.protocol < EXACT_ROOM_SINCE else needed - old
+        room = QUEUE_LEDGERS * last.max_tx_set_size - self.operations()
         victims: list[Transaction] = []
         for queued in sorted(self.transactions(), key=_bid_rate):
-            if room >= size:
+            if room >= needed:
                 break
-            if queued is replaced:
-                continue
+            if queued.source == tx.source:
+                return self._refuse(tx, None)
             if _bid_rate(queued) >= _bid_rate(tx):
-                self._banned[0].add(tx.full_hash)
-                fee = queued.fee * size // max(1, queued.bid_operations) + 1
-                return Submission(Status.ERROR, TxResult(fee, TxCode.INSUFFICIENT_FEE, []))
+                return self._refuse(tx, _better_fee(tx, queued))
             victims.append(queued)
             room += max(1, queued.bid_operations)
-        if room < size:
-            self._banned[0].add(tx.full_hash)
+        return victims if room >= needed else self._refuse(tx, None)
+
+    def _refuse(self, tx: Transaction, fee: int | None) -> Submission:
+        """Ban what the queue has no room for; `fee` in stroops would have been enough."""
+        self._banned[0].add(tx.full_hash)
+        if fee is None:
             return Submission(Status.TRY_AGAIN_LATER)
-        return victims
+        return Submission(Status.ERROR, TxResult(fee, TxCode.INSUFFICIENT_FEE, []))
 
     def _can_pay(self, overlay: Overlay, tx: Transaction, replaced: Transaction | None) -> bool:
         """Queued bids of one fee source add up and must be covered together."""
@@ -174,6 +187,7 @@ class Queue:
 
     def shift(self) -> None:
         """Age everything by one closed network ledger; what is too old is dropped and banned."""
+        self._outbid = None
         self._banned.pop()
         self._banned.appendleft(set())
         for source, queued in list(self._by_source.items()):
@@ -193,10 +207,16 @@ class Queue:
     def clear(self) -> None:
         """Lose everything, as a killed node does."""
         self._by_source.clear()
+        self._outbid = None
 
 
 def _bid_rate(tx: Transaction) -> Fraction:
     return Fraction(tx.fee, max(1, tx.bid_operations))
+
+
+def _better_fee(tx: Transaction, other: Transaction) -> int:
+    """Least fee in stroops at which a transaction bids more than another."""
+    return other.fee * max(1, tx.bid_operations) // max(1, other.bid_operations) + 1
 
 
 def _is_duplicate(queued: Transaction, tx: Transaction) -> bool:

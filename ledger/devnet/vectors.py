@@ -7,6 +7,7 @@ Two forms of file: single-transaction cases, and ledgers of random transactions 
 from __future__ import annotations
 
 import base64
+import binascii
 import gzip
 import json
 import zlib
@@ -186,8 +187,8 @@ class _Bench:
     def submit(self, envelope: str) -> tuple[Transaction | None, Submission | None]:
         """Offer an envelope; (None, None) when it does not decode."""
         try:
-            tx = self.network.parse(base64.b64decode(envelope))
-        except EnvelopeError:
+            tx = self.network.parse(base64.b64decode(envelope, validate=True))
+        except (EnvelopeError, binascii.Error):
             return None, None
         return tx, self.network.submit(tx)
 
@@ -218,8 +219,8 @@ def _unlisted(
     bench: _Bench, case: Json, before: dict[bytes, bytes], sequences: dict[bytes, int]
 ) -> dict[bytes, bytes]:
     try:
-        tx = bench.network.parse(base64.b64decode(case["envelope"]))
-    except EnvelopeError:
+        tx = bench.network.parse(base64.b64decode(case["envelope"], validate=True))
+    except (EnvelopeError, binascii.Error):
         return {}
     return unlisted_balances(tx, before, sequences)
 

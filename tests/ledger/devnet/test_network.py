@@ -13,6 +13,7 @@ from stellar_sdk import (
     BumpSequence,
     ChangeTrust,
     Keypair,
+    ManageData,
     Payment,
     StrKey,
 )
@@ -179,3 +180,32 @@ def test_friendbot_funds_many_in_one_ledger_and_tells_who_asked_too_little() -> 
     assert "op_low_reserve" in str(late[1])
     assert not isinstance(late[0], Exception)
     assert not isinstance(late[2], Exception)
+
+
+def test_bid_below_what_was_outbid_is_refused_until_the_next_close() -> None:
+    bench = Bench(accounts=7, max_tx_set_size=2)
+    fees = (100, 200, 300, 400, 500)
+    for key, fee in zip(bench.keys, fees, strict=False):
+        assert bench.submit(bench.tx(key, fee=fee)) == (Status.PENDING, None)
+    low, high = bench.tx(bench.keys[5], fee=100), bench.tx(bench.keys[6], fee=101)
+    bench.network.queue.drop([bench.network.queue.transactions()[-1]])
+    assert len(bench.network.queue) == 3
+    assert bench.submit(low) == (Status.ERROR, TxCode.INSUFFICIENT_FEE)
+    assert bench.submit(high) == (Status.PENDING, None)
+    bench.close()
+    again = bench.tx(bench.keys[5], fee=101)
+    assert bench.submit(again) == (Status.PENDING, None)
+
+
+@pytest.mark.parametrize("change", ["padding", "flag"])
+def test_envelope_with_another_encoding_is_no_envelope(bench: Bench, change: str) -> None:
+    payer = bench.keys[0]
+    tx = bench.tx(payer, ManageData("a", b"1", source=payer.public_key))
+    assert bench.network.parse(tx.raw).hash == tx.hash
+    if change == "padding":
+        wrong = tx.raw.replace(b"\0\0\0\1a\0\0\0", b"\0\0\0\1a\0\0\1")
+    else:
+        wrong = tx.raw.replace(b"\0\0\0\1\0\0\0\1\0\0\0\0", b"\0\0\0\1\0\0\0\2\0\0\0\0")
+    assert wrong != tx.raw
+    with pytest.raises(EnvelopeError):
+        bench.network.parse(wrong)
