@@ -159,9 +159,12 @@ def _request_of(row: SignatureRequestRow) -> SignatureRequest:
 
 
 def insert_signature(session: Session, tx_hash: bytes, key: bytes, signature: bytes) -> None:
-    """Store a valid signature of a transaction that is asked for; a second one changes nothing."""
+    """Store a valid signature of a transaction that is asked for, in place of an earlier one."""
     statement = insert(SettlerSignatureRow).values(tx_hash=tx_hash, key=key, signature=signature)
-    session.execute(statement.on_conflict_do_nothing())
+    statement = statement.on_conflict_do_update(
+        index_elements=["tx_hash", "key"], set_={"signature": statement.excluded.signature}
+    )
+    session.execute(statement)
     # Who has signed refuses no more.
     row = SettlerRefusalRow
     session.execute(delete(row).where(row.tx_hash == tx_hash, row.key == key))
