@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Final
 
 from ledger.devnet.balances import available_balance
 from ledger.devnet.entries import Account, Signer, account_key
@@ -29,6 +30,8 @@ from ledger.devnet.signatures import PRE_AUTH, SIGNED_PAYLOAD, SignatureChecker,
 from ledger.devnet.sponsorship import remove_signer
 from ledger.devnet.state import Header, Overlay, StateError
 from ledger.devnet.wire import INT64_MAX
+
+NO_INNER_FEE_SINCE: Final = 25
 
 
 class Validity(IntEnum):
@@ -276,7 +279,10 @@ def charge(ledger: Overlay, tx: Transaction, base_fee: int) -> TxResult:
         overlay.commit()
     if tx.inner is None:
         return blank_result(tx, fee)
-    inner = blank_result(tx.inner, adjusted_fee(tx.inner, base_fee, applying=True))
+    inner_fee = 0
+    if ledger.header.protocol < NO_INNER_FEE_SINCE:
+        inner_fee = adjusted_fee(tx.inner, base_fee, applying=True)
+    inner = blank_result(tx.inner, inner_fee)
     return TxResult(fee, TxCode.FEE_BUMP_INNER_SUCCESS, [], tx.inner.hash, inner)
 
 

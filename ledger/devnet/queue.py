@@ -36,6 +36,7 @@ class Status(Enum):
     DUPLICATE = "DUPLICATE"
     ERROR = "ERROR"
     TRY_AGAIN_LATER = "TRY_AGAIN_LATER"
+    FILTERED = "FILTERED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +57,12 @@ class Queue:
     """Transactions waiting for a network ledger.
 
     `close_margin_seconds`: how far away the next close may be; what expires before that is refused.
+    `filtered_kinds`: operation types that this node's own policy refuses, as its operator may set.
     """
 
     def __init__(self, close_margin_seconds: int) -> None:
         self.close_margin_seconds = close_margin_seconds
+        self.filtered_kinds: frozenset[int] = frozenset()
         self._by_source: dict[bytes, _Queued] = {}
         # The best bid that was evicted since the last close.
         self._outbid: Transaction | None = None
@@ -84,6 +87,8 @@ class Queue:
         """Take a transaction or say why not."""
         if self.is_banned(tx.full_hash):
             return Submission(Status.TRY_AGAIN_LATER)
+        if any(operation.kind in self.filtered_kinds for operation in tx.operations):
+            return Submission(Status.FILTERED)
         replaced = self._by_source.get(tx.source)
         if replaced is not None:
             early = self._clash(last, tx, replaced.tx)

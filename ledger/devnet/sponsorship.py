@@ -219,6 +219,12 @@ def release_reserve(overlay: Overlay, entry: Entry, owner: Account | None) -> No
         owner.sub_entries -= units
 
 
+def _signer_order(signer: Signer) -> tuple[bytes, bytes]:
+    """Type and key, then the payload, in which a shorter one comes before its continuations."""
+    size = int.from_bytes(signer.key[36:40])
+    return signer.key[:36], signer.key[40 : 40 + size]
+
+
 def create_signer(overlay: Overlay, owner: Account, signer: Signer) -> Sponsoring:
     """Add a signer with its reserve; signers stay sorted by key as the protocol keeps them."""
     sponsor_id = overlay.sponsorships.get(owner.account)
@@ -235,7 +241,7 @@ def create_signer(overlay: Overlay, owner: Account, signer: Signer) -> Sponsorin
         establish_signer(signer, sponsor, owner)
     owner.sub_entries += 1
     owner.signers.append(signer)
-    owner.signers.sort(key=lambda s: s.key)
+    owner.signers.sort(key=_signer_order)
     return Sponsoring.SUCCESS
 
 

@@ -11,14 +11,18 @@ from stellar_sdk import (
     BumpSequence,
     ChangeTrust,
     EndSponsoringFutureReserves,
+    Keypair,
     ManageSellOffer,
     Payment,
     SetOptions,
+    SignedPayloadSigner,
     Signer,
+    SignerKey,
 )
 
 from ledger.devnet.entries import account_key
-from ledger.devnet.results import TxCode, TxResult
+from ledger.devnet.queue import Status
+from ledger.devnet.results import Kind, TxCode, TxResult
 
 
 @pytest.fixture
@@ -104,3 +108,49 @@ def test_partly_taken_offer_leaves_its_sellers_account_unmodified(bench: Bench) 
     assert closed.applied[0].result.ok
     assert account_key(taker.raw_public_key()) in closed.changed
     assert account_key(seller.raw_public_key()) not in closed.changed
+
+
+@pytest.mark.parametrize(("protocol", "inner_fee"), [(24, 100), (25, 0)])
+def test_inner_result_under_a_fee_bump_names_a_fee_before_protocol_25_only(
+    bench: Bench, protocol: int, inner_fee: int
+) -> None:
+    bench.network.header.protocol = protocol
+    payer, source = bench.keys[:2]
+    bench.submit(bench.bump(payer, bench.tx(source), 300))
+    result = only(bench)
+    assert result.inner is not None
+    assert (result.fee_charged, result.inner.fee_charged) == (200, inner_fee)
+
+
+def test_filtered_operation_is_refused_by_policy_and_not_banned(bench: Bench) -> None:
+    source = bench.keys[0]
+    bench.network.queue.filtered_kinds = frozenset({Kind.BUMP_SEQUENCE})
+    tx = bench.tx(source, BumpSequence(0))
+    assert bench.submit(tx) == (Status.FILTERED, None)
+    bench.network.queue.filtered_kinds = frozenset()
+    assert bench.submit(tx) == (Status.PENDING, None)
+
+
+def test_payload_signers_are_kept_by_payload_not_by_its_length(bench: Bench) -> None:
+    source, other = bench.keys[:2]
+    payloads = (b"\2", b"\1\1\1\1\1", b"\1")
+    bench.submit(
+        bench.tx(
+            source,
+            *(
+                SetOptions(
+                    signer=Signer(SignerKey.ed25519_signed_payload(signed_by(other, payload)), 1)
+                )
+                for payload in payloads
+            ),
+        )
+    )
+    assert only(bench).ok
+    account = bench.network.account(source.raw_public_key())
+    assert account is not None
+    kept = [signer.key[40 : 40 + signer.key[39]] for signer in account.signers]
+    assert kept == [b"\1", b"\1\1\1\1\1", b"\2"]
+
+
+def signed_by(key: Keypair, payload: bytes) -> SignedPayloadSigner:
+    return SignedPayloadSigner(key.public_key, payload)
