@@ -64,6 +64,8 @@ class Queue:
         self.close_margin_seconds = close_margin_seconds
         self.filtered_kinds: frozenset[int] = frozenset()
         self._by_source: dict[bytes, _Queued] = {}
+        self._operations = 0
+        self._owed: dict[bytes, int] = {}
         # The best bid that was evicted since the last close.
         self._outbid: Transaction | None = None
         self._banned: deque[set[bytes]] = deque([set() for _ in range(BAN_DEPTH)], BAN_DEPTH)
@@ -77,7 +79,7 @@ class Queue:
 
     def operations(self) -> int:
         """Operations queued, as the limit counts them."""
-        return sum(max(1, queued.tx.bid_operations) for queued in self._by_source.values())
+        return self._operations
 
     def is_banned(self, full_hash: bytes) -> bool:
         """Whether an envelope hash is refused for now."""
@@ -108,7 +110,9 @@ class Queue:
             return Submission(Status.ERROR, result)
         self.drop(victims)
         self._outbid = victims[-1] if victims else self._outbid
-        self._by_source[tx.source] = _Queued(tx, replaced.age if replaced else 0)
+        if replaced is not None:
+            self._remove(tx.source)
+        self._add(tx, replaced.age if replaced else 0)
         return Submission(Status.PENDING)
 
     def _clash(self, last: Header, tx: Transaction, queued: Transaction) -> Submission | None:
@@ -154,6 +158,8 @@ class Queue:
             needed = old if last.protocol < EXACT_ROOM_SINCE else needed - old
         room = QUEUE_LEDGERS * last.max_tx_set_size - self.operations()
         victims: list[Transaction] = []
+        if room >= needed:
+            return victims
         for queued in sorted(self.transactions(), key=_bid_rate):
             if room >= needed:
                 break
@@ -174,11 +180,9 @@ class Queue:
 
     def _can_pay(self, overlay: Overlay, tx: Transaction, replaced: Transaction | None) -> bool:
         """Queued bids of one fee source add up and must be covered together."""
-        owed = sum(
-            queued.tx.fee
-            for queued in self._by_source.values()
-            if queued.tx.fee_source == tx.fee_source and queued.tx is not replaced
-        )
+        owed = self._owed.get(tx.fee_source, 0)
+        if replaced is not None and replaced.fee_source == tx.fee_source:
+            owed -= replaced.fee
         payer = overlay.peek_account(tx.fee_source)
         return payer is not None and available_balance(overlay.header, payer) - tx.fee >= owed
 
@@ -187,7 +191,7 @@ class Queue:
         for tx in applied:
             queued = self._by_source.get(tx.source)
             if queued is not None and queued.tx.sequence <= tx.sequence:
-                del self._by_source[tx.source]
+                self._remove(tx.source)
             self._banned[0].add(tx.full_hash)
 
     def shift(self) -> None:
@@ -198,7 +202,7 @@ class Queue:
         for source, queued in list(self._by_source.items()):
             queued.age += 1
             if queued.age >= PENDING_DEPTH:
-                del self._by_source[source]
+                self._remove(source)
                 self._banned[0].add(queued.tx.full_hash)
 
     def drop(self, transactions: Iterable[Transaction]) -> None:
@@ -206,13 +210,27 @@ class Queue:
         for tx in transactions:
             queued = self._by_source.get(tx.source)
             if queued is not None and queued.tx.full_hash == tx.full_hash:
-                del self._by_source[tx.source]
+                self._remove(tx.source)
             self._banned[0].add(tx.full_hash)
 
     def clear(self) -> None:
         """Lose everything, as a killed node does."""
         self._by_source.clear()
-        self._outbid = None
+        self._operations, self._owed, self._outbid = 0, {}, None
+
+    def _add(self, tx: Transaction, age: int) -> None:
+        self._by_source[tx.source] = _Queued(tx, age)
+        self._operations += max(1, tx.bid_operations)
+        self._owed[tx.fee_source] = self._owed.get(tx.fee_source, 0) + tx.fee
+
+    def _remove(self, source: bytes) -> None:
+        tx = self._by_source.pop(source).tx
+        self._operations -= max(1, tx.bid_operations)
+        left = self._owed[tx.fee_source] - tx.fee
+        if left:
+            self._owed[tx.fee_source] = left
+        else:
+            del self._owed[tx.fee_source]
 
 
 def _bid_rate(tx: Transaction) -> Fraction:
