@@ -154,3 +154,15 @@ def test_payload_signers_are_kept_by_payload_not_by_its_length(bench: Bench) -> 
 
 def signed_by(key: Keypair, payload: bytes) -> SignedPayloadSigner:
     return SignedPayloadSigner(key.public_key, payload)
+
+
+def test_dropped_transaction_set_slips_what_waits_by_a_ledger_and_no_more(bench: Bench) -> None:
+    source = bench.keys[0]
+    tx = bench.tx(source)
+    assert bench.submit(tx) == (Status.PENDING, None)
+    for _ in range(3):
+        assert bench.network.close_ledger(bench.now + 5, drop_set=True).applied == ()
+        bench.now += 5
+        assert len(bench.network.queue) == 1
+    assert only(bench).ok
+    assert bench.network.record(tx.hash) is not None
