@@ -20,9 +20,15 @@ from ledger.stellar.errors import StellarError
 from ledger.stellar.gateway import START, Gateway
 from ledger.stellar.horizon import HorizonGateway
 from ledger.stellar.seed_files import read_seed
+from ledger.stellar.treasury import treasury_of_accounts
+from ledger.stellar.treasury_command import (
+    add_settler_options,
+    add_treasury_commands,
+    describe_treasury,
+)
 
 if TYPE_CHECKING:
-    from ledger.stellar.domain import SetUp
+    from ledger.stellar.domain import DomainKeys, SetUp
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -69,7 +75,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     setup.add_argument("--deposit", default="0", metavar="AMOUNT", help="first deposit, as 12.5")
     setup.add_argument("--asset", default="USD", metavar="CODE", help="code of the asset")
+    setup.add_argument("--fee-account", action="store_true", help="make a fee account too")
+    add_settler_options(setup, is_needed=False)
     setup.set_defaults(run=_run_setup)
+    add_treasury_commands(commands, common)
 
     pay_in = commands.add_parser("deposit", parents=[common], help="pay from broadcaster to escrow")
     pay_in.add_argument("--seed-file", required=True, type=Path, help="the broadcaster's seed")
@@ -96,7 +105,9 @@ def _run_setup(gateway: HorizonGateway, arguments: argparse.Namespace) -> dict[s
     from ledger.stellar.domain import DomainKeys, set_up_domain  # noqa: PLC0415
 
     names = _payee_names(arguments.payees)
-    keys = DomainKeys.load_or_make(arguments.keys_dir, arguments.channels, names)
+    keys = DomainKeys.load_or_make(
+        arguments.keys_dir, arguments.channels, names, with_fee=arguments.fee_account
+    )
     made = set_up_domain(
         gateway,
         arguments.passphrase,
@@ -104,10 +115,12 @@ def _run_setup(gateway: HorizonGateway, arguments: argparse.Namespace) -> dict[s
         asset_code=arguments.asset,
         deposit_stroops=_amount(arguments.deposit),
     )
+    treasury = _hand_over(gateway, arguments, keys, made) if arguments.settlers else {}
     return {
         "passphrase": arguments.passphrase,
         "asset": {"code": made.asset_code, "issuer": format_account(made.issuer)},
         "accounts": _accounts_of(made),
+        "treasury": treasury,
         "operator_keys_dir": str(arguments.keys_dir / "operator"),
         "deposited_stroops": _amount(arguments.deposit),
         "deposit_tx": made.deposit_tx.hex() if made.deposit_tx else None,
@@ -115,9 +128,33 @@ def _run_setup(gateway: HorizonGateway, arguments: argparse.Namespace) -> dict[s
     }
 
 
+def _hand_over(
+    gateway: Gateway, arguments: argparse.Namespace, keys: "DomainKeys", made: "SetUp"
+) -> dict[str, Any]:
+    """Give the accounts their settlers, and say what the chain has afterwards."""
+    from ledger.stellar.treasury_setup import set_up_signers  # noqa: PLC0415
+
+    fee = () if made.fee is None else (made.fee,)
+    treasury = treasury_of_accounts(
+        (made.escrow, made.payout),
+        (*made.channels, made.anchor, *fee),
+        settlers=map(parse_account, arguments.settlers),
+        threshold=arguments.threshold or 0,
+    )
+    found = set_up_signers(
+        gateway,
+        arguments.passphrase,
+        treasury,
+        payer_seed=keys.issuer,
+        account_seeds=keys.operator_seeds,
+    )
+    return describe_treasury(treasury, found)
+
+
 def _accounts_of(made: "SetUp") -> dict[str, Any]:
     single = ("issuer", "broadcaster", "escrow", "payout", "anchor")
     accounts: dict[str, Any] = {name: format_account(getattr(made, name)) for name in single}
+    accounts["fee"] = None if made.fee is None else format_account(made.fee)
     accounts["channels"] = [format_account(channel) for channel in made.channels]
     accounts["payees"] = {name: format_account(key) for name, key in made.payees.items()}
     return accounts

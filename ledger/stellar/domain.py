@@ -15,7 +15,7 @@ from ledger.evidence.keys import public_key_of
 from ledger.evidence.terms import CHANNELS_MAX, Terms
 from ledger.stellar.errors import SeedFileError
 from ledger.stellar.gateway import Gateway
-from ledger.stellar.seed_files import load_or_make_seed, read_seed
+from ledger.stellar.seed_files import load_or_make_seed
 from ledger.stellar.signing import Signer
 from ledger.stellar.transacting import (
     SIGNATURES_MAX,
@@ -105,19 +105,6 @@ class SettlementDomain:
     def broadcaster(self) -> bytes:
         """The broadcaster's account key; 32 bytes."""
         return self.terms.broadcaster_account
-
-
-def load_seeds(operator_dir: Path) -> dict[bytes, bytes]:
-    """Return account key → seed of every `*.seed` file in the operator's folder.
-
-    Raises:
-        SeedFileError: The folder or a file in it cannot be used.
-    """
-    paths = sorted(operator_dir.glob("*.seed"))
-    if not paths:
-        raise SeedFileError(f"{operator_dir}: got no seed file, want escrow.seed and others")
-    seeds = [read_seed(path) for path in paths]
-    return {public_key_of(seed): seed for seed in seeds}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,10 +9,14 @@ from pathlib import Path
 
 from ledger.audit.address import parse_account
 from ledger.evidence.keys import public_key_of
-from ledger.stellar.domain import load_seeds
 from ledger.stellar.errors import SeedFileError
 from ledger.stellar.external_signer import CommandKeys
-from ledger.stellar.seed_files import SEED_PREFIX, read_seed, seeds_of_environment
+from ledger.stellar.seed_files import (
+    SEED_PREFIX,
+    load_seeds,
+    read_seed,
+    seeds_of_environment,
+)
 from ledger.stellar.signing import KeyHolder, SeedKeys, UnsignedTransaction
 
 

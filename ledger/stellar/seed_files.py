@@ -236,6 +236,19 @@ def seeds_of_environment() -> dict[bytes, bytes]:
     return {public_key_of(seed): seed for seed in found}
 
 
+def load_seeds(operator_dir: Path) -> dict[bytes, bytes]:
+    """Return account key → seed of every `*.seed` file in the operator's folder.
+
+    Raises:
+        SeedFileError: The folder or a file in it cannot be used.
+    """
+    paths = sorted(operator_dir.glob("*.seed"))
+    if not paths:
+        raise SeedFileError(f"{operator_dir}: got no seed file, want escrow.seed and others")
+    seeds = [read_seed(path) for path in paths]
+    return {public_key_of(seed): seed for seed in seeds}
+
+
 def _decode_secret(text: str) -> bytes:
     """Return the seed of a Stellar secret key.
 

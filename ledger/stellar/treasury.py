@@ -156,13 +156,43 @@ def treasury_of(
         threshold: How many must agree.
         operator_keys: Account → the operator's key, where it is not the account's own.
     """
-    operator_keys = operator_keys or {}
     fee = () if terms.fee_account == bytes(32) else (terms.fee_account,)
-    hot = (*terms.channel_accounts, terms.anchor_account, *fee)
+    return treasury_of_accounts(
+        (terms.escrow_account, terms.payout_account),
+        (*terms.channel_accounts, terms.anchor_account, *fee),
+        settlers=settlers,
+        threshold=threshold,
+        operator_keys=operator_keys,
+    )
+
+
+def treasury_of_accounts(
+    cold: Sequence[bytes],
+    hot: Sequence[bytes],
+    *,
+    settlers: Iterable[bytes],
+    threshold: int,
+    operator_keys: Mapping[bytes, bytes] | None = None,
+) -> Treasury:
+    """Return the treasury of accounts.
+
+    Args:
+        cold: Escrow and payout account.
+        hot: Channel, anchor and fee accounts.
+        settlers: Settlers' keys, in any order.
+        threshold: How many must agree.
+        operator_keys: Hot account → the operator's key, where it is not the account's own.
+
+    Raises:
+        TreasuryError: They cannot be.
+    """
+    operator_keys = operator_keys or {}
+    if operator_keys.keys() - set(hot):
+        raise TreasuryError("operator keys: got one of no channel, anchor or fee account")
     return Treasury(
         settlers=tuple(sorted(set(settlers))),
         threshold=threshold,
-        cold=(terms.escrow_account, terms.payout_account),
+        cold=tuple(cold),
         hot={account: operator_keys.get(account, account) for account in hot},
     )
 

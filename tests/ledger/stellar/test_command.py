@@ -11,9 +11,8 @@ from settlement_scene import PASSPHRASE, DevnetProcess
 from ledger.audit.address import parse_account
 from ledger.evidence.keys import public_key_of
 from ledger.stellar.command import main
-from ledger.stellar.domain import load_seeds
 from ledger.stellar.errors import SeedFileError
-from ledger.stellar.seed_files import load_or_make_seed, read_seed
+from ledger.stellar.seed_files import load_or_make_seed, load_seeds, read_seed
 
 pytestmark = pytest.mark.process
 
