@@ -19,7 +19,8 @@ call of JSON-RPC has the path `/rpc/METHOD`. Kinds, and what they do:
 - `stall`: no network ledger closes by the timer.
 - `lose_queue`: the queue is emptied before the next close, as a killed node does.
 - `time_jump`: the next network ledger closes `seconds` later than its time.
-- `surge`: others bid `fee` stroops per operation for more room than a network ledger has.
+- `surge`: others bid `fee` stroops per operation, or some more, for all of a network ledger's room;
+  arming the first one takes a network ledger, to give them money.
 
 Other things happen at once when asked for (`ledger.devnet.incidents`).
 """
@@ -118,7 +119,7 @@ class FaultPlane:
             float(seconds),
             whole(request, "ledgers", 1, 1, DEPTH_LEDGERS),
             path,
-            whole(request, "fee", SURGE_FEE_STROOPS, 100, 10**7),
+            whole(request, "fee", SURGE_FEE_STROOPS, 100, 10**6),
         )
         self.armed.append(fault)
         return fault

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Final
 
@@ -55,18 +55,20 @@ def claimable_balance(entry: Entry, base: str) -> Json:
     return resource
 
 
-def matches(entry: Entry, query: Mapping[str, str]) -> bool:
-    """Whether a claimable balance has the claimant, asset and sponsor that a query names."""
-    body = entry.body
-    if not isinstance(body, ClaimableBalance):
-        return False
-    if "claimant" in query:
-        wanted = key_of(query["claimant"], "claimant")
-        if all(account != wanted for account, _ in body.claimants):
-            return False
-    if "sponsor" in query and entry.sponsor != key_of(query["sponsor"], "sponsor"):
-        return False
-    return query.get("asset", _asset_name(body.asset)) == _asset_name(body.asset)
+def chosen(entries: Iterable[Entry], query: Mapping[str, str]) -> list[Entry]:
+    """Claimable balances that have the claimant, asset and sponsor that a query names."""
+    claimant = key_of(query["claimant"], "claimant") if "claimant" in query else None
+    sponsor = key_of(query["sponsor"], "sponsor") if "sponsor" in query else None
+    found = []
+    for entry in entries:
+        body = entry.body
+        if not isinstance(body, ClaimableBalance):
+            continue
+        is_claimant = claimant is None or claimant in dict(body.claimants)
+        is_sponsored = sponsor in (None, entry.sponsor)
+        if is_claimant and is_sponsored and query.get("asset", "") in ("", _asset_name(body.asset)):
+            found.append(entry)
+    return found
 
 
 def _asset_name(asset: bytes) -> str:

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 from ledger.devnet import horizon
 from ledger.devnet.entries import CLAIMABLE_BALANCE, ClaimableBalance, Data, claimable_key, data_key
 from ledger.devnet.horizon import Json
-from ledger.devnet.horizon_balances import balance_id, claimable_balance, matches
+from ledger.devnet.horizon_balances import balance_id, chosen, claimable_balance
 from ledger.devnet.horizon_effects import effects
 from ledger.devnet.horizon_operations import PAYMENT_KINDS, operations
 from ledger.devnet.network import Record
@@ -156,8 +156,7 @@ class HorizonReading:
         """GET /claimable_balances, of all, of a claimant, of an asset or of a sponsor."""
         page, base = page_of(request, 0), base_of(request)
         view = self._see(request)
-        entries = view.state.of_kind(i32(CLAIMABLE_BALANCE))
-        wanted = [entry for entry in entries if matches(entry, request.query_params)]
+        wanted = chosen(view.state.of_kind(i32(CLAIMABLE_BALANCE)), request.query_params)
         found = [claimable_balance(entry, base) for entry in wanted]
         found.sort(key=lambda resource: _place_of(resource["paging_token"]))
         cursor = request.query_params.get("cursor", "")

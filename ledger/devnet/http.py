@@ -284,7 +284,7 @@ class DevnetHttp:
             if fault.kind is FaultKind.SURGE:
                 await self.devnet.crowd(fault.fee)
         elif request.method == "DELETE":
-            plane.clear()
+            self.devnet.calm()
         return JSONResponse({"faults": [fault.as_json() for fault in plane.armed]})
 
     async def incidents(self, request: Request) -> Response:

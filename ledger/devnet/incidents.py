@@ -63,8 +63,12 @@ def _text(request: Mapping[str, Any], name: str) -> str:
 
 
 def _asset(request: Mapping[str, Any]) -> Asset:
-    code, _, issuer = _text(request, "asset").partition(":")
-    return Asset(code, issuer)
+    text = _text(request, "asset")
+    code, _, issuer = text.partition(":")
+    try:
+        return Asset(code, issuer)
+    except (SdkError, ValueError) as error:
+        raise FaultError(f"asset: got {text!r:.80}, want CODE:ISSUER") from error
 
 
 def _key_of(request: Mapping[str, Any]) -> bytes:

@@ -80,7 +80,8 @@ def page_of(request: Request, now: int) -> Page:
         raise bad("order", "order: invalid value")
     if not limit.isdecimal() or len(limit) > 3 or not 1 <= int(limit) <= MAX_LIMIT:
         raise bad("limit", f"limit: got {limit:.20}, want 1 to {MAX_LIMIT}")
-    text = query.get("cursor", "")
+    # A client that comes back to a stream names the last event it had.
+    text = request.headers.get("last-event-id") or query.get("cursor", "")
     cursor: int | None = None
     if text == "now":
         cursor = now

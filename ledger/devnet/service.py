@@ -29,6 +29,7 @@ from ledger.devnet.wire import INT64_MAX
 STROOPS_PER_XLM: Final = 10_000_000
 FRIENDBOT_STROOPS: Final = 10_000 * STROOPS_PER_XLM
 _FUND_ATTEMPTS: Final = 20
+_FRIENDBOT_BID: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,8 +99,11 @@ class Devnet:
             self._crowd.bid(surge.fee)
         closed = self.network.close_ledger(at)
         self._past.note(closed)
-        if surge is not None and surge.left != 0 and self._crowd is not None:
-            self._crowd.bid(surge.fee)
+        if surge is not None and self._crowd is not None:
+            if surge.left == 0:
+                self._crowd.leave()
+            else:
+                self._crowd.bid(surge.fee)
         async with self._closed:
             self._closed.notify_all()
         return closed
@@ -146,6 +150,12 @@ class Devnet:
             funded = [self.fund(address, CROWD_XLM * STROOPS_PER_XLM) for address in missing]
             await asyncio.gather(*funded)
         self._crowd.bid(fee_stroops)
+
+    def calm(self) -> None:
+        """Disarm all faults and send the others home."""
+        self.faults.clear()
+        if self._crowd is not None:
+            self._crowd.leave()
 
     # Friendbot
 
@@ -211,9 +221,9 @@ class Devnet:
         root = self.network.root
         state = self.network.account(root.raw_public_key())
         source = SdkAccount(root.public_key, state.sequence if state else 0)
-        builder = TransactionBuilder(
-            source, self.network.settings.passphrase, self.network.header.base_fee
-        )
+        # Enough for any surge; without one it pays the base fee like everybody.
+        bid = _FRIENDBOT_BID * self.network.header.base_fee
+        builder = TransactionBuilder(source, self.network.settings.passphrase, bid)
         for wish in wishes:
             amount = f"{wish.stroops // STROOPS_PER_XLM}.{wish.stroops % STROOPS_PER_XLM:07d}"
             key = Keypair.from_public_key(wish.address).raw_public_key()

@@ -20,7 +20,9 @@ from ledger.devnet.network import Network
 CROWD_XLM: Final = 1_000_000
 """What each of them is given."""
 
-_ACCOUNTS_MAX: Final = 100
+_LARGE_MAX: Final = 90
+_SMALL: Final = (50, 25, 12, 6, 3, 2, 1, 1)
+"""Operations of small transactions, which fill any gap that large ones leave."""
 
 
 class Crowd:
@@ -29,8 +31,11 @@ class Crowd:
     def __init__(self, network: Network) -> None:
         self._network = network
         full = -(-network.header.max_tx_set_size // MAX_OPERATIONS_PER_TX)
-        count = min(_ACCOUNTS_MAX, full + 1)
-        self._pairs = [self._pair(index) for index in range(count)]
+        large = min(_LARGE_MAX, full)
+        sizes = [MAX_OPERATIONS_PER_TX] * large + list(_SMALL)
+        self._pairs = [self._pair(index) for index in range(len(sizes))]
+        self._sizes = sizes
+        self._bids = 0
 
     def addresses_missing(self) -> list[str]:
         """Those that do not exist yet."""
@@ -38,19 +43,32 @@ class Crowd:
         return [pair.public_key for pair in found]
 
     def bid(self, fee_stroops: int) -> None:
-        """Queue a transaction of each, at a bid per operation; who has one queued waits."""
+        """Queue a transaction of each, at a bid per operation; who has one queued waits.
+
+        The larger ones bid some stroops more, so that small ones fill the gaps they leave.
+        """
         busy = {tx.source for tx in self._network.queue.transactions()}
-        for pair in self._pairs:
+        for pair, size in zip(self._pairs, self._sizes, strict=True):
             account = self._network.account(pair.raw_public_key())
             if account is None or pair.raw_public_key() in busy:
                 continue
             source = SdkAccount(pair.public_key, account.sequence)
-            builder = TransactionBuilder(source, self._network.settings.passphrase, fee_stroops)
-            for _ in range(MAX_OPERATIONS_PER_TX):
+            bid = fee_stroops + sum(other < size for other in _SMALL)
+            builder = TransactionBuilder(source, self._network.settings.passphrase, bid)
+            # Each bid is another transaction: what was dropped may not come back for a while.
+            self._bids += 1
+            builder.add_id_memo(self._bids)
+            for _ in range(size):
                 builder.append_operation(BumpSequence(0))
             envelope = builder.add_time_bounds(0, 0).build()
             envelope.sign(pair)
             self._network.submit(self._network.parse(base64.b64decode(envelope.to_xdr())))
+
+    def leave(self) -> None:
+        """Take what is queued of theirs out again."""
+        own = {pair.raw_public_key() for pair in self._pairs}
+        queue = self._network.queue
+        queue.drop([tx for tx in queue.transactions() if tx.source in own])
 
     def _pair(self, index: int) -> Keypair:
         seed = sha256(b"devnet crowd" + self._network.network_id + bytes([index])).digest()

@@ -2,101 +2,32 @@
 
 from __future__ import annotations
 
-import json
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
+from devnet_process import PASSPHRASE, Net, start, start_net
 from stellar_sdk import (
     Asset,
     ChangeTrust,
     Keypair,
-    Operation,
     Payment,
-    Server,
-    SorobanServer,
     TransactionBuilder,
     TransactionEnvelope,
 )
-from stellar_sdk.client.requests_client import RequestsClient
 from stellar_sdk.exceptions import BadRequestError, BadResponseError, NotFoundError
 from stellar_sdk.soroban_rpc import GetTransactionStatus, SendTransactionStatus
 
 pytestmark = pytest.mark.process
-PASSPHRASE = "Devnet of the tests ; 2026"
-
-
-@dataclass
-class Net:
-    url: str
-    http: httpx.Client
-    horizon: Server
-    rpc: SorobanServer
-    process: subprocess.Popen[bytes]
-
-    def close(self, count: int = 1) -> dict[str, Any]:
-        answer = self.http.post("/devnet/close", json={"count": count})
-        assert answer.status_code == 200
-        return dict(answer.json())
-
-    def fund(self, count: int) -> list[Keypair]:
-        pairs = [Keypair.random() for _ in range(count)]
-        for pair in pairs:
-            answer = self.http.get("/friendbot", params={"addr": pair.public_key})
-            assert answer.status_code == 200, answer.text
-        return pairs
-
-    def build(self, source: Keypair, *operations: Operation, fee: int = 100) -> TransactionEnvelope:
-        account = self.horizon.load_account(source.public_key)
-        builder = TransactionBuilder(account, PASSPHRASE, fee)
-        for operation in operations:
-            builder.append_operation(operation)
-        envelope = builder.add_time_bounds(0, 0).add_text_memo("test").build()
-        envelope.sign(source)
-        return envelope
-
-    def apply(self, envelope: TransactionEnvelope) -> dict[str, Any]:
-        """Submit without waiting, close, look up."""
-        answer = self.horizon.submit_transaction_async(envelope)
-        assert answer["tx_status"] == "PENDING", answer
-        self.close()
-        return dict(self.horizon.transactions().transaction(answer["hash"]).call())
-
-    def arm(self, kind: str, **fields: Any) -> None:
-        answer = self.http.post("/devnet/faults", json={"kind": kind, **fields})
-        assert answer.status_code == 200, answer.text
-
-
-def start(tmp_path: Path, *options: str) -> tuple[subprocess.Popen[bytes], dict[str, Any]]:
-    ready = tmp_path / "ready.json"
-    command = [sys.executable, "-c", "from ledger.devnet.command import main; main()", "serve"]
-    command += ["--passphrase", PASSPHRASE, "--ready-file", str(ready), *options]
-    process = subprocess.Popen(command)
-    while not ready.exists():
-        assert process.poll() is None, "the devnet ended before it was ready"
-        time.sleep(0.02)
-    return process, json.loads(ready.read_text())
 
 
 @pytest.fixture(scope="module")
 def net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Net]:
     options = ("--close-seconds", "0", "--submit-timeout-seconds", "0.5")
-    process, ready = start(tmp_path_factory.mktemp("devnet"), *options)
-    client = RequestsClient(num_retries=0)
-    with httpx.Client(base_url=ready["url"], timeout=20) as http:
-        horizon, rpc = Server(ready["url"], client), SorobanServer(ready["rpc_url"])
-        yield Net(ready["url"], http, horizon, rpc, process)
-        client.close()
-        rpc.close()
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(10) == 0
+    yield from start_net(tmp_path_factory.mktemp("devnet"), *options)
 
 
 @pytest.fixture(autouse=True)
