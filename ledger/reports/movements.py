@@ -15,6 +15,8 @@ _KINDS = {
     EntryKind.SUSPENSE: "suspense",
     EntryKind.FUNDING: "funding",
     EntryKind.LOSS: "loss",
+    EntryKind.REFUND: "refund",
+    EntryKind.SUSPENSE_REFUND: "suspense refund",
     EntryKind.PAYMENT: "payout",
 }
 
@@ -24,7 +26,7 @@ class Movement:
     """One amount that a transaction moved."""
 
     kind: str
-    """deposit, suspense, funding, loss or payout."""
+    """deposit, suspense, funding, loss, refund, suspense refund or payout."""
 
     epoch: int
     """Epoch in which it is booked."""
@@ -67,7 +69,7 @@ class Movements:
 
     @property
     def into_accounts(self) -> tuple[Movement, ...]:
-        """Deposits, suspense, fundings and losses."""
+        """Everything else: what came into our accounts, moved between them or left them."""
         return tuple(movement for movement in self.all if movement.kind != "payout")
 
     def _sum(self, kind: str) -> int:

@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ledger.audit.address import format_account
 from ledger.cdnlogs.cdni import format_day
+from ledger.evidence.encoding import ZERO_KEY
 from ledger.evidence.note import encode_base64
 from ledger.evidence.units import format_quantity
 from ledger.reports import wording
@@ -59,6 +60,7 @@ def render_statement(statement: Statement) -> str:
             terms=statement.terms,
             asset=statement.terms.asset_code,
             commands=statement_commands(statement),
+            zero_key=ZERO_KEY,
             rows_shown_max=ROWS_SHOWN_MAX,
         )
         + "\n"

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from ledger.audit.address import format_account
 from ledger.books.errors import require_equal
+from ledger.books.standing import CarryReason
 from ledger.books.state import PayeeBalance
 from ledger.books.statements import StatementLine
 from ledger.evidence.encoding import ZERO_KEY
@@ -23,7 +24,7 @@ from ledger.reports.bill import carrier_name
 from ledger.reports.bill_csv import disarm_cell
 from ledger.reports.figures import EpochFigures
 from ledger.reports.movements import Movement, read_movements
-from ledger.reports.wording import format_iso
+from ledger.reports.wording import CARRY_REASONS, format_iso
 
 STATEMENT_COLUMNS = (
     "epoch",
@@ -38,6 +39,10 @@ STATEMENT_COLUMNS = (
     "paid",
     "closing",
     "currency",
+    "carried_because",
+    "paid_at",
+    "paid_at_next",
+    "paid_at_next_from_utc",
 )
 
 
@@ -80,6 +85,16 @@ class Statement:
 
     closing_stroops: int
     """Owed when the last epoch closed."""
+
+    @property
+    def last_line(self) -> StatementLine:
+        """The newest line: why what is owed is carried, and where payments go."""
+        return self.lines[-1].line
+
+    @property
+    def carried_because(self) -> str:
+        """Why what is owed is carried, for people."""
+        return CARRY_REASONS[CarryReason(self.last_line.reason)]
 
     @property
     def is_cdn_key(self) -> bool:
@@ -190,6 +205,14 @@ def _statement(
     return statement
 
 
+def _addresses(line: StatementLine) -> tuple[str, str, str]:
+    """Where its payments go, where they will, and from when on; empty: the account, no change."""
+    now = "" if line.pay_to == ZERO_KEY else format_account(line.pay_to)
+    if line.next_pay_to == ZERO_KEY:
+        return now, "", ""
+    return now, format_account(line.next_pay_to), format_iso(line.next_from_s)
+
+
 def format_statement_csv(statement: Statement) -> str:
     """Return a statement's lines as CSV; amounts with seven decimals."""
     output = io.StringIO()
@@ -214,6 +237,8 @@ def format_statement_csv(statement: Statement) -> str:
                 line.bytes_cdn,
                 *(format_stroops(amount) for amount in amounts),
                 disarm_cell(statement.terms.asset_code),
+                CarryReason(line.reason).name.lower(),
+                *_addresses(line),
             ]
         )
     return output.getvalue()

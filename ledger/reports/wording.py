@@ -5,15 +5,39 @@ printed with their unit, times with UTC, money with seven decimals. GB = 10⁹ b
 nine decimals; GiB = 2³⁰ bytes is rounded and says so where it stands.
 """
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from types import MappingProxyType
 
 from ledger.audit.address import format_account
+from ledger.books.standing import CarryReason
 from ledger.evidence.units import PPM, QUANTITY_BYTES, format_stroops
 
 GB_BYTES = QUANTITY_BYTES["GB"]
 _PRICE_UNITS = ("TB", "GB", "MB", "TiB", "GiB", "MiB")
 _PRICE_COUNT_MAX = 1000
 _SHORT_ENDS = 6
+
+CARRY_REASONS: Mapping[CarryReason, str] = MappingProxyType(
+    {
+        CarryReason.NOTHING_OWED: "nothing is owed",
+        CarryReason.PLANNED: "a payout is planned",
+        CarryReason.BELOW_THRESHOLD: "it is below the payout threshold",
+        CarryReason.IN_CHALLENGE: "its challenge window is not over",
+        CarryReason.UNDECIDED: "an earlier payout is not decided yet",
+        CarryReason.NOT_COVERED: "escrow does not hold enough for everybody",
+        CarryReason.NO_CHANNEL: "no channel account is open",
+        CarryReason.FORBIDDEN_ADDRESS: "the account to pay to is one of the settlement's own",
+        CarryReason.NO_ACCOUNT: "the account to pay to does not exist",
+        CarryReason.NO_TRUSTLINE: "the account to pay to has no trustline",
+        CarryReason.NOT_AUTHORISED: "the issuer has not authorised the trustline",
+        CarryReason.LINE_FULL: "the trustline has no room for it",
+        CarryReason.MEMO_REQUIRED: "the account to pay to takes no payment without a memo",
+        CarryReason.FROZEN: "the network has frozen the account to pay to",
+    }
+)
+"""Why a payee's money is carried, as half a sentence."""
+
 _MINUTE_MS = 60_000
 
 
