@@ -113,11 +113,12 @@ class FaultPlane:
         seconds = request.get("seconds", 0)
         if not isinstance(seconds, int | float) or not 0 <= seconds <= 1e9:
             raise FaultError(f"seconds: got {seconds!r}, want a number from 0")
+        most = DEPTH_LEDGERS if kind is FaultKind.STALE_REPLICA else 10**6
         fault = Fault(
             kind,
             whole(request, "count", 1, 0, 10**9) or None,
             float(seconds),
-            whole(request, "ledgers", 1, 1, DEPTH_LEDGERS),
+            whole(request, "ledgers", 1, 1, most),
             path,
             whole(request, "fee", SURGE_FEE_STROOPS, 100, 10**6),
         )
