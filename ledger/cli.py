@@ -50,6 +50,9 @@ COMMANDS: Final[Mapping[str, CommandLine]] = {
     "engine": CommandLine(summary="Seed or view content with metered, paid bytes", extra="engine"),
     "keys": CommandLine(summary="Encrypt seed files, check them, show public keys", extra=""),
     "log": CommandLine(summary="Mirror, verify and watch a public log, find omissions", extra=""),
+    "payee": CommandLine(
+        summary="See what is owed to an account, say where it is paid, ask for it", extra="server"
+    ),
     "reconcile": CommandLine(
         summary="Compare signed bytes with CDN logs and invoices", extra="server"
     ),

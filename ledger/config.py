@@ -183,6 +183,12 @@ class Settings(BaseSettings):
     api_totals_token_file: Path | None = None
     """Bearer token that may read totals per content; without one nobody does over HTTP."""
 
+    home_domain: str = "localhost"
+    """Domain whose `stellar.toml` payees read before they sign in (SEP-10)."""
+
+    web_auth_domain: str = ""
+    """Host of the API's `/auth`, if it is another."""
+
     @property
     def gateway_urls(self) -> tuple[str, ...]:
         """All gateways as they are named, the one that is submitted to first."""

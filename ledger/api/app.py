@@ -40,6 +40,8 @@ from ledger.api.limits import IntakeLimits
 from ledger.api.log_routes import add_log
 from ledger.api.metrics import CONTENT_TYPE, ApiMetrics
 from ledger.api.pacing import Buckets
+from ledger.api.payee_routes import add_payees
+from ledger.api.payee_session import PayeeSessions
 from ledger.api.pressure import Pressure
 from ledger.api.provisional import Totals
 from ledger.api.relay import Relay, RelayLimits, add_relay
@@ -48,6 +50,7 @@ from ledger.api.totals_routes import add_totals
 from ledger.api.upload_routes import add_uploads
 from ledger.api.uploads import Uploads
 from ledger.api.watch import Watch
+from ledger.stellar.web_auth import WebAuth
 from ledger.store.engine import DatabaseUnavailableError, PoolExhaustedError, SessionFactory
 from ledger.store.shard_store import list_shards
 
@@ -73,6 +76,9 @@ class ApiParts:
 
     audit_dir: Path | None = None
     """Where `epoch-N.audit` files stand; None: settlers are given none."""
+
+    web_auth: WebAuth | None = None
+    """Authenticates payees by SEP-10; None: they are not served."""
 
     relay_limits: RelayLimits = field(default_factory=RelayLimits)
     limits: IntakeLimits = field(default_factory=IntakeLimits)
@@ -133,6 +139,9 @@ def make_app(parts: ApiParts) -> FastAPI:
     )
     add_totals(app, totals, parts.sessions, limits.body_timeout_s)
     add_settlers(app, parts.sessions, parts.audit_dir)
+    if parts.web_auth is not None:
+        tokens = PayeeSessions.of(f"https://{parts.web_auth.web_auth_domain}/auth", parts.log_seed)
+        add_payees(app, parts.sessions, parts.web_auth, tokens)
     _add_health(app, parts, pressure, metrics)
     document_app(app)
     app.state.watch = watch

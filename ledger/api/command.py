@@ -24,6 +24,7 @@ from ledger.serving import ListenError, bind, serve
 from ledger.stellar.errors import StellarError
 from ledger.stellar.seed_files import read_seed
 from ledger.stellar.sources import open_source
+from ledger.stellar.web_auth import WebAuth, web_auth_seed
 from ledger.store.engine import open_sessions
 
 DEFAULT_LISTEN = "127.0.0.1:8080"
@@ -102,6 +103,13 @@ def _serve(arguments: argparse.Namespace) -> None:
         next_log_seed=seeds.next,
         log_dir=need("log_dir", settings.log_dir),
         audit_dir=settings.audit_dir,
+        web_auth=WebAuth(
+            seed=web_auth_seed(seeds.current),
+            home_domain=settings.home_domain,
+            web_auth_domain=settings.web_auth_domain or settings.home_domain,
+            passphrase=passphrase,
+            gateway=gateway,
+        ),
         limits=limits_of(settings),
     )
     serve(make_app(parts), bind(arguments.listen), arguments.ready_file)

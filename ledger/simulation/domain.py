@@ -113,7 +113,6 @@ class SimulatedDomain:
         self.ours = frozenset(
             (self.made.escrow, self.made.payout, self.made.anchor, *self.made.channels)
         )
-        self.network.watch(self.ours)
         self.weather = Weather(self.chance, plan.focus, calm=plan.is_calm)
         self.mortal = Mortal(self.chance, 0.0 if plan.is_calm else plan.kill_share)
         self.sources = [

@@ -3,8 +3,7 @@
 Time moves only when a network ledger closes. Nothing here decides what goes wrong: `faults` does.
 """
 
-from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,14 +12,12 @@ from ledger.devnet.entries import TrustLine, trustline_key
 from ledger.devnet.envelope import EnvelopeError
 from ledger.devnet.network import Network, Record, Settings
 from ledger.devnet.queue import Submission
+from ledger.devnet.view import Past, StateAt, View
 from ledger.devnet.wire import NATIVE_ASSET
 from ledger.stellar.gateway import NATIVE, AssetKey
 
 CLOSE_S: Final = 5
 """Seconds between closes, as on the public network."""
-
-HISTORY_LEDGERS: Final = 64
-"""How many network ledgers back accounts are remembered, for sources that lag."""
 
 ROOM_OPERATIONS: Final = 1_000
 """Operations of a network ledger when nobody else wants one."""
@@ -46,8 +43,7 @@ class SimulatedNetwork:
         self.network = Network(settings, genesis_s)
         self._asset = asset
         self._late: list[tuple[int, bytes]] = []
-        self._watched: set[bytes] = set()
-        self._past: deque[tuple[int, dict[bytes, AccountPast]]] = deque(maxlen=HISTORY_LEDGERS)
+        self._past = Past(self.network)
 
     @property
     def sequence(self) -> int:
@@ -58,10 +54,6 @@ class SimulatedNetwork:
     def close_time_s(self) -> int:
         """Its close time, Unix seconds."""
         return self.network.header.close_time
-
-    def watch(self, accounts: Iterable[bytes]) -> None:
-        """Remember accounts after each close from now on."""
-        self._watched.update(accounts)
 
     def submit(self, envelope: bytes) -> Submission | None:
         """Offer an envelope to the node now; None if it cannot be read."""
@@ -90,21 +82,24 @@ class SimulatedNetwork:
         for envelope in due:
             self.submit(envelope)
         closed = self.network.close_ledger(self.close_time_s + CLOSE_S + jump_s)
-        self._past.append((self.sequence, {key: self._look(key) for key in sorted(self._watched)}))
+        self._past.note(closed)
         return closed
 
-    def late_envelopes(self) -> int:
-        """How many envelopes are still on their way."""
-        return len(self._late)
+    def view(self, last: int, shown: int) -> View:
+        """What a source sees: headers and state up to a ledger, transactions maybe not so far."""
+        return View(network=self.network, state=self._past.at(last), last=last, shown=shown)
 
     def account_at(self, account: bytes, sequence: int) -> AccountPast | None:
-        """An account as it was after a network ledger; as it is now if it is not watched."""
-        if not self._exists(account):
+        """An account as it was after a network ledger, at most 64 ago."""
+        state = self._past.at(sequence)
+        entry = state.account(account)
+        if entry is None:
             return None
-        for at, seen in reversed(self._past):
-            if at <= sequence:
-                return seen.get(account) or self._look(account)
-        return self._look(account)
+        balances = {NATIVE: entry.balance}
+        line = self._trust_line(state, account)
+        if line is not None:
+            balances[self._asset] = line.balance
+        return AccountPast(sequence=entry.sequence, balances=balances)
 
     def records_after(self, account: bytes, place: tuple[int, int], upto: int) -> list[Record]:
         """An account's transactions after a place, up to a network ledger."""
@@ -116,21 +111,8 @@ class SimulatedNetwork:
                 found.append(record)
         return found[::-1]
 
-    def _exists(self, account: bytes) -> bool:
-        return self.network.account(account) is not None
-
-    def _look(self, account: bytes) -> AccountPast:
-        entry = self.network.account(account)
-        if entry is None:
-            return AccountPast(sequence=0, balances={})
-        balances = {NATIVE: entry.balance}
-        line = self._trust_line(account)
-        if line is not None:
-            balances[self._asset] = line.balance
-        return AccountPast(sequence=entry.sequence, balances=balances)
-
-    def _trust_line(self, account: bytes) -> TrustLine | None:
-        entry = self.network.world.find(trustline_key(account, asset_xdr(self._asset)))
+    def _trust_line(self, state: StateAt, account: bytes) -> TrustLine | None:
+        entry = state.find(trustline_key(account, asset_xdr(self._asset)))
         return entry.body if entry and isinstance(entry.body, TrustLine) else None
 
 

@@ -155,24 +155,26 @@ class SimulatedSource:
         return SlotView(fact=None, as_of_sequence=head)
 
     def entries(self, keys: Sequence[EntryKey]) -> EntriesView:
-        """Return ledger entries as Horizon's resources tell of them; always the newest ones."""
+        """Return ledger entries as Horizon's resources tell of them."""
         self._may_drop()
+        head = self._head()
+        view = self._network.view(head, head - self._blind)
         found: dict[EntryKey, EntryState] = {}
         for account in sorted({key.account for key in keys}):
-            resource = account_resource(self._network.network, account, "")
+            resource = account_resource(view, account, "")
             if resource is not None:
                 found |= account_states_of(account, resource)
         return EntriesView(
             entries={key: found[key] for key in keys if key in found},
             frozen=frozenset(),
-            as_of_sequence=self._head(),
+            as_of_sequence=head,
         )
 
     def fee_statistics(self) -> FeeStatistics:
         """Return what the last network ledgers charged."""
         self._may_drop()
         header, head = self._network.network.header, self._head()
-        charged = fee_stats(self._network.network, head)["fee_charged"]
+        charged = fee_stats(self._network.view(head, head))["fee_charged"]
         return FeeStatistics(
             as_of_sequence=head,
             base_fee_stroops=header.base_fee,
