@@ -1,4 +1,4 @@
-"""The DAO's key is replaced: each key activates rules in its own epochs, and the old one no more."""
+"""The DAO's key is replaced: each key activates rules in its own epochs, the old one no more."""
 
 from dataclasses import replace
 
