@@ -66,3 +66,6 @@ class ReceiptCode(IntEnum):
 
     TOO_MUCH = 31
     """With it the entitlement would count more in one seal than any session can receive."""
+
+    NOT_COVERED = 32
+    """The deposits do not cover it; once they do, it counts if it is sent again."""

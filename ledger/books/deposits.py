@@ -8,14 +8,16 @@ broadcaster's own account sent it. Everything else is kept in suspense, by its s
 claimed or goes back. Not here: batches and the fold itself (`folding`), refunds (`payouts`).
 """
 
+from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from hashlib import sha256
 from typing import Final
 
 from ledger.books.draft import Draft
 from ledger.books.errors import UnknownTransactionError
-from ledger.books.state import ClaimableDeposit, SuspenseDeposit
+from ledger.books.state import ClaimableDeposit, State, SuspenseDeposit
 from ledger.books.transactions import AppliedTransaction, Movement
+from ledger.evidence.leaf import PAYOUT_REFUND
 from ledger.evidence.terms import Terms
 
 CLAIMABLE_MAX: Final = 10_000
@@ -42,6 +44,42 @@ def is_broadcasters(terms: Terms, transaction: AppliedTransaction, movement: Mov
         or transaction.memo_text == str(number).encode()
         or account in {transaction.memo_hash, movement.source}
     )
+
+
+def cover_of(opening: State, terms: Terms, transactions: Iterable[AppliedTransaction]) -> int:
+    """Return what the deposits cover at a seal, below 0 if more was charged than deposited.
+
+    That is what is unspent in the opening state, less refunds under way, with the deposits that the
+    epoch's transactions bring.
+    """
+    cover_stroops = opening.unspent_stroops - sum(
+        batch.total_stroops for batch in opening.batches.values() if batch.kind == PAYOUT_REFUND
+    )
+    offered = dict(opening.claimable)
+    holders = {terms.escrow_account, terms.payout_account}
+    for transaction in transactions:
+        for movement in transaction.movements:
+            is_known = is_broadcasters(terms, transaction, movement)
+            is_priced_one = movement.is_exact and is_priced(terms, movement)
+            if movement.balance_id and not movement.claimants:
+                is_ours = movement.source == terms.escrow_account
+                claimed = offered.pop(movement.balance_id, None) if is_ours else None
+                if claimed is not None and claimed.is_known:
+                    cover_stroops += claimed.amount_stroops
+            elif is_priced_one and terms.escrow_account in movement.claimants:
+                offered[movement.balance_id] = ClaimableDeposit(
+                    sender=movement.source,
+                    amount_stroops=movement.amount_stroops,
+                    is_known=is_known,
+                )
+            elif (
+                is_priced_one
+                and is_known
+                and movement.destination == terms.escrow_account
+                and movement.source not in holders
+            ):
+                cover_stroops += movement.amount_stroops
+    return cover_stroops
 
 
 def fold_movement(

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from contracts.registry import Rule
 from ledger.books.charges import Settlement, run_contract
+from ledger.books.deposits import cover_of
 from ledger.books.draft import Draft
 from ledger.books.errors import require_equal
 from ledger.books.folding import fold_transactions
@@ -27,7 +28,7 @@ from ledger.books.instructing import (
 )
 from ledger.books.journal import Account, Book, EntryKind, JournalEntry, Posting, sum_postings
 from ledger.books.judgement import BundleCheck, Judgement, LaneCount, ReceiptCode
-from ledger.books.lane_judgement import Codes, codes_root_of, judge_lanes
+from ledger.books.lane_judgement import Codes, Cover, codes_root_of, judge_lanes
 from ledger.books.lanes import JudgedLane, LanePayee
 from ledger.books.payouts import plan_payouts
 from ledger.books.standing import CarryReason, Standing, maturity_s
@@ -187,6 +188,10 @@ def seal_epoch(inputs: EpochInputs) -> Seal:
         terms=inputs.terms.value,
         void_from=inputs.opening.void_from,
         counted_before=_counts_so_far(inputs),
+        cover=Cover(
+            free_stroops=cover_of(inputs.opening, inputs.terms.value, inputs.transactions),
+            running=inputs.opening.cap_use,
+        ),
     )
     corrections = tuple(
         _correction_leaf(inputs, lane) for lane in judgement.lanes.corrections(inputs.epoch)

@@ -8,7 +8,7 @@ alone (`bundle_check`), caps and the payable rule (the contract).
 
 from array import array
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import compress, groupby, repeat
@@ -71,6 +71,17 @@ class _Place:
     signed: Signed[Receipt]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cover:
+    """What stands behind the lanes of one seal."""
+
+    free_stroops: int
+    """What the deposits still cover; at most 0: nothing."""
+
+    running: Container[bytes]
+    """Digests of entitlements that counted in an earlier seal: these go on."""
+
+
 class _FinalCodes:
     """Codes of a seal's receipts; those of a bundle are copied when the first one changes."""
 
@@ -100,6 +111,7 @@ def judge_lanes(
     terms: Terms,
     void_from: Mapping[bytes, int],
     counted_before: Mapping[bytes, LaneCount],
+    cover: Cover | None = None,
 ) -> Judgement:
     """Judge all receipts of one seal as sets by lane.
 
@@ -109,6 +121,7 @@ def judge_lanes(
         terms: Terms in force.
         void_from: Entitlement digest → first epoch in which it is void.
         counted_before: Lane digest → what it counted for in earlier seals.
+        cover: What the deposits can pay for; None: anything.
 
     Returns:
         Final codes, lanes, contradictions and newly void entitlements.
@@ -139,6 +152,12 @@ def judge_lanes(
         codes.set(line, ReceiptCode.TOO_MUCH)
     if beyond:
         winners = [line for line in winners if line not in beyond]
+    if cover is not None:
+        uncovered = _uncovered(gathered, winners, terms, counted_before, cover)
+        for line in uncovered:
+            codes.set(line, ReceiptCode.NOT_COVERED)
+        if uncovered:
+            winners = [line for line in winners if line not in uncovered]
     return Judgement(
         codes=codes.all(),
         bytes_counted=_bytes_by_bundle(gathered, winners),
@@ -242,6 +261,66 @@ def _beyond_any_session(gathered: GatheredChecks, winners: Sequence[int]) -> set
         else:
             taken[lines.entitlements[line]] = total
     return beyond
+
+
+def _uncovered(
+    gathered: GatheredChecks,
+    winners: Sequence[int],
+    terms: Terms,
+    counted_before: Mapping[bytes, LaneCount],
+    cover: Cover,
+) -> set[int]:
+    """Return the lines that the deposits do not cover.
+
+    Running entitlements come first, lane by lane; then new ones, each as a whole. What costs least
+    is taken first, so that whoever claims more than was ever deposited shuts out nobody else.
+    """
+    costs = _costs(gathered, winners, terms, counted_before)
+    if sum(costs) <= cover.free_stroops:
+        return set()
+    lines = gathered.lines
+    running: list[tuple[int, bytes, list[int]]] = []
+    new: dict[int, tuple[int, bytes, list[int]]] = {}
+    for line, cost_stroops in zip(winners, costs, strict=True):
+        place = lines.entitlements[line]
+        digest = gathered.entitlements[place].digest
+        if digest in cover.running:
+            running.append((cost_stroops, lines.lanes[line], [line]))
+        else:
+            so_far, _, its_lines = new.get(place, (0, digest, []))
+            its_lines.append(line)
+            new[place] = (so_far + cost_stroops, digest, its_lines)
+    free_stroops = max(cover.free_stroops, 0)
+    refused: set[int] = set()
+    for cost_stroops, _, its_lines in (*sorted(running), *sorted(new.values())):
+        if cost_stroops <= free_stroops:
+            free_stroops -= cost_stroops
+        else:
+            refused.update(its_lines)
+    return refused
+
+
+def _costs(
+    gathered: GatheredChecks,
+    winners: Sequence[int],
+    terms: Terms,
+    counted_before: Mapping[bytes, LaneCount],
+) -> list[int]:
+    """Return what each lane would be charged for at most: its new bytes' price, rounded up."""
+    lines = gathered.lines
+    prices: list[tuple[int, int]] = []
+    for payee in gathered.payees:
+        cdn = terms.cdn_of(payee.key) if payee.is_cdn else None
+        source = cdn if payee.is_cdn else terms
+        prices.append((source.price_stroops, source.price_quantity_bytes) if source else (0, 1))
+    nothing = LaneCount(sequence=0, bytes_total=0)
+    costs: list[int] = []
+    for line in winners:
+        stroops, quantity_bytes = prices[lines.payees[line]]
+        before = counted_before.get(lines.lanes[line], nothing) if counted_before else nothing
+        new_bytes = lines.bytes_totals[line] - before.bytes_total
+        costs.append(-(-new_bytes * stroops // quantity_bytes))
+    return costs
 
 
 def _bytes_by_bundle(gathered: GatheredChecks, winners: Sequence[int]) -> tuple[int, ...]:
@@ -378,6 +457,7 @@ def _root_of_equal_codes(code: int, count: int) -> bytes:
 
 __all__ = [
     "ENTITLEMENT_BYTES_MAX",
+    "Cover",
     "JudgedLane",
     "Judgement",
     "LaneCount",

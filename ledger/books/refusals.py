@@ -173,6 +173,11 @@ class RefusalReader:
             return Disagreement(
                 field="receipt.bytes_total", got=str(receipt.bytes_total), want=want
             )
+        if code == ReceiptCode.NOT_COVERED:
+            want = "what the broadcaster's deposits cover beside smaller claims"
+            return Disagreement(
+                field="receipt.bytes_total", got=str(receipt.bytes_total), want=want
+            )
         if code == ReceiptCode.EQUIVOCATION:
             rival = self._rivals.get(signed.body)
             want = "one that no other contradicts" if rival is None else _claim_of(rival)

@@ -107,12 +107,13 @@ def test_cap_of_an_entitlement_holds_over_epochs_and_payees() -> None:
     assert third.closing.cap_use[under.digest].credited_bytes == 100
 
 
-def test_charges_beyond_the_deposit_are_owed_and_not_paid() -> None:
-    _, result = run(funded(amount=10), [traffic(1)])
-    assert result.closing.unspent_stroops == 10 - 100_000
+def test_receipts_beyond_the_deposit_are_refused_and_count_once_it_is_there() -> None:
+    bundle = traffic(1)
+    seal, result = run(funded(amount=10), [bundle])
+    assert seal.judgement.codes == ((ReceiptCode.NOT_COVERED,),)
+    assert (result.closing.unspent_stroops, result.closing.carried_stroops) == (10, 0)
     assert result.payouts == ()
-    assert result.closing.carried_stroops == 90_000
-    later = run(result.closing, transactions=[books.deposit(10**9, 2500)])[1]
+    _, later = run(result.closing, [bundle], transactions=[books.deposit(10**9, 2500)])
     assert later.payouts[-1].total_stroops == 90_000
 
 

@@ -268,6 +268,7 @@ def test_a_crash_before_any_commit_leaves_the_state_that_the_next_run_goes_on_fr
 
 
 def test_contradicting_receipts_are_refused_readably_and_the_smaller_total_counts(scene):
+    scene.deposit(10**9, scene.terms.genesis_s + 1)
     scene.reach_epoch(0)
     ann = make_entitlement(scene.operator, "ann")
     bundle = make_payee_bundle(

@@ -108,6 +108,7 @@ def test_a_bundle_that_kills_workers_is_set_aside_and_sealed_as_poison(scene):
 
 
 def test_refusals_carry_code_and_numbers_of_each_refused_receipt(scene):
+    scene.deposit(10**9, scene.terms.genesis_s + 1)
     upload(scene)
     scene.judge_all()
     scene.end_epoch(0)

@@ -79,7 +79,7 @@ def audit(scene: ShardScene, epoch: int) -> Verdict:
 
 
 def test_from_its_last_epoch_on_nothing_counts_and_the_audit_proves_it(scene):
-    scene.deposit(10_000_000, scene.terms.genesis_s + 1)
+    scene.deposit(10**9, scene.terms.genesis_s + 1)
     assert run_epoch(scene, 0) is ReceiptCode.COUNTED
     revoke(scene, last_epoch=1)
     assert run_epoch(scene, 1) is ReceiptCode.COUNTED
@@ -93,7 +93,7 @@ def test_from_its_last_epoch_on_nothing_counts_and_the_audit_proves_it(scene):
 
 
 def test_a_revocation_cannot_reach_back_to_epochs_that_have_bundles(scene):
-    scene.deposit(10_000_000, scene.terms.genesis_s + 1)
+    scene.deposit(10**9, scene.terms.genesis_s + 1)
     run_epoch(scene, 0)
     scene.reach_epoch(1)
     scene.upload(bundle(scene, 1))
@@ -127,7 +127,7 @@ def test_the_newest_binding_and_the_coverage_are_public(scene):
     with serve_app(make_app(scene.api_parts())) as client:
         empty = client.get("/v1/coverage").json()
         assert (empty["epoch"], empty["held_stroops"], empty["ratio_ppm"]) == (None, 0, None)
-        scene.deposit(10_000_000, scene.terms.genesis_s + 1)
+        scene.deposit(10**9, scene.terms.genesis_s + 1)
         run_epoch(scene, 0)
         scene.reach_epoch(1)
         scene.upload(bundle(scene, 1))
