@@ -11,9 +11,10 @@ from collections.abc import Sequence
 
 from ledger.config import ConfigError, load_settings
 from ledger.evidence.errors import EvidenceError
+from ledger.evidence.quick_rows import load_check
 from ledger.stellar.errors import StellarError
 from worker.process import make_parts
-from worker.settings import BUNDLES_QUEUE, EPOCHS_QUEUE, make_celery_settings
+from worker.settings import BUNDLES_QUEUE, EPOCHS_QUEUE, GC_OBJECTS, make_celery_settings
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,9 +42,14 @@ def _start(arguments: argparse.Namespace) -> None:
     from worker.app import app  # noqa: PLC0415
 
     app.loader.import_default_modules()
+    if arguments.name == "run":
+        # Once for all children.
+        load_check()
     # What is loaded by now stays until the end. Without this the garbage collector walks over it
     # in every child, and once more at the exit, which takes longer than all the rest of stopping.
     gc.freeze()
+    # Tasks make many small objects and hardly any cycles.
+    gc.set_threshold(GC_OBJECTS)
     if arguments.name == "beat":
         app.start(["--quiet", "beat", "--scheduler", "celery.beat:Scheduler", "--pidfile", ""])
         return

@@ -23,6 +23,9 @@ EXPIRE_EVERY_S: Final = 60.0
 POLLING_S: Final = 0.25
 """Seconds between two looks at empty queues in the database."""
 
+GC_OBJECTS: Final = 50_000
+"""New objects after which the garbage collector looks for cycles among them."""
+
 ALLOWED: Final = frozenset({"amqp", "amqps", "pgmq", "redis", "rediss"})
 REFUSED: Final = {
     "sqla": "its transport never hands a dead worker's messages to another one",

@@ -105,14 +105,16 @@ class Collector:
                 conflict; or the clock is stale, or too much waits already.
         """
         # What was promised is answered whatever waits: asking again costs nobody a place.
+        digest = sha256(memoryview(raw)[SIGNATURE_SIZE:]).digest()
         with self.sessions.begin() as session:
-            known = find_by_digest(session, sha256(raw[SIGNATURE_SIZE:]).digest())
+            known = find_by_digest(session, digest)
         if known is not None:
             self._count(raw, again=True)
             return known.promise
         if self.admission is not None:
             self.admission.pressure.require_room()
         signed = _parse(raw)
+        signed.remember_digest(digest)
         now = self.read_time()
         _require_signature(signed)
         self._admit_sender(signed.value)

@@ -15,7 +15,7 @@ from ledger.evidence.bundle import Bundle, BundleKind, is_signed_by_submitter, p
 from ledger.evidence.encoding import ZERO_KEY, Signed
 from ledger.evidence.entitlement import ENTITLEMENT, Entitlement, EntitlementRows
 from ledger.evidence.errors import MalformedError
-from ledger.evidence.keys import verify_rows
+from ledger.evidence.keys import SIGNATURE_SIZE, verify_rows
 from ledger.evidence.receipt import FLAG_CDN, RECEIPT
 from ledger.evidence.recent import RecentSet
 from ledger.evidence.record_rows import part_struct
@@ -184,9 +184,10 @@ def _judge_entitlements(
     end_s = terms.value.epoch_end_s(bundle.epoch)
     is_revoked = bundle.epoch > issued_through
     verdicts: dict[bytes, tuple[bytes, ReceiptCode]] = {}
+    counted = ReceiptCode.COUNTED
     for digest, row, is_given in zip(entitlements.digests(), rows, are_given, strict=True):
-        *_, session_key, _, not_before_s, not_after_s = row
-        code = ReceiptCode.COUNTED
+        _, _, _, _, session_key, _, not_before_s, not_after_s = row
+        code = counted
         if not is_given:
             code = ReceiptCode.BAD_ENTITLEMENT
         elif not_after_s < start_s or not_before_s >= end_s:
@@ -207,20 +208,26 @@ def _are_given(
     account, issuing_key = terms.value.broadcaster_account, terms.value.issuing_key
     frame = (terms.value.network_id, account, issuing_key, terms.digest)
     fits = [row[:4] == frame and row[5] == account for row in rows]
+    buffer, start, size = entitlements.buffer, entitlements.start, ENTITLEMENT.size
+    if known is None:
+        keys = [issuing_key if fit else None for fit in fits]
+        return verify_rows(buffer, start, size, keys)
     # By all that the verdict hangs on: what was signed, which names its signer, and the signature.
-    names: list[bytes] = []
-    if known is not None:
-        digests = enumerate(entitlements.digests())
-        names = [entitlements.signature(index) + digest for index, digest in digests]
-    are_known = [known is not None and name in known for name in names] or [False] * len(rows)
+    places = range(start, start + size * len(rows), size)
+    names = [
+        buffer[at : at + SIGNATURE_SIZE] + digest
+        for at, digest in zip(places, entitlements.digests(), strict=True)
+    ]
+    are_known = known.recall(names)
+    if all(are_known):
+        return fits
     keys = [
         issuing_key if fit and not seen else None for fit, seen in zip(fits, are_known, strict=True)
     ]
-    are_signed = verify_rows(entitlements.buffer, entitlements.start, ENTITLEMENT.size, keys)
-    if known is not None:
-        for name, is_signed in zip(names, are_signed, strict=True):
-            if is_signed:
-                known.add(name)
+    are_signed = verify_rows(buffer, start, size, keys)
+    for name, is_signed in zip(names, are_signed, strict=True):
+        if is_signed:
+            known.add(name)
     return [
         fit and (seen or is_signed)
         for fit, seen, is_signed in zip(fits, are_known, are_signed, strict=True)

@@ -281,6 +281,10 @@ class Signed(Generic[RecordT]):
             object.__setattr__(self, "_digest", sha256(body).digest())
         return self._digest
 
+    def remember_digest(self, digest: bytes) -> None:
+        """Keep the digest of just these bytes, found before they were parsed."""
+        object.__setattr__(self, "_digest", digest)
+
 
 class RecordType(Generic[RecordT]):
     """Binds a dataclass to its type code and layout; formats, parses, signs and verifies it.

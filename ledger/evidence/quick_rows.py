@@ -21,7 +21,8 @@ which accept more, and batch equations, which accept mixed-order R by chance. Th
 only importer of qh3.
 """
 
-from collections.abc import Callable, Collection, Sequence
+import struct
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cache
 from typing import Final
 
@@ -108,17 +109,26 @@ def find_valid(
     if loaded is None:
         return [False] * len(keys)
     check, refusals = loaded
-    small_order, key_info, ed25519 = SMALL_ORDER, _KEY_INFO, _ED25519
+    infos = {key: _KEY_INFO + key for key in valid}
+    run = memoryview(buffer)[start : start + size * len(keys)]
+    # One pass tells that no R of the run is of small order, as a rule.
+    is_plain = SMALL_ORDER.isdisjoint(r for (r,) in _parts(f"{_R_SIZE}s{size - _R_SIZE}x", run))
+    parts = _parts(f"{_SIGNATURE_SIZE}s{size - _SIGNATURE_SIZE}s", run)
+    ed25519, find_info = _ED25519, infos.get
     found: list[bool] = []
-    for at, key in zip(range(start, start + size * len(keys), size), keys, strict=True):
+    for key, (signature, message) in zip(keys, parts, strict=True):
         is_found = False
-        if key is not None and key in valid:
-            body = at + _SIGNATURE_SIZE
+        info = None if key is None else find_info(key)
+        if info is not None:
             try:
-                check(key_info + key, ed25519, buffer[body : at + size], buffer[at:body])
+                check(info, ed25519, message, signature)
             except refusals:
                 pass
             else:
-                is_found = buffer[at : at + _R_SIZE] not in small_order
+                is_found = is_plain or signature[:_R_SIZE] not in SMALL_ORDER
         found.append(is_found)
     return found
+
+
+def _parts(layout: str, run: memoryview) -> Iterator[tuple[bytes, ...]]:
+    return struct.iter_unpack(f"<{layout}", run)

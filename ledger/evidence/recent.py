@@ -4,6 +4,7 @@ For what is costly to find out and never changes: that a key is valid, that a si
 Forgetting costs time, never correctness.
 """
 
+from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 ItemT = TypeVar("ItemT")
@@ -31,6 +32,14 @@ class RecentSet(Generic[ItemT]):
             return False
         self.add(item)
         return True
+
+    def recall(self, items: Sequence[ItemT]) -> list[bool]:
+        """Tell of each item whether it is remembered; like `in`, many at once."""
+        new = self._new
+        found = [item in new for item in items]
+        if all(found) or not self._old:
+            return found
+        return [is_new or item in self for item, is_new in zip(items, found, strict=True)]
 
     def __len__(self) -> int:
         return len(self._new | self._old)

@@ -11,13 +11,16 @@ statement trigger on the same function.
 """
 
 import hashlib
-from typing import Final, TypeAlias
+import time
+from typing import Any, Final, TypeAlias
 
+import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from sqlalchemy import Engine, QueuePool, create_engine, make_url, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import Engine, QueuePool, create_engine, event, make_url, text
+from sqlalchemy.exc import InvalidatePoolError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.pool import ConnectionPoolEntry
 
 __all__ = [
     "DRIVER",
@@ -36,6 +39,10 @@ __all__ = [
 DRIVER: Final = "postgresql+psycopg"
 LOCK_TIMEOUT_MS: Final = 10_000
 STATEMENT_TIMEOUT_MS: Final = 120_000
+PROBE_AFTER_S: Final = 1.0
+"""Seconds unused after which a connection is probed before it is used again."""
+
+_USED_AT: Final = "swarmledger used at"
 POOL_TIMEOUT_S: Final = 30.0
 """How long a thread waits for a connection by default."""
 
@@ -63,14 +70,38 @@ def open_engine(
         sqlalchemy.exc.ArgumentError: the URL does not parse.
     """
     options = f"-c lock_timeout={LOCK_TIMEOUT_MS} -c statement_timeout={STATEMENT_TIMEOUT_MS}"
-    return create_engine(
+    engine = create_engine(
         make_url(database_url).set(drivername=DRIVER),
         pool_size=pool_size,
         max_overflow=pool_size,
         pool_timeout=pool_timeout_s,
-        pool_pre_ping=True,
         connect_args={"options": f"{options} -c timezone=UTC"},
     )
+    _probe_idle_connections(engine)
+    return engine
+
+
+def _probe_idle_connections(engine: Engine) -> None:
+    """Let a connection that was idle prove that it lives before it is handed out.
+
+    One that was in use a moment ago is handed out as it is: under load the round trips would cost
+    more than the rare statement that has to be repeated after the server went away.
+    """
+
+    def note_use(_connection: object, record: ConnectionPoolEntry) -> None:
+        record.info[_USED_AT] = time.monotonic()
+
+    def probe(connection: Any, record: ConnectionPoolEntry, _proxy: object) -> None:
+        used_at = record.info.get(_USED_AT)
+        if used_at is None or time.monotonic() - used_at < PROBE_AFTER_S:
+            return
+        try:
+            engine.dialect.do_ping(connection)
+        except psycopg.Error as error:
+            raise InvalidatePoolError from error
+
+    event.listen(engine, "checkin", note_use)
+    event.listen(engine, "checkout", probe)
 
 
 def libpq_conninfo(database_url: str) -> str:

@@ -253,3 +253,6 @@ def drop_empty_partitions(session: Session, epochs: Iterable[int]) -> None:
             has_rows = session.scalar(select(exists().select_from(table(name))))
             if not is_open and not has_rows:
                 session.execute(text(f"DROP TABLE {name}"))
+            elif has_rows:
+                # What was deleted beside other rows is vacuumed away from here on.
+                session.execute(text(f"ALTER TABLE {name} RESET (autovacuum_enabled)"))
