@@ -141,11 +141,11 @@ def test_the_newest_binding_and_the_coverage_are_public(scene):
         paths = client.get("/openapi.json").json()["paths"]
     assert {"/v1/coverage", "/v1/issuing-binding"} <= set(paths)
     assert answer["epoch"] == 0
-    assert answer["held_stroops"] == 10_000_000
+    assert answer["held_stroops"] == 10**9
     terms = scene.terms
     charge = 999_983 * terms.price_stroops // terms.price_quantity_bytes
     assert answer["owed_stroops"] + answer["fees_stroops"] == charge
     assert answer["pending_bytes"] == 999_984
     pending = -(-999_984 * terms.price_stroops // terms.price_quantity_bytes)
     assert answer["liable_stroops"] == charge + pending
-    assert answer["ratio_ppm"] == 10_000_000 * 1_000_000 // (charge + pending)
+    assert answer["ratio_ppm"] == 10**9 * 1_000_000 // (charge + pending)
