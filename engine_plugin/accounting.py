@@ -92,6 +92,8 @@ class Accounting:
         self._flush_all_at_s: float | None = None
         self._flush_at_s: dict[bytes, float] = {}
         self._complained: dict[tuple[bytes, int], None] = {}
+        self._unsent: dict[bytes, tuple[bytes, Signed[Receipt]]] = {}
+        """Payee and newest receipt of every lane whose newest receipt is not durable yet."""
         self._spooled_epochs: set[int] = set()
         """Epochs that ended and whose CDN receipts are all in the spool."""
 
@@ -185,15 +187,27 @@ class Accounting:
         self._spooled_epochs.discard(receipt.epoch)
         if receipt.epoch != self._epoch:
             self._next_bundle_s = 0.0
-        is_sent = not receipt.is_cdn and self._exchange.send_receipt(claim.payee_key, signed)
+        self._unsent[receipt.lane_digest] = claim.payee_key, signed
+        self.send_durable()
+
+    def send_durable(self) -> None:
+        """Send the newest receipt of every lane, once it is durable; called when more is."""
+        for lane, (payee_key, signed) in list(self._unsent.items()):
+            if self._lanes.is_durable(lane):
+                del self._unsent[lane]
+                self._send(payee_key, lane, signed)
+
+    def _send(self, payee_key: bytes, lane: bytes, signed: Signed[Receipt]) -> None:
+        receipt = signed.value
+        is_sent = not receipt.is_cdn and self._exchange.send_receipt(payee_key, signed)
         self._emit(
             "receipt",
             direction="cdn" if receipt.is_cdn else "out",
-            peer=claim.payee_key.hex(),
+            peer=payee_key.hex(),
             epoch=receipt.epoch,
             sequence=receipt.sequence,
             bytes_total=receipt.bytes_total,
-            lane=receipt.lane_digest.hex(),
+            lane=lane.hex(),
             sent=is_sent,
         )
 

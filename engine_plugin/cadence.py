@@ -36,7 +36,7 @@ STEP_MOST_BYTES = 15 << 18
 WAIT_MOST_S = 120.0
 """After so long unsigned bytes are due, however few: 0.5 Mb/s fills a step in half the time."""
 
-STALE_S = 0.1
+STALE_S = 0.15
 """So old a payee's figure of what it sent may be when it says what is outstanding."""
 
 _RESERVE_BYTES = 1 << 18

@@ -22,6 +22,7 @@ from engine_plugin.beginnings import Beginnings
 from engine_plugin.config import ContentOptions, EngineConfig, HostSession
 from engine_plugin.content import Content, SourceBytes, describe_content
 from engine_plugin.coverage import CoverageGate
+from engine_plugin.disk_sync import DiskSync
 from engine_plugin.errors import EngineError, SessionError
 from engine_plugin.events import Emit, Event, EventHub
 from engine_plugin.failures import FAULTS, FailureTeller
@@ -351,6 +352,8 @@ class Engine:
         self._journal.start_run(
             session_id=session_id, session_key=key, started_at_ms=time.time_ns() // 10**6
         )
+        self._disk = DiskSync(self._fail)
+        self._journal.sync_by(self._disk)
         self._teller = ProgressTeller(journal=self._journal, session_id=session_id)
         receipt_port = 0 if config.terms is None else await self._open_ledger(config.terms, seeds)
         self._open_session(peer_id, format_handshake(key, receipt_port))
@@ -380,6 +383,7 @@ class Engine:
             state=self._state,
             seeds=seeds,
             journal=self._journal,
+            disk=self._disk,
             snapshots=lambda: self._pump.peers,
             sent_bytes=self._sent_bytes,
             emit=self._hub.tell,
@@ -515,6 +519,7 @@ class Engine:
             if self._owner is not None:
                 self._guard("limits", self._owner.tick, now_s)
             self._guard("progress", self._tick_progress, now_s)
+            self._disk.tick()
             if self._orphan.is_orphan():
                 self.request_stop()
             await self._pace.rest(is_calm=self.ledger is None or self.ledger.is_calm)
@@ -587,13 +592,5 @@ class Engine:
             await self.ledger.close()
         for content in self.contents.values():
             content.note_removed(content.bytes_by_source())
-        self._hub.tell("stopped", **self._describe_end(audit))
+        self._hub.tell("stopped", **self._teller.describe_end(audit))
         self._opened.close()
-
-    def _describe_end(self, audit: SessionAudit | None) -> dict[str, Any]:
-        fields = describe_totals(self._journal.totals())
-        fields["audit_difference_bytes"] = None if audit is None else audit.difference_bytes
-        if self.ledger is not None:
-            fields |= self.ledger.describe()
-            fields["unsent_bundles"] = sum(count.unsent for count in self.ledger.spool.count())
-        return fields

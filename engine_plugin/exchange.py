@@ -20,6 +20,7 @@ from engine_plugin.attestation import Attestor, ChannelEnds, Connection, Connect
 from engine_plugin.cadence import Cadence
 from engine_plugin.channel_table import Refusal
 from engine_plugin.dialling import Dialler
+from engine_plugin.disk_sync import DiskSync
 from engine_plugin.entitlements import OwnEntitlements
 from engine_plugin.errors import EngineError, JournalError
 from engine_plugin.identity import parse_handshake
@@ -147,6 +148,10 @@ class Exchange:
         """What peers tell us about the broadcaster's issuing key, and are told by us."""
         self.relay: RelayDialling | None = None
         """How peers are reached whom neither side can dial."""
+        self.disk: DiskSync | None = None
+        """What makes a receipt durable that came in, if the spool's commits alone do not."""
+        self._answers: dict[tuple[Channel, bytes], tuple[int, bytes, Receipt]] = {}
+        """Answers to the newest receipt by channel and lane, and the tickets they wait for."""
         self.on_channel: list[Callable[[Channel], None]] = []
         """Who is told of every proved channel, before any connection is attributed by it."""
         self.on_forgotten: list[Callable[[bytes], None]] = []
@@ -487,18 +492,32 @@ class Exchange:
     def _take_receipt(self, channel: Channel, raw: bytes) -> None:
         signed, verdict = self._desk.take_receipt(raw, channel.peer_key)
         exposure = self._desk.exposure_to(channel.peer_key)
-        # The receipt is durable; only now does its signer hear so.
-        channel.send(
-            RecordCode.ACKNOWLEDGEMENT_STEP,
-            format_acknowledgement(signed.digest, verdict, exposure.unacknowledged_bytes),
-        )
+        answer = format_acknowledgement(signed.digest, verdict, exposure.unacknowledged_bytes)
         if verdict is ReceiptVerdict.ACCEPTED:
-            self.totals.last_receipt_s[signed.value.epoch] = self._clock()
-            self._emit("receipt", direction="in", **describe_receipt(signed.value, channel))
+            receipt = signed.value
+            self.totals.last_receipt_s[receipt.epoch] = self._clock()
+            if self.disk is None:
+                self._answer(channel, answer, receipt)
+            else:
+                # Only when the receipt is durable does its signer hear so. Newest wins.
+                waiting = self.disk.request(), answer, receipt
+                self._answers[channel, receipt.lane_digest] = waiting
             return
+        channel.send(RecordCode.ACKNOWLEDGEMENT_STEP, answer)
         self._refuse("receipt", channel, verdict)
         if verdict is ReceiptVerdict.BAD_SIGNATURE:
             raise BadSignatureError("receipt: signature not valid under the channel's key")
+
+    def note_durable(self, ticket: int) -> None:
+        """Answer the receipts that are durable now."""
+        for name, (waits_for, answer, receipt) in list(self._answers.items()):
+            if waits_for <= ticket:
+                del self._answers[name]
+                self._answer(name[0], answer, receipt)
+
+    def _answer(self, channel: Channel, answer: bytes, receipt: Receipt) -> None:
+        channel.send(RecordCode.ACKNOWLEDGEMENT_STEP, answer)
+        self._emit("receipt", direction="in", **describe_receipt(receipt, channel))
 
     def _take_acknowledgement(self, channel: Channel, raw: bytes) -> None:
         answer = AcknowledgementStep(**ACKNOWLEDGEMENT_STEP.unpack(raw))

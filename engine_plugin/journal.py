@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from engine_plugin.disk_sync import DiskSync
 from engine_plugin.errors import JournalError, ScopeError
 from engine_plugin.journal_reading import list_peers as _list_peers
 from engine_plugin.journal_reading import sum_totals
@@ -77,6 +78,7 @@ class MeterJournal:
         self._claims: list[Claim] | None = None
         """As last read; None since some credit, key or epoch changed."""
         self._stays = EarlierStays()
+        self._disk: DiskSync | None = None
         try:
             self._connection = sqlite3.connect(
                 path, isolation_level=None, check_same_thread=False, timeout=_BUSY_MS / 1000
@@ -89,8 +91,23 @@ class MeterJournal:
             self._connection.close()
             raise
 
+    def sync_by(self, disk: DiskSync) -> None:
+        """Leaves it to another thread to make commits durable; they only write from now on.
+
+        Raises:
+            JournalError: SQLite refused.
+        """
+        with self._lock:
+            try:
+                disk.adopt(self.path, self._connection)
+            except sqlite3.Error as error:
+                raise JournalError(f"{self.path}: {error}") from error
+            self._disk = disk
+
     def close(self) -> None:
-        """Closes the file; everything committed stays."""
+        """Closes the file; everything committed stays. A disk that hangs is not waited for."""
+        if self._disk is not None and not self._disk.finish():
+            return
         with self._lock:
             self._connection.close()
 
@@ -116,8 +133,10 @@ class MeterJournal:
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
                 yield self._connection
-                # Durable from here: WAL with synchronous=FULL syncs before this returns.
+                # Durable from here, or once `sync_by`'s thread has synced.
                 self._connection.execute("COMMIT")
+                if self._disk is not None:
+                    self._disk.note_commit(self.path)
             except BaseException as error:
                 # What was remembered of rows that are rolled back must go with them.
                 self._rows, self._keys, self._cdn_keys = rows, keys, cdn_keys

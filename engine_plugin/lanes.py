@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from engine_plugin.caps import CapUse
+from engine_plugin.disk_sync import DiskSync
 from engine_plugin.journal import MeterJournal
 from engine_plugin.journal_records import (
     Claim,
@@ -71,6 +72,7 @@ class StoredReceipt:
     """Highest sequence that the payee acknowledged; 0: none."""
     verdict: int
     """The payee's last answer, a `ReceiptVerdict`."""
+    lane_digest: bytes
 
     @property
     def is_acknowledged(self) -> bool:
@@ -103,6 +105,10 @@ class ReceiptLanes:
         """Newest receipts of the lanes used last, by lane digest."""
         self._unwritten: dict[bytes, StoredReceipt] = {}
         """Those whose answer is not durable yet."""
+        self.disk: DiskSync | None = None
+        """What makes receipts durable, if the journal's commits alone do not."""
+        self._undurable: dict[bytes, int] = {}
+        """Ticket of the sync that a lane's newest receipt waits for, by lane digest."""
         self.media_ms: Callable[[Signed[Entitlement]], int] = _no_media
         """Media played under an entitlement so far, in milliseconds; the viewing side's."""
         with journal.transaction() as tx:
@@ -134,7 +140,7 @@ class ReceiptLanes:
         *,
         byte_limit: int | None = None,
     ) -> Signed[Receipt] | None:
-        """Sign the next receipt of the claim's lane; it is durable on return.
+        """Sign the next receipt of the claim's lane; see `is_durable`.
 
         Args:
             claim: What is credited and unsigned.
@@ -176,10 +182,22 @@ class ReceiptLanes:
             self._journal.save_lane(lane)
             self._update_answers(tx)
             _store(tx, signed)
-        # Durable from here: total, root and signed receipt together.
+        # Durable from here, or with the next sync: total, root and signed receipt together.
+        if self.disk is not None:
+            self._undurable[signed.value.lane_digest] = self.disk.request()
         self._unwritten.clear()
         self._note_signed(signed)
         return signed
+
+    def is_durable(self, lane_digest: bytes) -> bool:
+        """Tell whether a lane's newest receipt is durable; before that nobody may see it."""
+        return lane_digest not in self._undurable
+
+    def note_durable(self, ticket: int) -> None:
+        """Take note up to which ticket everything is durable."""
+        for lane_digest, waits_for in list(self._undurable.items()):
+            if waits_for <= ticket:
+                del self._undurable[lane_digest]
 
     def _note_signed(self, signed: Signed[Receipt]) -> None:
         receipt = signed.value
@@ -276,14 +294,18 @@ class ReceiptLanes:
             del self._newest[next(iter(self._newest))]
 
     def list_unacknowledged(self, payee_key: bytes | None = None) -> list[StoredReceipt]:
-        """Return peers' receipts that their payee has not acknowledged, oldest epoch first."""
+        """Return peers' receipts that their payee has not acknowledged, oldest epoch first.
+
+        Those that are not durable yet are left out: they are not to be sent.
+        """
         chosen = "" if payee_key is None else " AND payee_key = ?"
         values = () if payee_key is None else (payee_key,)
-        return self._read(
+        found = self._read(
             f"{_SELECT} WHERE is_cdn = 0 AND acknowledged_sequence < sequence{chosen}"
             " ORDER BY epoch, lane_digest",
             values,
         )
+        return [stored for stored in found if self.is_durable(stored.lane_digest)]
 
     def list_cdn(self, epoch: int) -> list[StoredReceipt]:
         """Return the newest CDN receipts of an epoch."""
@@ -340,7 +362,7 @@ def list_credit_leaves(content_id: bytes, packed: bytes) -> list[bytes]:
 
 _SELECT = (
     "SELECT raw, payee_key, epoch, is_cdn, sequence, bytes_total, digest, acknowledged_sequence,"
-    " verdict FROM lane_receipt"
+    " verdict, lane_digest FROM lane_receipt"
 )
 
 
@@ -380,4 +402,5 @@ def _receipt_of(row: tuple[Any, ...]) -> StoredReceipt:
         digest=row[6],
         acknowledged_sequence=row[7],
         verdict=row[8],
+        lane_digest=row[9],
     )

@@ -25,6 +25,7 @@ from engine_plugin.collector import (
 )
 from engine_plugin.config import EngineConfig
 from engine_plugin.coverage import CoverageGate, require_coverage
+from engine_plugin.disk_sync import DiskSync
 from engine_plugin.enforcement import Enforcer, list_addresses_of
 from engine_plugin.entitlements import OwnEntitlements
 from engine_plugin.errors import JournalError, SessionError
@@ -94,6 +95,7 @@ class LedgerSide:
         state: StateDir,
         seeds: Seeds,
         journal: MeterJournal,
+        disk: DiskSync,
         snapshots: Callable[[], tuple[PeerSnapshot, ...]],
         sent_bytes: Callable[[PeerKey], int],
         emit: Emit,
@@ -107,6 +109,7 @@ class LedgerSide:
             state: Where keys, journal and spool lie.
             seeds: What to sign with.
             journal: The meter's, its run started.
+            disk: Makes journal and spool durable.
             snapshots: The last look at all connections.
             sent_bytes: Content bytes handed to a connection in this run.
             emit: Takes events.
@@ -145,6 +148,18 @@ class LedgerSide:
         self._judge_by(IssuingKey(terms.value, state.path / "issuing.binding"))
         self._talk_with_peers(seeds.session)
         self._report_to_collector(seeds.session)
+        self._persist_by(disk)
+
+    def _persist_by(self, disk: DiskSync) -> None:
+        """Let everything wait for the disk that is to be durable before it is sent."""
+        self.spool.sync_by(disk)
+        self.lanes.disk = self.exchange.disk = self.uploader.disk = self._reporter.disk = disk
+        disk.on_durable.append(self._note_durable)
+
+    def _note_durable(self, ticket: int) -> None:
+        self.lanes.note_durable(ticket)
+        self.accounting.send_durable()
+        self.exchange.note_durable(ticket)
 
     def _judge_by(self, issuing_key: IssuingKey) -> None:
         """Make what judges entitlements and receipts."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from engine_plugin.identity import parse_handshake
 from engine_plugin.journal import MeterJournal
-from engine_plugin.journal_records import JournalTotals, Source
+from engine_plugin.journal_records import JournalTotals, SessionAudit, Source
 from engine_plugin.ledger_side import LedgerSide
 from engine_plugin.libtorrent_door import PeerSnapshot
 
@@ -76,6 +76,23 @@ class ProgressTeller:
         }
         self.last_s, self.last_down_bytes, self.last_up_bytes = now_s, down, totals.sent_bytes
         return fields | (self.ledger.describe() if self.ledger is not None else {})
+
+    def describe_end(self, audit: SessionAudit | None) -> dict[str, Any]:
+        """Return the fields of a stopped event.
+
+        Args:
+            audit: The meters against libtorrent's counters, if there was time.
+
+        Raises:
+            JournalError: The journal could not be read.
+            SpoolError: The spool could not be read.
+        """
+        fields = describe_totals(self.journal.totals())
+        fields["audit_difference_bytes"] = None if audit is None else audit.difference_bytes
+        if self.ledger is not None:
+            fields |= self.ledger.describe()
+            fields["unsent_bundles"] = sum(count.unsent for count in self.ledger.spool.count())
+        return fields
 
     def _describe_peers(self, snapshots: tuple[PeerSnapshot, ...]) -> list[dict[str, Any]]:
         connected = {(snapshot.peer_id, snapshot.endpoint): snapshot for snapshot in snapshots}

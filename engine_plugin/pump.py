@@ -52,7 +52,7 @@ EARLY_COMMIT_SECONDS = 0.02
 """Least time between commits for the sake of receipts; longer where the disk is slow."""
 EARLY_COMMIT_SHARE = 10
 """Of the time, at most a tenth is spent on them."""
-SENDING_LOOK_SECONDS = 0.1
+SENDING_LOOK_SECONDS = 0.15
 """Longest time between two looks while something is sent under terms: receipts are held against
 it."""
 BATCH_EVENTS = 4096

@@ -14,6 +14,7 @@ from typing import Final, Protocol
 
 import structlog
 
+from engine_plugin.disk_sync import DiskSync
 from engine_plugin.errors import CollectorRefusedError, CollectorUnavailableError
 from engine_plugin.lanes import ReceiptLanes
 from engine_plugin.ledger_clock import LedgerClock
@@ -90,6 +91,8 @@ class Reporter:
             INTERVAL_LEAST_S, min(INTERVAL_S, terms.epoch_length_s / EPOCH_PARTS)
         )
         self._told: dict[tuple[int, BundleKind], bytes] = {}
+        self.disk: DiskSync | None = None
+        """What makes receipts durable, if the journal's commits alone do not."""
 
     async def run(self) -> None:
         """Report until cancelled."""
@@ -149,6 +152,8 @@ class Reporter:
             heartbeats=[],
         )
         raw = sign_report(bundle, now_ms, self._seed)
+        if self.disk is not None:
+            await self.disk.reach()
         try:
             await self._door.send_report(raw)
         except CollectorRefusedError as error:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from engine_plugin.disk_sync import DiskSync
 from engine_plugin.errors import EngineError
 from engine_plugin.viewing import heartbeat_rows
 from ledger.evidence.bundle import BundleKind
@@ -135,6 +136,7 @@ class Spool:
             SpoolError: The file cannot be opened.
         """
         self.path = path
+        self._disk: DiskSync | None = None
         try:
             self._connection = sqlite3.connect(path, isolation_level=None, timeout=_BUSY_S)
             self._connection.execute("PRAGMA journal_mode = WAL")
@@ -145,8 +147,21 @@ class Spool:
             raise SpoolError(f"{path}: {error}") from error
 
     def close(self) -> None:
-        """Close the file; everything stored stays."""
-        self._connection.close()
+        """Close the file; everything stored stays. A disk that hangs is not waited for."""
+        if self._disk is None or self._disk.finish():
+            self._connection.close()
+
+    def sync_by(self, disk: DiskSync) -> None:
+        """Leave it to another thread to make commits durable; they only write from now on.
+
+        Raises:
+            SpoolError: SQLite refused.
+        """
+        try:
+            disk.adopt(self.path, self._connection)
+        except sqlite3.Error as error:
+            raise SpoolError(f"{self.path}: {error}") from error
+        self._disk = disk
 
     def add_entitlement(self, signed: Signed[Entitlement]) -> None:
         """Keep an entitlement; keeping it twice is the same as once."""
@@ -387,8 +402,10 @@ class Spool:
         try:
             self._connection.execute("BEGIN IMMEDIATE")
             yield self._connection
-            # Durable from here: WAL with synchronous=FULL syncs before this returns.
+            # Durable from here, or once `sync_by`'s thread has synced.
             self._connection.execute("COMMIT")
+            if self._disk is not None:
+                self._disk.note_commit(self.path)
         except sqlite3.Error as error:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")

@@ -24,6 +24,7 @@ from engine_plugin.collector import (
     CollectorRefusedError,
     CollectorUnavailableError,
 )
+from engine_plugin.disk_sync import DiskSync
 from engine_plugin.spool import BundleState, Spool, SpooledBundle, SpoolError
 from ledger.evidence.bundle import parse_bundle
 from ledger.evidence.encoding import Signed
@@ -75,6 +76,8 @@ class Uploader:
         self._collector = collector
         self._emit = emit
         self._turn = 0
+        self.disk: DiskSync | None = None
+        """What makes bundles durable, if the spool's commits alone do not."""
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
 
@@ -114,6 +117,8 @@ class Uploader:
         )
         while self._spool.list_bundles(BundleState.UNSENT):
             # A success starts the back-off anew.
+            if self.disk is not None:
+                await self.disk.reach()
             await retrying(self._send_next)
 
     async def _send_next(self) -> None:

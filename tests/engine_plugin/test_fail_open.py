@@ -8,6 +8,7 @@ unreachable, every other peer is killed, and the disk with everybody's journal a
 import asyncio
 import os
 import random
+import shutil
 import signal
 import socket
 import sqlite3
@@ -94,6 +95,19 @@ class FullDisk:
 
     def end(self) -> None:
         (self.folder / "filler").unlink()
+
+
+@dataclass
+class HangingDisk:
+    """Every sync of every file waits while a flag lies there: a disk that does not answer."""
+
+    flag: Path
+
+    def begin(self) -> None:
+        self.flag.touch()
+
+    def end(self) -> None:
+        self.flag.unlink()
 
 
 @dataclass
@@ -289,6 +303,34 @@ def test_everything_failing_at_once_does_not_stop_the_picture_and_all_is_signed(
     scene.require_picture()
     scene.require_all_counted()
     scene.viewer.wait_for("error", where="journal")
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler: nothing hangs a sync")
+def test_a_disk_that_hangs_stops_neither_the_picture_nor_what_is_signed_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    library, hanging = tmp_path / "hang.so", HangingDisk(tmp_path / "hangs")
+    command = ["cc", "-shared", "-fPIC", "-o", library, Path(__file__).parent / "hanging_sync.c"]
+    subprocess.run([*command, "-ldl"], check=True)
+    monkeypatch.setenv("LD_PRELOAD", str(library))
+    monkeypatch.setenv("SYNC_HANGS_WHILE", str(hanging.flag))
+    scene: Scene = request.getfixturevalue("scene")
+    monkeypatch.delenv("LD_PRELOAD")
+    scene.begin_to_play()
+    scene.viewer.wait_for("receipt", direction="out")
+    hanging.begin()
+    time.sleep(FAULT_S)
+    told = [len(engine.of("receipt")) for engine in (scene.viewer, scene.seeder)]
+    time.sleep(FAULT_S)
+    # Nothing leaves that is not on the disk; engines go on saying so, and how far they are.
+    assert told == [len(engine.of("receipt")) for engine in (scene.viewer, scene.seeder)]
+    for engine in (scene.viewer, scene.seeder):
+        assert engine.of("error")[-1]["where"] == "disk"
+        assert engine.of("progress")[-1] != engine.of("progress")[-2]
+    hanging.end()
+    assert scene.players[0].is_alive()
+    scene.require_picture()
+    scene.require_all_counted()
 
 
 def test_engine_whose_output_nobody_can_write_serves_and_stops_cleanly(

@@ -1,5 +1,7 @@
 """Receipts over journalled credits: cumulative, in credit order, and safe at any crash."""
 
+import asyncio
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import pytest
 from builders import EPOCH, digest_of, entitlement, key_of, seed_of
 
 from engine_plugin import lanes as lanes_module
+from engine_plugin.disk_sync import DiskSync
 from engine_plugin.errors import JournalError
 from engine_plugin.journal import MeterJournal
 from engine_plugin.journal_records import (
@@ -262,3 +265,29 @@ def test_an_answer_is_durable_with_the_next_receipt_and_outlives_its_failure(
     again = ReceiptLanes(journal, seed_of("viewer"))
     assert again.is_known(key_of("seeder"))
     assert again.list_unacknowledged() == []
+
+
+def test_a_receipt_that_is_not_on_the_disk_is_not_to_be_sent(journal: MeterJournal) -> None:
+    lets_through = threading.Event()
+
+    def wait(_log: int) -> None:
+        assert lets_through.wait(20)
+
+    async def scene() -> None:
+        syncing = DiskSync(lambda *_: None, sync=wait)
+        journal.sync_by(syncing)
+        lanes = ReceiptLanes(journal, seed_of("viewer"))
+        lanes.disk = syncing
+        syncing.on_durable.append(lanes.note_durable)
+        credit(journal, (0, 0, 16384))
+        first = lanes.sign_claim(journal.list_claims()[0], entitlement())
+        assert first is not None
+        lane = first.value.lane_digest
+        assert (lanes.is_durable(lane), lanes.list_unacknowledged()) == (False, [])
+        lets_through.set()
+        await syncing.reach()
+        assert lanes.is_durable(lane)
+        assert [stored.raw for stored in lanes.list_unacknowledged()] == [first.raw]
+        assert syncing.finish()
+
+    asyncio.run(scene())
