@@ -420,6 +420,8 @@ def _compare_changes(
         else:
             want[base64.b64decode(text)] = base64.b64decode(raw)
     entries = network.world.entries
+    if entries == want:
+        return
     for key in sorted(entries.keys() | want.keys()):
         if entries.get(key) != want.get(key):
             name = base64.b64encode(key).decode()
