@@ -45,6 +45,7 @@ _ASYNC_STATUS: Final = {
     Status.DUPLICATE: 409,
     Status.TRY_AGAIN_LATER: 503,
     Status.ERROR: 400,
+    Status.FILTERED: 400,
 }
 _SPOILING: Final = (FaultKind.HTTP_500, FaultKind.GARBLE_ANSWER, FaultKind.REPEAT_ANSWER)
 

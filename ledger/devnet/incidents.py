@@ -6,6 +6,8 @@
   back, by a transaction that is queued.
 - `clawback`: the issuer takes `stroops` of `asset` from an account, by a transaction.
 - `lose_queue`: the queue is emptied now.
+- `filter`: the node refuses transactions with operations of the types in `operations` from now on,
+  by its own policy; an empty list ends that.
 
 `account` is a G-address, `asset` CODE:ISSUER, `issuer_seed` the S-key of the issuer.
 """
@@ -47,12 +49,21 @@ def happen(network: Network, request: Mapping[str, Any]) -> None:
             network.freeze(_key_of(request))
         elif kind == "unfreeze":
             network.unfreeze(_key_of(request))
+        elif kind == "filter":
+            network.queue.filtered_kinds = _kinds(request)
         elif kind in ("revoke", "authorize", "clawback"):
             _issue(network, request, str(kind))
         else:
             raise FaultError(f"kind: got {kind!r}, want a known incident")
     except (FreezeError, SdkError, ValueError) as error:
         raise FaultError(str(error)) from error
+
+
+def _kinds(request: Mapping[str, Any]) -> frozenset[int]:
+    values = request.get("operations")
+    if not isinstance(values, list) or any(type(v) is not int or v < 0 for v in values):
+        raise FaultError(f"operations: got {values!r:.80}, want a list of operation types")
+    return frozenset(values)
 
 
 def _text(request: Mapping[str, Any], name: str) -> str:

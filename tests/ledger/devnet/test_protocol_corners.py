@@ -21,6 +21,8 @@ from stellar_sdk import (
 )
 
 from ledger.devnet.entries import account_key
+from ledger.devnet.faults import FaultError
+from ledger.devnet.incidents import happen
 from ledger.devnet.queue import Status
 from ledger.devnet.results import Kind, TxCode, TxResult
 
@@ -166,3 +168,15 @@ def test_dropped_transaction_set_slips_what_waits_by_a_ledger_and_no_more(bench:
         assert len(bench.network.queue) == 1
     assert only(bench).ok
     assert bench.network.record(tx.hash) is not None
+
+
+@pytest.mark.parametrize("operations", [None, 1, ["payment"], [-1], [True]])
+def test_filter_is_armed_with_operation_types_only(bench: Bench, operations: object) -> None:
+    with pytest.raises(FaultError, match="operations"):
+        happen(bench.network, {"kind": "filter", "operations": operations})
+    happen(bench.network, {"kind": "filter", "operations": [1]})
+    payer = bench.keys[0]
+    tx = bench.tx(payer, Payment(payer.public_key, Asset.native(), "1"))
+    assert bench.submit(tx) == (Status.FILTERED, None)
+    happen(bench.network, {"kind": "filter", "operations": []})
+    assert bench.submit(tx) == (Status.PENDING, None)
