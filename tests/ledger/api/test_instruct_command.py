@@ -1,0 +1,91 @@
+"""`swarmledger instruct`: signs with a key file, sends, and prints what became of it."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from served_app import serve_app
+from shard_scene import ShardScene, make_shard_scene
+from simulated_operator import seed
+from typer.testing import CliRunner
+
+from ledger.api.app import make_app
+from ledger.api.instruct_command import app
+from ledger.store.epoch_store import load_closing_state
+
+pytestmark = pytest.mark.postgres
+
+
+@pytest.fixture
+def scene(database_url: str, tmp_path: Path) -> Iterator[ShardScene]:
+    with make_shard_scene(database_url, tmp_path) as made:
+        made.reach_epoch(0)
+        made.advance()
+        yield made
+
+
+@pytest.fixture
+def api(scene: ShardScene) -> Iterator[str]:
+    with serve_app(make_app(scene.api_parts())) as client:
+        yield str(client.base_url)
+
+
+@pytest.fixture(autouse=True)
+def plain_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SWARMLEDGER_PLAIN_KEYS", "allow")
+
+
+def key_file(folder: Path, name: str) -> str:
+    path = folder / f"{name.replace(' ', '-')}.seed"
+    path.write_text(seed(name).hex())
+    path.chmod(0o600)
+    return str(path)
+
+
+def answer_in(output: str) -> dict[str, Any]:
+    """The command's one line; the server of the test logs beside it."""
+    (line,) = (line for line in output.splitlines() if line.startswith("{"))
+    return json.loads(line)
+
+
+def test_a_refund_is_asked_for_looked_up_and_taken_back(
+    scene: ShardScene, api: str, tmp_path: Path
+) -> None:
+    key = key_file(tmp_path, "broadcaster")
+    asked = CliRunner().invoke(app, ["refund", "--key", key, "--api", api])
+    assert asked.exit_code == 0, asked.output
+    digest = answer_in(asked.stdout)["digest"]
+    scene.end_epoch(0)
+    scene.advance()
+    shown = CliRunner().invoke(app, ["show", digest, "--api", api])
+    assert answer_in(shown.stdout)["state"] == "applied"
+    back = CliRunner().invoke(app, ["refund", "--key", key, "--api", api, "--amount-stroops", "0"])
+    assert back.exit_code == 0, back.output
+    scene.end_epoch(1)
+    scene.advance()
+    with scene.sessions.begin() as session:
+        closing = load_closing_state(session, scene.shard, 1)
+    assert closing is not None
+    assert closing.refund is not None
+    assert closing.refund.left_stroops == 0
+
+
+def test_a_ruling_is_kept_and_others_keys_are_refused(
+    scene: ShardScene, api: str, tmp_path: Path
+) -> None:
+    dao, mallory = key_file(tmp_path, "dao"), key_file(tmp_path, "mallory")
+    ruled = CliRunner().invoke(app, ["rule", "07" * 32, "loss", "--key", dao, "--api", api])
+    assert ruled.exit_code == 0, ruled.output
+    assert answer_in(ruled.stdout)["subject"] == "07" * 32
+    for arguments, words in (
+        (["rule", "07" * 32, "loss", "--key", mallory, "--api", api], "wrong_signer"),
+        (["refund", "--key", mallory, "--api", api], "key: got that of"),
+        (["show", "08" * 32, "--api", api], "unknown_instruction"),
+    ):
+        refused = CliRunner().invoke(app, arguments)
+        assert refused.exit_code == 1
+        assert words in refused.stderr
+    wrong = CliRunner().invoke(app, ["rule", "07", "loss", "--key", dao, "--api", api])
+    assert wrong.exit_code == 2
