@@ -1,6 +1,7 @@
 """The command `swarmledger settler`: run a settler, look at its folder, accept a transaction.
 
     swarmledger settler run --api URL --gateway SOURCE --trust FILE --key-file FILE --state DIR
+    swarmledger settler together --audit-dir DIR --exchange DIR …   without the operator
     swarmledger settler status --state DIR --trust FILE
     swarmledger settler accept --state DIR TX --note TEXT
 
@@ -13,20 +14,22 @@ import json
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ledger.audit.trust import TRUST_SIZE_MAX, Trust, parse_trust
 from ledger.evidence.errors import EvidenceError
 from ledger.logs import configure_logs
-from ledger.stellar.errors import StellarError
+from ledger.stellar.errors import GatewayError, StellarError
 from ledger.stellar.key_sources import add_key_options, open_key
-from ledger.stellar.settler import Settler
+from ledger.stellar.settler import Finding, Settler
 from ledger.stellar.settler_chain import OwnChain
 from ledger.stellar.settler_client import OperatorClient
 from ledger.stellar.settler_process import Round, SettlerRounds
 from ledger.stellar.settler_records import SettlerFolder
+from ledger.stellar.settler_together import ExchangeFolder, TogetherRounds, fetch_from
 from ledger.stellar.sources import open_source
 
 EXIT_REFUSED = 3
@@ -59,18 +62,19 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--state", required=True, type=Path, metavar="DIR", help="its own folder")
     run = commands.add_parser("run", parents=[common], help="sign what the operator wants signed")
     run.add_argument("--api", required=True, metavar="URL", help="base URL of the operator's API")
-    run.add_argument(
-        "--gateway",
-        required=True,
-        metavar="SOURCE[,SOURCE]",
-        help="own sources of the chain, horizon:URL or rpc:URL; all must agree",
-    )
-    run.add_argument("--trust", required=True, type=Path, metavar="FILE", help="own trust.json")
-    add_key_options(run)
-    run.add_argument("--margin-ledgers", type=int, default=2, help="how far sources may lag")
-    run.add_argument("--poll-seconds", type=float, default=2.0, help="between two rounds")
-    run.add_argument("--once", action="store_true", help="one round")
+    _add_round_options(run)
     run.set_defaults(run=_run)
+    together = commands.add_parser(
+        "together", parents=[common], help="pay what the log has planned, without the operator"
+    )
+    together.add_argument(
+        "--audit-dir", required=True, type=Path, metavar="DIR", help="files epoch-N.audit"
+    )
+    together.add_argument(
+        "--exchange", required=True, type=Path, metavar="DIR", help="shared with other settlers"
+    )
+    _add_round_options(together)
+    together.set_defaults(run=_run_together)
     status = commands.add_parser("status", parents=[common], help="what the folder says")
     status.add_argument("--trust", required=True, type=Path, metavar="FILE", help="own trust.json")
     status.set_defaults(run=_status)
@@ -81,6 +85,20 @@ def _parser() -> argparse.ArgumentParser:
     accept.add_argument("--note", required=True, help="why; kept with it")
     accept.set_defaults(run=_accept)
     return parser
+
+
+def _add_round_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--gateway",
+        required=True,
+        metavar="SOURCE[,SOURCE]",
+        help="own sources of the chain, horizon:URL or rpc:URL; all must agree",
+    )
+    parser.add_argument("--trust", required=True, type=Path, metavar="FILE", help="own trust.json")
+    add_key_options(parser)
+    parser.add_argument("--margin-ledgers", type=int, default=2, help="how far sources may lag")
+    parser.add_argument("--poll-seconds", type=float, default=2.0, help="between two rounds")
+    parser.add_argument("--once", action="store_true", help="one round")
 
 
 def read_trust(path: Path) -> Trust:
@@ -97,38 +115,89 @@ def read_trust(path: Path) -> Trust:
 def _run(arguments: argparse.Namespace) -> int:
     trust = read_trust(arguments.trust)
     holder, key = open_key(arguments)
+    client = OperatorClient(arguments.api, trust, key, holder)
+    with _sources(arguments, trust) as chain:
+        settler = Settler(
+            trust=trust,
+            key=key,
+            holder=holder,
+            chain=chain,
+            folder=SettlerFolder(arguments.state),
+            fetch_audit=client.fetch_audit,
+        )
+        rounds = SettlerRounds(settler, client, trust.network_id)
+        last = _repeat(arguments, lambda: describe_round(rounds.run()))
+    client.close()
+    is_clean = not (last["refused"] or last["halt"] or last["problem"])
+    return 0 if is_clean or not arguments.once else EXIT_REFUSED
+
+
+def _run_together(arguments: argparse.Namespace) -> int:
+    trust = read_trust(arguments.trust)
+    holder, key = open_key(arguments)
+    with _sources(arguments, trust) as chain:
+        settler = Settler(
+            trust=trust,
+            key=key,
+            holder=holder,
+            chain=chain,
+            folder=SettlerFolder(arguments.state),
+            fetch_audit=fetch_from(arguments.audit_dir),
+        )
+        exchange = ExchangeFolder(arguments.exchange)
+        rounds = TogetherRounds(settler, chain, exchange, trust.network_passphrase)
+        last = _repeat(arguments, lambda: _together(rounds))
+    is_clean = not (last["refused"] or last["halt"] or last["problem"])
+    return 0 if is_clean or not arguments.once else EXIT_REFUSED
+
+
+def _together(rounds: TogetherRounds) -> dict[str, Any]:
+    try:
+        made = rounds.run()
+    except GatewayError as error:
+        return {"refused": {}, "halt": None, "problem": str(error)}
+    return {
+        "verified_through": made.verified_through,
+        "open_batches": made.open_batches,
+        "signed": made.signed,
+        "refused": {
+            str(number): {"reason": finding.reason, "detail": finding.detail}
+            for number, finding in made.refused.items()
+        },
+        "halt": _describe_halt(made.halt),
+        "problem": "",
+    }
+
+
+@contextmanager
+def _sources(arguments: argparse.Namespace, trust: Trust) -> Iterator[OwnChain]:
     sources = [
         open_source(text.strip(), trust.network_passphrase)
         for text in arguments.gateway.split(",")
         if text.strip()
     ]
-    client = OperatorClient(arguments.api, trust, key, holder)
-    settler = Settler(
-        trust=trust,
-        key=key,
-        holder=holder,
-        chain=OwnChain(sources, margin_ledgers=arguments.margin_ledgers),
-        folder=SettlerFolder(arguments.state),
-        fetch_audit=client.fetch_audit,
-    )
+    try:
+        yield OwnChain(sources, margin_ledgers=arguments.margin_ledgers)
+    finally:
+        for source in sources:
+            source.close()
+
+
+def _repeat(
+    arguments: argparse.Namespace, make_round: Callable[[], dict[str, Any]]
+) -> dict[str, Any]:
+    """Do rounds until a signal comes, telling what changed; returns the last one."""
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    rounds = SettlerRounds(settler, client, trust.network_id)
     told: dict[str, Any] = {}
     while True:
-        made = rounds.run()
-        document = describe_round(made)
+        document = make_round()
         if document != told:
             print(json.dumps(document), flush=True)
             told = document
         if arguments.once or stop.wait(arguments.poll_seconds):
-            break
-    client.close()
-    for source in sources:
-        source.close()
-    is_clean = not (made.refused or made.halt or made.problem)
-    return 0 if is_clean or not arguments.once else EXIT_REFUSED
+            return document
 
 
 def describe_round(made: Round) -> dict[str, Any]:
@@ -140,11 +209,13 @@ def describe_round(made: Round) -> dict[str, Any]:
             tx_hash.hex(): {"reason": finding.reason, "detail": finding.detail}
             for tx_hash, finding in made.refused.items()
         },
-        "halt": None
-        if made.halt is None
-        else {"reason": made.halt.reason, "detail": made.halt.detail},
+        "halt": _describe_halt(made.halt),
         "problem": made.problem,
     }
+
+
+def _describe_halt(halt: Finding | None) -> dict[str, str] | None:
+    return None if halt is None else {"reason": halt.reason, "detail": halt.detail}
 
 
 def _status(arguments: argparse.Namespace) -> int:

@@ -24,7 +24,9 @@ from ledger.stellar.errors import SettlerError
 from ledger.stellar.gateway import TransactionPage
 from ledger.stellar.horizon import HorizonGateway
 from ledger.stellar.settler import RefusedError, Settler
+from ledger.stellar.settler_chain import OwnChain
 from ledger.stellar.settler_records import SettlerFolder
+from ledger.stellar.settler_together import ExchangeFolder, TogetherRounds, fetch_from
 from ledger.stellar.signing import KeySignature, SeedKeys
 from ledger.stellar.treasury import read_signers
 
@@ -187,6 +189,56 @@ def test_sources_that_tell_different_histories_are_not_believed(scene: TreasuryS
     # Believed alone it would pass for a chain without the deposit, and the file for a lie.
     assert refusal_of(scene.settler(B, liar), wanted) == Reason.FACTS_DIFFER
     liar.close()
+
+
+def test_settlers_pay_what_is_planned_without_the_operator(scene: TreasuryScene) -> None:
+    plan(scene, 3_999_983)
+    archive = scene.folder / "archive"
+    archive.mkdir()
+    for epoch, content in scene.operator.audit_files.items():
+        (archive / f"epoch-{epoch}.audit").write_bytes(content)
+    exchange = ExchangeFolder(scene.folder / "exchange")
+    before = scene.balance("seeder account")
+    owed = sum(
+        leaf.total_stroops
+        for leaves in scene.operator.plans.values()
+        for leaf in leaves
+        if leaf.source_account == key("payout") and is_open(scene, leaf)
+    )
+    assert owed
+    scene.operator.audit_files = {}
+    rounds = []
+    for name in (A, C):
+        settler = Settler(
+            trust=scene.operator.trust,
+            key=key(name),
+            holder=SeedKeys({key(name): seed(name)}),
+            chain=OwnChain([scene.gateway], margin_ledgers=1),
+            folder=SettlerFolder(scene.folder / name),
+            fetch_audit=fetch_from(archive),
+        )
+        chain = OwnChain([scene.gateway], margin_ledgers=1)
+        rounds.append(TogetherRounds(settler, chain, exchange, PASSPHRASE))
+    alone = rounds[0].run()
+    assert (alone.signed > 0, alone.sent) == (True, 0)
+    for folder in (scene.folder / "exchange").iterdir():
+        (folder / "nonsense.signature").write_bytes(b"nonsense")
+        (folder / f"{key(B).hex()}.signature").write_bytes(
+            bytes.fromhex(folder.name) + key(B) + bytes(64)
+        )
+    for _ in range(30):
+        made = [one.run() for one in rounds]
+        scene.devnet.close_ledgers()
+        if not any(one.open_batches for one in made):
+            break
+    assert scene.balance("seeder account") == before + owed
+    assert all(one.run().open_batches == 0 for one in rounds)
+
+
+def is_open(scene: TreasuryScene, leaf: PayoutLeaf) -> bool:
+    view = scene.gateway.account(leaf.channel_account)
+    assert view is not None
+    return view.sequence < leaf.channel_sequence
 
 
 @pytest.fixture(scope="module")
