@@ -10,6 +10,7 @@ import base64
 import binascii
 import gzip
 import json
+import struct
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,13 +22,28 @@ from ledger.devnet.envelope import EnvelopeError, Transaction
 from ledger.devnet.network import Network, Settings
 from ledger.devnet.queue import Status, Submission
 from ledger.devnet.recorded_state import Json, RecordedState, entries_of, unlisted_balances
-from ledger.devnet.state import Header, World
+from ledger.devnet.state import Header, StateError, World
+from ledger.devnet.wire import INT64_MAX, UINT32_MAX
 
 MOST_LINE_BYTES: Final = 64 * 1024 * 1024
 MOST_FILE_BYTES: Final = 1024 * 1024 * 1024
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 _FOLLOW_UP_LEDGERS: Final = 7
 _REPLAY_LEDGERS: Final = 3
+
+
+# What a recording of another shape, or of entries that contradict each other, comes to.
+_MALFORMED: Final = (
+    KeyError,
+    TypeError,
+    AttributeError,
+    IndexError,
+    ValueError,
+    OverflowError,
+    RecursionError,
+    StateError,
+    struct.error,
+)
 
 
 class VectorError(ValueError):
@@ -136,7 +152,7 @@ def judge_files(paths: Iterable[Path], groups: Sequence[str] = ()) -> Verdict:
             raise VectorError(f"{path}: got no lines, want vectors")
         try:
             _judge_lines(lines, groups, verdict)
-        except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+        except _MALFORMED as error:
             what = f"no field {error}" if isinstance(error, KeyError) else str(error)
             raise VectorError(f"{path}: no recording: {what}") from error
     return verdict
@@ -159,15 +175,22 @@ def _is_wanted(group: str, groups: Sequence[str]) -> bool:
 
 def _header(fields: Json) -> Header:
     return Header(
-        sequence=fields["seq"],
-        close_time=fields["close_time"],
-        base_fee=fields["base_fee"],
-        base_reserve=fields["base_reserve"],
-        max_tx_set_size=fields["max_tx_set_size"],
-        protocol=fields["protocol"],
-        fee_pool=fields["fee_pool"],
-        id_pool=fields["id_pool"],
+        sequence=_whole(fields, "seq", UINT32_MAX - 1),
+        close_time=_whole(fields, "close_time", INT64_MAX),
+        base_fee=_whole(fields, "base_fee", UINT32_MAX),
+        base_reserve=_whole(fields, "base_reserve", UINT32_MAX),
+        max_tx_set_size=_whole(fields, "max_tx_set_size", UINT32_MAX),
+        protocol=_whole(fields, "protocol", UINT32_MAX),
+        fee_pool=_whole(fields, "fee_pool", INT64_MAX),
+        id_pool=_whole(fields, "id_pool", INT64_MAX),
     )
+
+
+def _whole(fields: Json, name: str, most: int) -> int:
+    value = fields[name]
+    if type(value) is not int or not 0 <= value <= most:
+        raise VectorError(f"{name}: got {value!r:.80}, want a whole number up to {most}")
+    return value
 
 
 class _Bench:

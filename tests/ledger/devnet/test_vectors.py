@@ -68,6 +68,16 @@ def test_unknown_id_is_not_taken_for_an_unlisted_balance(verdict: Verdict) -> No
     assert "cb_claim_unknown_id" not in verdict.assumed
 
 
+@pytest.mark.parametrize("value", [None, "1", -1, 2**70, True, 1.5])
+def test_header_field_out_of_range_is_refused_in_one_line(tmp_path: Path, value: object) -> None:
+    lines = read_lines(CASES)[:2]
+    lines[1]["lcl"]["base_fee"] = value
+    path = tmp_path / "bad.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)))
+    with pytest.raises(VectorError, match="base_fee: got"):
+        judge_files([path])
+
+
 def test_folder_is_judged_file_by_file_in_any_form(tmp_path: Path) -> None:
     (tmp_path / "b.jsonl.gz").write_bytes((VECTORS / "random.jsonl.gz").read_bytes())
     lines = gzip.decompress(CASES.read_bytes()).splitlines()
