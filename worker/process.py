@@ -18,6 +18,7 @@ from ledger.stellar.domain import Policy, SettlementDomain
 from ledger.stellar.gateway import Gateway
 from ledger.stellar.gathering import TreasurySigner
 from ledger.stellar.key_sources import open_operator_keys
+from ledger.stellar.preflight import Preflight
 from ledger.stellar.signing import AccountSigner, Signer
 from ledger.stellar.sources import open_source
 from ledger.store.engine import SessionFactory, open_sessions
@@ -38,6 +39,7 @@ class WorkerParts:
     gateways: Sequence[Gateway]
     """The one that is submitted to first."""
 
+    preflight: Preflight
     known_entitlements: RecentSet[bytes]
     """Entitlements whose signatures this process found good."""
 
@@ -104,6 +106,7 @@ def make_parts(settings: Settings) -> WorkerParts:
     return WorkerParts(
         settings=settings,
         sessions=sessions,
+        preflight=Preflight(sessions),
         sealing=SealingParts(
             sessions=sessions,
             log_seed=seeds.current,

@@ -8,11 +8,14 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
+from ledger.evidence.terms import Terms
 from ledger.sealing.driver import advance as advance_epochs
 from ledger.sealing.expiry import expire as expire_epochs
 from ledger.sealing.judging import JudgingOutcome, judge_bundles, sweep_batches
+from ledger.stellar.errors import GatewayError
 from ledger.stellar.settlement import settle as settle_domain
 from ledger.store.engine import try_advisory_lock
+from ledger.store.shard_store import Shard
 from worker.app import app
 from worker.process import parts
 from worker.settings import expiry_s
@@ -66,7 +69,18 @@ def settle(account: str) -> None:
     shard = parts().find_shard(bytes.fromhex(account))
     with parts().sessions.begin() as guard:
         if try_advisory_lock(guard, f"settle {account}"):
-            settle_domain(parts().sessions, parts().gateways, parts().domain_of(shard))
+            domain = parts().domain_of(shard)
+            settle_domain(parts().sessions, parts().gateways, domain)
+            _look_ahead(shard, domain.terms)
+
+
+def _look_ahead(shard: Shard, terms: Terms) -> None:
+    """See whether those who may be paid next can be; without an answer they count as ready."""
+    log_seed = parts().sealing.log_seeds.of_key(terms.log_key)
+    try:
+        parts().preflight.look(shard, terms, parts().gateways[0], log_seed)
+    except GatewayError as error:
+        _log.warning("preflight_without_answer", error=str(error))
 
 
 @app.task(name="swarmledger.expire")

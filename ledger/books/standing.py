@@ -100,7 +100,7 @@ class SeenAccount:
     """A `Readiness`."""
 
     entry_ledger: int
-    """Network ledger that last changed the entry that decides; 0: none."""
+    """Network ledger at or before which the entry that decides changed last; 0: none."""
 
     room_stroops: int
     """What its trustline could take."""

@@ -174,7 +174,7 @@ class ReadinessNote:
     """A `Readiness`."""
 
     entry_ledger: int
-    """Network ledger that last changed the entry that decides; 0: there is no such entry."""
+    """Network ledger at or before which the entry that decides changed last; 0: there is none."""
 
     room_stroops: int
     """What its trustline can still take; 2^63 - 1: anything."""

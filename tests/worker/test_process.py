@@ -9,6 +9,7 @@ from simulated_operator import key
 
 from ledger.config import Settings
 from ledger.sealing.judging import make_memory
+from ledger.stellar.preflight import Preflight
 from ledger.store.errors import UnknownBroadcasterError
 from worker.process import WorkerParts
 
@@ -21,6 +22,7 @@ def test_broadcaster_that_the_trust_file_does_not_name_is_not_served(
         parts = WorkerParts(
             settings=Settings(),
             sessions=scene.sessions,
+            preflight=Preflight(scene.sessions),
             sealing=scene.sealing,
             trust=scene.operator.trust,
             gateways=[],
