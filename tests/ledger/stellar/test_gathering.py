@@ -11,7 +11,7 @@ import pytest
 from fastapi import FastAPI
 from served_app import serve_app
 from settlement_scene import PASSPHRASE, DevnetProcess, Scene, make_scene
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from ledger.api.app import add_error_answers
 from ledger.api.settler_routes import add_settlers
@@ -32,6 +32,7 @@ from ledger.stellar.treasury import Treasury, treasury_of
 from ledger.stellar.treasury_setup import set_up_signers
 from ledger.store import settler_store
 from ledger.store.engine import make_session_factory, open_engine
+from ledger.store.migrate import METADATA
 
 pytestmark = [pytest.mark.postgres, pytest.mark.process]
 
@@ -123,6 +124,24 @@ def test_batches_are_paid_once_two_of_three_have_signed(gathering: Gathering) ->
         assert gathering.signatures_sent(number) == 2
     assert scene.paid() == {payees[0]: 41, payees[1]: 42}
     assert gathering.wanted() == []
+    # No key of anybody's stands in the database.
+    secrets = [*SEEDS, *scene.keys.operator_seeds, scene.keys.broadcaster]
+    stored = everything_stored(scene)
+    assert KEYS[0].hex() in stored
+    assert not [secret for secret in secrets if secret.hex() in stored]
+
+
+def everything_stored(scene: Scene) -> str:
+    """Every value of every table, bytes as hexadecimal digits."""
+    assert len(METADATA.sorted_tables) > 20
+    with scene.sessions() as session:
+        values = [
+            value
+            for table in METADATA.sorted_tables
+            for row in session.execute(select(table))
+            for value in row
+        ]
+    return "\n".join(v.hex() if isinstance(v, bytes) else str(v) for v in values)
 
 
 def test_forged_strange_and_repeated_signatures_change_nothing(gathering: Gathering) -> None:
