@@ -12,6 +12,7 @@ from stellar_sdk import (
     Keypair,
     Operation,
     TransactionBuilder,
+    TransactionEnvelope,
 )
 
 from ledger.devnet.closing import Closed
@@ -67,12 +68,8 @@ class Bench:
     def bump(self, payer: Keypair, inner: Transaction, base_fee: int) -> Transaction:
         raw = base64.b64encode(inner.raw).decode()
         envelope = TransactionBuilder.from_xdr(raw, PASSPHRASE)
-        outer = TransactionBuilder.build_fee_bump_transaction(
-            payer,
-            base_fee,
-            envelope,
-            PASSPHRASE,  # type: ignore[arg-type]
-        )
+        assert isinstance(envelope, TransactionEnvelope)
+        outer = TransactionBuilder.build_fee_bump_transaction(payer, base_fee, envelope, PASSPHRASE)
         outer.sign(payer)
         return self.network.parse(base64.b64decode(outer.to_xdr()))
 

@@ -28,6 +28,7 @@ from stellar_sdk import (
     ManageBuyOffer,
     ManageData,
     ManageSellOffer,
+    MuxedAccount,
     Operation,
     PathPaymentStrictReceive,
     PathPaymentStrictSend,
@@ -71,9 +72,9 @@ class Traffic:
         xlm = Asset.native()
         self.issued = [Asset(code, self.issuer.public_key) for code in ("EUR", "USD")]
         self.assets = [xlm, *self.issued]
-        pairs = [(xlm, self.issued[0]), (xlm, self.issued[1]), tuple(self.issued)]
-        self.pools = [LiquidityPoolAsset(*pair) for pair in pairs]
-        self.lines = 0
+        first, second = self.issued
+        pairs = ((xlm, first), (xlm, second), (first, second))
+        self.pools = [LiquidityPoolAsset(a, b) for a, b in pairs]
         self._set_up()
 
     def _set_up(self) -> None:
@@ -110,9 +111,9 @@ class Traffic:
                 inner = [self._operation(other) for _ in range(self.random.randint(1, 2))]
                 for operation in inner:
                     if operation.source is None:
-                        operation.source = other_source(other)
+                        operation.source = MuxedAccount(other.public_key)
                 begin = BeginSponsoringFutureReserves(other.public_key)
-                end = EndSponsoringFutureReserves(source=other_source(other))
+                end = EndSponsoringFutureReserves(source=other.public_key)
                 self._send(key, [begin, *inner, end], other)
             else:
                 operations = [self._operation(key) for _ in range(self.random.randint(1, 4))]
@@ -183,7 +184,8 @@ class Traffic:
 
     def _trust(self, _key: Keypair) -> Operation:
         limit = self.random.choice((None, "0", "1500", "900"))
-        line = self.random.choice([*self.issued, *self.pools, *self.pools])
+        lines: list[Asset | LiquidityPoolAsset] = [*self.issued, *self.pools, *self.pools]
+        line = self.random.choice(lines)
         return ChangeTrust(line, limit) if limit else ChangeTrust(line)
 
     def _deposit(self, pool: LiquidityPoolAsset) -> Operation:
@@ -244,11 +246,6 @@ class Traffic:
             asset = self.issued[0] if b"EUR" in wanted.asset else self.issued[1]
             return RevokeSponsorship.revoke_trustline_sponsorship(name, asset)
         return RevokeSponsorship.revoke_account_sponsorship(name)
-
-
-def other_source(key: Keypair) -> object:
-    """The source of an operation, as stellar_sdk keeps it."""
-    return Payment(key.public_key, Asset.native(), "1", source=key.public_key).source
 
 
 def broken_sums(bench: Bench) -> list[str]:
