@@ -14,10 +14,11 @@ from ledger.devnet.horizon import Json
 from ledger.devnet.horizon_balances import balance_id, chosen, claimable_balance
 from ledger.devnet.horizon_effects import effects
 from ledger.devnet.horizon_operations import PAYMENT_KINDS, operations
+from ledger.devnet.movements import is_successful
 from ledger.devnet.network import Record
 from ledger.devnet.paging import Page, bad, base_of, key_of, listing, missing, page_of
 from ledger.devnet.service import Devnet
-from ledger.devnet.streaming import is_stream, stream
+from ledger.devnet.streaming import is_stream, stream, stream_object
 from ledger.devnet.view import View
 from ledger.devnet.wire import i32
 
@@ -94,9 +95,14 @@ class HorizonReading:
     async def account(self, request: Request) -> Response:
         """GET /accounts/{address}."""
         view = self._see(request)
-        found = horizon.account(view, _account(request), base_of(request))
+        key, base = _account(request), base_of(request)
+        found = horizon.account(view, key, base)
         if found is None:
             raise missing()
+        if is_stream(request):
+            return stream_object(
+                self._devnet, lambda: horizon.account(self._see(request), key, base) or {}
+            )
         return _answer(view, found)
 
     async def account_data(self, request: Request) -> Response:
@@ -112,8 +118,13 @@ class HorizonReading:
         base = base_of(request)
 
         def read(view: View, page: Page) -> list[Json]:
-            window = page.window(_records(view, request), lambda record: record.token)
-            return page.cut((r.token, horizon.transaction(view, r, base)) for r in window)
+            found: list[tuple[int, Json]] = []
+            for record in _chosen(view, request, page, page.cursor):
+                if record.token != page.cursor:
+                    found.append((record.token, horizon.transaction(view, record, base)))
+                if len(found) == page.limit:
+                    break
+            return page.cut(found)
 
         return self._list(request, read)
 
@@ -145,11 +156,11 @@ class HorizonReading:
         """GET /operations/{token}."""
         view = self._see(request, of_transactions=True)
         token = request.path_params["token"]
-        for record in view.records():
-            if record.token == token >> 12 << 12:
-                for found, _, resource in operations(view, record, base_of(request)):
-                    if found == token:
-                        return _answer(view, resource)
+        record = view.record_at(token >> 12 << 12)
+        items = () if record is None else operations(view, record, base_of(request))
+        for found, _, resource in items:
+            if found == token:
+                return _answer(view, resource)
         raise missing()
 
     async def claimable_balances(self, request: Request) -> Response:
@@ -185,7 +196,7 @@ class HorizonReading:
             records = [
                 record
                 for record in view.records()
-                if wanted in record.result_xdr or wanted in record.tx.raw
+                if wanted in record.result_xdr or wanted in record.raw
             ]
             window = page.window(records, lambda record: record.token)
             return page.cut((r.token, horizon.transaction(view, r, base)) for r in window)
@@ -213,14 +224,9 @@ class HorizonReading:
         base = base_of(request)
 
         def read(view: View, page: Page) -> list[Json]:
-            records = _records(view, request)
-            if page.cursor is not None:
-                edge = page.cursor >> 12 << 12
-                records = [
-                    r for r in records if (r.token <= edge if page.descending else r.token >= edge)
-                ]
+            edge = None if page.cursor is None else page.cursor >> 12 << 12
             found: list[tuple[int, Json]] = []
-            for record in reversed(records) if page.descending else records:
+            for record in _chosen(view, request, page, edge):
                 found += render(view, record, base)
                 if len(found) > page.limit + _OPERATIONS_MAX:
                     break
@@ -248,12 +254,18 @@ def _records(view: View, request: Request) -> Sequence[Record]:
         sequence = request.path_params["sequence"]
         if view.ledger(sequence) is None:
             raise missing()
-        records = [record for record in view.records() if record.ledger == sequence]
+        records = view.records_in(sequence, sequence)
     else:
         records = view.records()
+    return records
+
+
+def _chosen(view: View, request: Request, page: Page, cursor: int | None) -> Iterator[Record]:
+    """The records of a listing in the page's order, from a cursor on, failed ones if wanted."""
+    records = page.walk(_records(view, request), lambda record: record.token, cursor)
     if request.query_params.get("include_failed", "false").lower() == "true":
         return records
-    return [record for record in records if record.result.ok]
+    return (record for record in records if is_successful(record.result_xdr))
 
 
 def _by_hash(view: View, request: Request) -> Record:

@@ -50,9 +50,14 @@ class Movement:
         return issuer == self.destination and issuer != self.source
 
 
+def is_successful(result: bytes) -> bool:
+    """Whether a TransactionResult is a success, by the code after its fee; nothing is decoded."""
+    return int.from_bytes(result[8:12], signed=True) >= 0
+
+
 def movements(network: Network, record: Record) -> Iterator[Movement]:
     """Movements of a transaction in order; none of one that failed."""
-    if not record.result.ok:
+    if not is_successful(record.result_xdr):
         return
     results = (record.result.inner or record.result).operations
     for index, operation in enumerate(record.tx.operations):
@@ -169,7 +174,7 @@ def _of_balances(
 def _created(network: Network, balance: bytes) -> tuple[bytes, int]:
     """What a claimable balance held, by the transaction that made it."""
     for record in reversed(network.records):
-        if record.result.ok and balance in record.result_xdr:
+        if balance in record.result_xdr and is_successful(record.result_xdr):
             results = (record.result.inner or record.result).operations
             for operation, result in zip(record.tx.operations, results, strict=True):
                 create = operation.body.create_claimable_balance_op

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 from urllib.parse import urlencode
@@ -58,6 +58,16 @@ class Page:
         elif self.cursor is not None:
             ranked = [item for item in ranked if item[0] > (self.cursor or 0)]
         return [resource for _, resource in ranked[: self.limit]]
+
+    def walk(
+        self, items: Sequence[T], token: Callable[[T], int], cursor: int | None
+    ) -> Iterator[T]:
+        """An ascending listing in the page's order, from a cursor's own item on."""
+        if self.descending:
+            end = len(items) if cursor is None else bisect_right(items, cursor, key=token)
+            return (items[index] for index in range(end - 1, -1, -1))
+        start = 0 if cursor is None else bisect_left(items, cursor, key=token)
+        return (items[index] for index in range(start, len(items)))
 
     def window(self, items: Sequence[T], token: Callable[[T], int]) -> Sequence[T]:
         """The part of an ascending listing that the page needs, so that only it is rendered."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -275,12 +276,9 @@ def _transactions(call: Call, params: Json) -> Json:
     limit, cursor = _pagination(params)
     # A transaction's cursor names its first operation, so its own token lies just before.
     after = (_start_ledger(view, params) << 32) - 1 if cursor is None else int(cursor)
-    found: list[Record] = []
-    for record in view.records():
-        if record.token > after:
-            found.append(record)
-            if len(found) == limit:
-                break
+    records = view.records()
+    start = bisect_right(records, after, key=lambda record: record.token)
+    found = records[start : start + limit]
     seen = _seen(view, as_numbers=True)
     return {
         "transactions": [_record(view, record, record.tx.hash) for record in found],

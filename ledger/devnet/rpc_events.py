@@ -81,9 +81,7 @@ def events(view: View, params: Json, limit: int) -> tuple[list[Json], str]:
     filters = _filters(params.get("filters") or [])
     start, end = _window(view, params)
     found: list[Json] = []
-    for record in view.records():
-        if not start[0] >> 32 <= record.ledger < end:
-            continue
+    for record in view.records_in(start[0] >> 32, end - 1):
         for at, event in enumerate(_of(view.network, record)):
             place = (record.token | event.operation, at)
             if place < start or not (not filters or any(f.passes(event) for f in filters)):

@@ -43,6 +43,26 @@ def stream(devnet: Devnet, page: Page, read: Reading) -> Response:
     )
 
 
+def stream_object(devnet: Devnet, read: Callable[[], Json]) -> Response:
+    """Answer with a resource now and again each time it has changed."""
+    return StreamingResponse(
+        _changes(devnet, read), media_type=_TYPE, headers={"Cache-Control": "no-cache"}
+    )
+
+
+async def _changes(devnet: Devnet, read: Callable[[], Json]) -> AsyncIterator[str]:
+    yield _HELLO
+    until, told = time.monotonic() + STREAM_SECONDS, ""
+    while time.monotonic() < until:
+        seen = devnet.network.header.sequence
+        text = json.dumps(read(), separators=(",", ":"))
+        if text != told:
+            told = text
+            yield f"data: {text}\n\n"
+        await devnet.wait_ledger(seen, until - time.monotonic())
+    yield _GOODBYE
+
+
 async def _events(devnet: Devnet, page: Page, read: Reading) -> AsyncIterator[str]:
     yield _HELLO
     left, until = page.limit, time.monotonic() + STREAM_SECONDS

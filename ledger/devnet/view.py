@@ -6,7 +6,7 @@ old accounts with the old headers, and not a mixture that no real source gives.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -122,6 +122,17 @@ class View:
         """Transactions that an account took part in, oldest first."""
         return self._cut(self.network.records_of(account))
 
+    def records_in(self, first: int, last: int) -> Sequence[Record]:
+        """Transactions of network ledgers, both included, oldest first."""
+        records = self.network.records
+        start = bisect_left(records, first, key=_ledger_of)
+        return records[start : bisect_right(records, min(last, self.shown), key=_ledger_of)]
+
+    def record_at(self, token: int) -> Record | None:
+        """The transaction with a total order id, or None."""
+        found = self.records_in(token >> 32, token >> 32)
+        return next((record for record in found if record.token == token), None)
+
     def record(self, tx_hash: bytes) -> Record | None:
         """A transaction by outer or inner hash, or None."""
         record = self.network.record(tx_hash)
@@ -130,4 +141,8 @@ class View:
     def _cut(self, records: list[Record]) -> Sequence[Record]:
         if not records or records[-1].ledger <= self.shown:
             return records
-        return records[: bisect_right(records, self.shown, key=lambda record: record.ledger)]
+        return records[: bisect_right(records, self.shown, key=_ledger_of)]
+
+
+def _ledger_of(record: Record) -> int:
+    return record.ledger

@@ -389,6 +389,17 @@ def test_stream_of_transactions_waits_for_the_next_ledger(net: Net, streaming: S
     assert got["hash"] == sent["hash"]
 
 
+def test_stream_of_an_account_tells_it_again_when_it_changes(net: Net, streaming: Server) -> None:
+    (payer,) = net.fund(1)
+    listener = Listener(streaming.accounts().account_id(payer.public_key).stream(), 2)
+    while not listener.got:
+        listener.thread.join(0.02)
+    net.close(2)
+    net.apply(net.build(payer, BumpSequence(0)))
+    first, second = listener.wait(net, closing=False)
+    assert int(second["sequence"]) == int(first["sequence"]) + 1
+
+
 def test_stream_backwards_is_refused(net: Net) -> None:
     answer = net.http.get(
         "/ledgers", params={"order": "desc"}, headers={"Accept": "text/event-stream"}
