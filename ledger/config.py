@@ -96,6 +96,9 @@ class Settings(BaseSettings):
     low_balance_stroops: int = Field(default=0, ge=0)
     """Unspent deposit at or below which the alarm says "low"; 0: only when nothing is left."""
 
+    stellar_toml: Path | None = None
+    """File of SEP-1 that the API serves at `/.well-known/stellar.toml`."""
+
     margin_ledgers: int = Field(default=2, ge=0, le=100)
     """Network ledgers that facts are trusted to lag behind a source's newest ledger."""
 

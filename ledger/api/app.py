@@ -24,7 +24,7 @@ from starlette.exceptions import HTTPException
 from ledger.api.answers import RefusedError, format_refusal
 from ledger.api.collector import Admission, Collector
 from ledger.api.collector_routes import add_collector
-from ledger.api.coverage import add_coverage
+from ledger.api.coverage import CoverageReader, add_coverage
 from ledger.api.documents import (
     UNAVAILABLE,
     StatusDocument,
@@ -46,6 +46,7 @@ from ledger.api.pressure import Pressure
 from ledger.api.provisional import Totals
 from ledger.api.relay import Relay, RelayLimits, add_relay
 from ledger.api.settler_routes import add_settlers
+from ledger.api.stellar_toml import add_stellar_toml
 from ledger.api.totals_routes import add_totals
 from ledger.api.upload_routes import add_uploads
 from ledger.api.uploads import Uploads
@@ -82,6 +83,11 @@ class ApiParts:
 
     relay_limits: RelayLimits = field(default_factory=RelayLimits)
     limits: IntakeLimits = field(default_factory=IntakeLimits)
+    low_balance_stroops: int = 0
+    """What is left of deposits at or below which the alarm says "low"."""
+
+    stellar_toml: Path | None = None
+    """The broadcaster's part of `/.well-known/stellar.toml`; None: only the API's own is told."""
 
 
 def make_app(parts: ApiParts) -> FastAPI:
@@ -89,6 +95,7 @@ def make_app(parts: ApiParts) -> FastAPI:
     limits = parts.limits
     metrics = ApiMetrics(version("swarmledger"))
     pressure = Pressure(parts.sessions, limits, parts.log_dir)
+    coverage = CoverageReader(parts.low_balance_stroops)
     secret = hashlib.sha256(_SECRET_DOMAIN + parts.log_seed).digest()
     watch = Watch(
         sessions=parts.sessions,
@@ -96,6 +103,7 @@ def make_app(parts: ApiParts) -> FastAPI:
         limits=limits,
         pressure=pressure,
         metrics=metrics,
+        coverage=coverage,
     )
     admission = Admission(
         pressure=pressure,
@@ -130,7 +138,8 @@ def make_app(parts: ApiParts) -> FastAPI:
     add_relay(app, relay)
     add_epochs(app, parts.sessions)
     add_log(app, parts.sessions, parts.log_dir)
-    add_coverage(app, parts.sessions)
+    add_coverage(app, parts.sessions, coverage)
+    add_stellar_toml(app, parts.stellar_toml, parts.web_auth)
     totals = Totals(
         sessions=parts.sessions,
         read_time=collector.read_time,

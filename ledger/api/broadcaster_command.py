@@ -32,6 +32,7 @@ from ledger.api.issuer import (
     describe_entitlement,
     make_issuer_app,
 )
+from ledger.api.issuing_budget import CoverageSource, IssuingBudget, Limits
 from ledger.api.order_files import OrderFileError, read_orders
 from ledger.api.signed_clock import SignedClock
 from ledger.config import ConfigError
@@ -91,6 +92,17 @@ def make_parser() -> argparse.ArgumentParser:
     issuing.add_argument("--max-media-ms", type=int, default=0, help="cap of media time; 0: none")
     issuing.add_argument("--max-rate-kbps", type=int, default=0, help="cap of the rate; 0: none")
     issuing.add_argument("--valid-seconds", type=int, default=86_400)
+    issuing.add_argument(
+        "--budget-stroops", type=int, default=0, help="most that all may cost together; 0: any"
+    )
+    issuing.add_argument(
+        "--daily-stroops", type=int, default=0, help="most that a UTC day's may cost; 0: any"
+    )
+    issuing.add_argument(
+        "--ignore-coverage",
+        action="store_true",
+        help="issue without asking the collector what the deposits cover",
+    )
     _add_entitle(commands.add_parser("entitle", parents=[issuing], help="one key, or a batch"))
     _add_serve(commands.add_parser("serve", parents=[issuing], help="the HTTP endpoint"))
     _add_revoke(commands.add_parser("revoke", help="end an issuing key with an epoch"))
@@ -283,6 +295,15 @@ def _caps_of(arguments: argparse.Namespace) -> Caps:
     )
 
 
+def _limits_of(arguments: argparse.Namespace) -> Limits:
+    try:
+        return Limits(
+            budget_stroops=arguments.budget_stroops, daily_stroops=arguments.daily_stroops
+        )
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
 @contextmanager
 def _issuer_of(
     arguments: argparse.Namespace, caps: Caps, *, now_s: int | None, total_bytes: int = 0
@@ -294,8 +315,17 @@ def _issuer_of(
             f"issuing-key: got the seed of {public_key_of(seed).hex()}, "
             f"want that of the terms' issuing key {terms.value.issuing_key.hex()}"
         )
+    limits = _limits_of(arguments)
     issued = IssuedFile(arguments.issued)
     clock = SignedClock(terms.value)
+    coverage = CoverageSource(terms.value.collector_url, terms.value.broadcaster_account)
+    # With a time of its own, a command is meant to need nobody.
+    asks_collector = now_s is None and not arguments.ignore_coverage
+    budget = IssuingBudget(
+        terms.value,
+        limits,
+        read_free=coverage.read_free if asks_collector else None,
+    )
     read_time: Callable[[], int] = clock.now_s if now_s is None else lambda: now_s
     try:
         yield Issuer(
@@ -305,8 +335,10 @@ def _issuer_of(
             issued=issued,
             now_s=read_time,
             total_bytes=total_bytes,
+            budget=budget,
         )
     finally:
+        coverage.close()
         clock.close()
         issued.close()
 

@@ -111,6 +111,8 @@ def _serve(arguments: argparse.Namespace) -> None:
             gateway=gateway,
         ),
         limits=limits_of(settings),
+        low_balance_stroops=settings.low_balance_stroops,
+        stellar_toml=settings.stellar_toml,
     )
     serve(make_app(parts), bind(arguments.listen), arguments.ready_file)
     gateway.close()

@@ -5,7 +5,9 @@
 
 A seeder decides from the first whether to serve at all, and learns from the second when a key was
 revoked. The figures are the operator's; what they rest on is sealed, anchored and audited.
-Not here: refusing to issue, which is the broadcaster's own affair.
+`level` is `covered`, `low` at or below the operator's alarm, and `out` when nothing is left: new
+receipts are refused then, and an issuer issues nothing more. Not here: refusing to issue
+(`issuer`).
 """
 
 import threading
@@ -27,8 +29,11 @@ from ledger.evidence.binding import BINDING
 from ledger.evidence.terms import Terms
 from ledger.store.coverage_store import (
     BookedFunds,
+    level_of,
     load_booked_funds,
     newest_computed_epoch,
+    newest_fact,
+    sum_deposits_after,
     sum_pending_bytes,
 )
 from ledger.store.engine import Session, SessionFactory
@@ -39,9 +44,52 @@ PPM = 1_000_000
 IssuingKey = Annotated[str | None, Query(pattern="^[0-9a-fA-F]{64}$", description="32 bytes.")]
 
 
-def add_coverage(app: FastAPI, sessions: SessionFactory) -> None:
+class CoverageReader:
+    """Reads what stands behind broadcasters' words; for any thread."""
+
+    def __init__(self, low_balance_stroops: int = 0) -> None:
+        """Begin to read.
+
+        Args:
+            low_balance_stroops: What is left at or below which the level is low.
+        """
+        self._low_balance_stroops = low_balance_stroops
+        self._books = _Books()
+        self._lock = threading.Lock()
+        self._deposits: dict[int, tuple[tuple[int, tuple[int, int]], int]] = {}
+
+    def read(self, session: Session, shard: Shard) -> dict[str, Any]:
+        """Return the answer about a broadcaster."""
+        funds = self._books.newest(session, shard)
+        after = -1 if funds is None else funds.epoch
+        pending_bytes = sum_pending_bytes(session, shard, after)
+        terms = terms_in_force(session, shard).value
+        return describe_coverage(
+            shard,
+            terms,
+            funds,
+            pending_bytes,
+            fresh_stroops=self._fresh(session, shard, terms, funds),
+            low_balance_stroops=self._low_balance_stroops,
+        )
+
+    def _fresh(
+        self, session: Session, shard: Shard, terms: Terms, funds: BookedFunds | None
+    ) -> int:
+        """Return the deposits since the computed epoch; facts are read when there are new ones."""
+        after = 0 if funds is None else funds.last_ledger_sequence
+        name = (after, newest_fact(session, shard))
+        with self._lock:
+            known = self._deposits.get(shard.id)
+        if known is None or known[0] != name:
+            known = name, sum_deposits_after(session, shard, terms, after)
+            with self._lock:
+                self._deposits[shard.id] = known
+        return known[1]
+
+
+def add_coverage(app: FastAPI, sessions: SessionFactory, reader: CoverageReader) -> None:
     """Add the two public questions about a broadcaster's word to an application."""
-    books = _Books()
 
     @app.get(
         "/v1/coverage",
@@ -51,12 +99,7 @@ def add_coverage(app: FastAPI, sessions: SessionFactory) -> None:
     def coverage(broadcaster: Broadcaster = None) -> dict[str, Any]:
         """What the escrow holds and owes; `ratio_ppm` is null while nothing is owed."""
         with sessions.begin() as session:
-            shard = shard_of(session, broadcaster)
-            funds = books.newest(session, shard)
-            after = -1 if funds is None else funds.epoch
-            pending_bytes = sum_pending_bytes(session, shard, after)
-            terms = terms_in_force(session, shard).value
-        return describe_coverage(shard, terms, funds, pending_bytes)
+            return reader.read(session, shard_of(session, broadcaster))
 
     @app.get(
         "/v1/issuing-binding",
@@ -86,7 +129,13 @@ def add_coverage(app: FastAPI, sessions: SessionFactory) -> None:
 
 
 def describe_coverage(
-    shard: Shard, terms: Terms, funds: BookedFunds | None, pending_bytes: int
+    shard: Shard,
+    terms: Terms,
+    funds: BookedFunds | None,
+    pending_bytes: int,
+    *,
+    fresh_stroops: int = 0,
+    low_balance_stroops: int = 0,
 ) -> dict[str, Any]:
     """Return the answer: stroops, bytes, and the ratio in parts per million, rounded down.
 
@@ -99,6 +148,7 @@ def describe_coverage(
         held = funds.escrow_stroops + funds.payout_stroops
         owed, fees = funds.owed_stroops, funds.fees_stroops
     liable = owed + fees + pending
+    free = (0 if funds is None else funds.unspent_stroops) + fresh_stroops - pending
     return {
         "broadcaster": format_account(shard.account),
         "escrow_account": format_account(terms.escrow_account),
@@ -111,6 +161,8 @@ def describe_coverage(
         "pending_stroops": pending,
         "liable_stroops": liable,
         "unspent_stroops": 0 if funds is None else funds.unspent_stroops,
+        "free_stroops": free,
+        "level": level_of(free, low_balance_stroops),
         "ratio_ppm": held * PPM // liable if liable else None,
     }
 

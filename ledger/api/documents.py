@@ -158,6 +158,8 @@ class CoverageDocument(Document):
     pending_stroops: int
     liable_stroops: int
     unspent_stroops: int
+    free_stroops: int = Field(description="Unspent, with deposits since, less what is pending.")
+    level: Literal["covered", "low", "out"]
     ratio_ppm: int | None
 
 

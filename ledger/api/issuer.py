@@ -10,8 +10,9 @@ gets an entitlement with the configured caps, the same one again until it is abo
 until it says that it used this one up and the next is allowed. A player back end that has already
 decided who may watch names session keys, contents and caps; the same request gets the same answer.
 What was issued is on disk, its serial with it, before it is answered, so a restart issues the
-same. Time is ledger time, from the collector's signed clock; without it nothing is issued. Not
-here: who may watch, and whether the escrow covers it.
+same. Time is ledger time, from the collector's signed clock; without it nothing is issued. What
+the deposits or the broadcaster's own budget do not cover is refused (`issuing_budget`), and said so
+in the log. Not here: who may watch.
 """
 
 import hmac
@@ -26,6 +27,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Final
 
+import structlog
 from fastapi import FastAPI, Header, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
@@ -33,6 +35,7 @@ from fastapi.responses import Response
 from ledger.api.answers import RefusedError, refuse_malformed
 from ledger.api.app import add_error_answers
 from ledger.api.documents import OCTETS
+from ledger.api.issuing_budget import IssuingBudget
 from ledger.api.requests import parse_hex, read_bounded
 from ledger.api.signed_clock import ClockUnknownError
 from ledger.evidence.binding import BINDING, Binding, Role, is_valid_binding
@@ -60,6 +63,8 @@ REQUEST_ID_MAX: Final = 128
 _SERIAL_DOMAIN: Final = b"swarmledger serial v1\0"
 _U63_MAX: Final = (1 << 63) - 1
 _U32_MAX: Final = (1 << 32) - 1
+
+_log = structlog.get_logger(__name__)
 
 
 class IssuedFileError(Exception):
@@ -215,6 +220,7 @@ class Issuer:
         issued: IssuedFile,
         now_s: Callable[[], int],
         total_bytes: int = 0,
+        budget: IssuingBudget | None = None,
     ) -> None:
         """Begin to issue.
 
@@ -226,7 +232,11 @@ class Issuer:
             now_s: Ledger time in Unix seconds; raises `ClockUnknownError` when it is not known.
             total_bytes: Most bytes that a session key gets for a content, over all entitlements
                 that it asks for itself; 0 = any number.
+            budget: What may be promised; None: anything.
         """
+        if budget is not None:
+            budget.note(issued.list_live(0))
+        self._budget = budget
         self._total_bytes = total_bytes
         self._terms = terms
         self._seed = issuing_seed
@@ -247,7 +257,7 @@ class Issuer:
         Raises:
             RefusedError: The binding is malformed, not signed by both, for another network or
                 role, or does not cover the present epoch; ledger time is not known; or no more
-                bytes are allowed for this key and content.
+                bytes are allowed for this key and content, or more than may be promised.
         """
         now_s = self.read_time()
         binding = self._check_binding(binding_raw, now_s)
@@ -259,7 +269,8 @@ class Issuer:
             self._check_total(binding.key, content_id)
             order = Order(session_key=binding.key, content_id=content_id, caps=self._caps)
             signed = self._sign(order, secrets.token_bytes(16), now_s)
-            self._issued.add([signed])
+            self._require_budget([signed], now_s)
+            self._add([signed])
             return signed.raw
 
     def issue_orders(self, orders: Sequence[Order]) -> list[Signed[Entitlement]]:
@@ -282,7 +293,8 @@ class Issuer:
                 self._require_same_caps(place, order, known.value)
                 answers.append(known)
             if new:
-                self._issued.add(list(new.values()))
+                self._require_budget(list(new.values()), now_s)
+                self._add(list(new.values()))
         return answers
 
     def read_time(self) -> int:
@@ -310,6 +322,20 @@ class Issuer:
             "max_bytes": capped,
             "max_stroops": -(-capped * terms.price_stroops // terms.price_quantity_bytes),
         }
+
+    def _require_budget(self, wanted: Sequence[Signed[Entitlement]], now_s: int) -> None:
+        if self._budget is None:
+            return
+        try:
+            self._budget.require([signed.value for signed in wanted], now_s)
+        except RefusedError as error:
+            _log.warning("not_issued", code=error.code, got=str(error.got), want=error.want)
+            raise
+
+    def _add(self, signed: list[Signed[Entitlement]]) -> None:
+        self._issued.add(signed)
+        if self._budget is not None:
+            self._budget.note(each.value for each in signed)
 
     def _check_total(self, session_key: bytes, content_id: bytes) -> None:
         if not self._total_bytes:

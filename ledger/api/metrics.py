@@ -13,6 +13,7 @@ from prometheus_client.process_collector import ProcessCollector
 
 from ledger.audit.address import format_account
 from ledger.books.judgement import BundleCode, ReceiptCode
+from ledger.store.coverage_store import EscrowLevel
 from ledger.store.epoch_store import EpochState
 from ledger.store.monitor_store import Backlog, EpochProgress, Verdict
 
@@ -78,6 +79,13 @@ class ApiMetrics:
             "Ledger time since the end of the oldest epoch that is not settled; 0: none has ended.",
             own,
         )
+        self.escrow_free = self._gauge(
+            "escrow_free_stroops", "Deposits that are neither charged nor claimed yet.", own
+        )
+        self.escrow_level = self._gauge(
+            "escrow_level", "0: covered; 1: low, by the configured alarm; 2: nothing is left.", own
+        )
+        self.halts = self._gauge("settlement_halts", "Reasons why nothing is paid.", own)
         self.log_leaves = self._gauge("log_leaves", "Leaves under the newest checkpoint.", own)
         self.uploads = self._gauge("unfinished_uploads", "Uploads without a final answer.")
         self.upload_bytes = self._gauge("unfinished_upload_bytes", "Bytes of them stored so far.")
@@ -131,6 +139,12 @@ class ApiMetrics:
                 self.epochs.labels(name, state.value).set(progress.counts.get(state.value, 0))
         self.epoch_lag_s.labels(name).set(max(0.0, lag_s))
         self.log_leaves.labels(name).set(progress.log_size)
+
+    def set_escrow(self, account: bytes, free_stroops: int, level: EscrowLevel) -> None:
+        """Tell what is left of a broadcaster's deposits."""
+        name = format_account(account)
+        self.escrow_free.labels(name).set(free_stroops)
+        self.escrow_level.labels(name).set(list(EscrowLevel).index(level))
 
     def begin_broadcaster(self, account: bytes) -> None:
         """Show a broadcaster's counters at 0, so that their first step is seen as one."""

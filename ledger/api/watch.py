@@ -13,10 +13,12 @@ from typing import Final
 
 import structlog
 
+from ledger.api.coverage import CoverageReader
 from ledger.api.ledger_time import LedgerTimeSource
 from ledger.api.limits import IntakeLimits
 from ledger.api.metrics import ApiMetrics
 from ledger.api.pressure import Pressure
+from ledger.store.coverage_store import EscrowLevel
 from ledger.store.engine import (
     DatabaseUnavailableError,
     PoolExhaustedError,
@@ -34,6 +36,7 @@ from ledger.store.monitor_store import (
     newest_bundle_id,
     verdicts_complete_to,
 )
+from ledger.store.settlement_store import count_halted
 from ledger.store.shard_store import find_shard, terms_in_force
 from ledger.store.totals_store import drop_sealed_reports
 from ledger.store.upload_store import drop_idle, measure_uploads
@@ -57,6 +60,7 @@ class Watch:
         limits: IntakeLimits,
         pressure: Pressure,
         metrics: ApiMetrics,
+        coverage: CoverageReader,
     ) -> None:
         """Begin to look with `start`."""
         self._sessions = sessions
@@ -64,6 +68,8 @@ class Watch:
         self._limits = limits
         self._pressure = pressure
         self._metrics = metrics
+        self._coverage = coverage
+        self._levels: dict[bytes, EscrowLevel] = {}
         self._verdicts: _VerdictCursor | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
@@ -118,9 +124,31 @@ class Watch:
         for each in progress:
             metrics.begin_broadcaster(each.account)
             metrics.set_epochs(each, self._lag_s(each))
+            self._look_at_escrow(each.account)
         metrics.uploads.set(uploads[0])
         metrics.upload_bytes.set(uploads[1])
         metrics.database_bytes.set(size)
+
+    def _look_at_escrow(self, account: bytes) -> None:
+        """Tell what is left of the deposits, and say so when its level changes."""
+        try:
+            with self._sessions.begin() as session:
+                shard = find_shard(session, account)
+                answer = self._coverage.read(session, shard)
+                halts = count_halted(session, account)
+        except UnknownBroadcasterError:
+            return
+        level = EscrowLevel(answer["level"])
+        self._metrics.set_escrow(account, answer["free_stroops"], level)
+        self._metrics.halts.labels(answer["broadcaster"]).set(halts)
+        if self._levels.get(account, EscrowLevel.COVERED) != level:
+            tell = _log.info if level is EscrowLevel.COVERED else _log.warning
+            tell(
+                f"escrow_{level}",
+                broadcaster=answer["broadcaster"],
+                free_stroops=answer["free_stroops"],
+            )
+        self._levels[account] = level
 
     def sweep(self) -> None:
         """Drop uploads that nobody goes on with and the reports of sealed epochs.

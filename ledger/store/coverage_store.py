@@ -6,13 +6,22 @@ the receipts of bundles that a worker has judged. Not here: what it is worth
 """
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from ledger.audit.stellar_xdr import read_transaction
+from ledger.books.deposits import cover_of
+from ledger.books.state import genesis_state
+from ledger.evidence.terms import Terms
 from ledger.store.epoch_store import load_closing_state
+from ledger.store.settlement_store import load_facts
+from ledger.store.settlement_tables import NetworkFactRow
 from ledger.store.shard_store import Shard
 from ledger.store.tables import ReceiptRow, StateRow
+
+_LEDGER_MAX = (1 << 32) - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +36,33 @@ class BookedFunds:
     fees_stroops: int
     """Charged and still in escrow."""
     unspent_stroops: int
-    """Deposits less charges and refunds; negative when more was charged than deposited."""
+    """Deposits less charges, refunds and losses; negative when more was charged than is left."""
+
+    last_ledger_sequence: int
+    """Network ledger up to which facts are in these figures."""
+
+
+class EscrowLevel(StrEnum):
+    """How much of a broadcaster's deposits is left. Words are stable: programs act on them."""
+
+    COVERED = "covered"
+    LOW = "low"
+    """At or below the configured alarm."""
+
+    OUT = "out"
+    """Nothing is left: nothing new is entitled, and new receipts are refused."""
+
+
+def level_of(free_stroops: int, low_balance_stroops: int) -> EscrowLevel:
+    """Return the level of what is neither charged nor promised yet.
+
+    Args:
+        free_stroops: Unspent, less what receipts not computed yet will come to; may be negative.
+        low_balance_stroops: At or below this it is low.
+    """
+    if free_stroops <= 0:
+        return EscrowLevel.OUT
+    return EscrowLevel.LOW if free_stroops <= low_balance_stroops else EscrowLevel.COVERED
 
 
 def newest_computed_epoch(session: Session, shard: Shard) -> int | None:
@@ -50,7 +85,31 @@ def load_booked_funds(session: Session, shard: Shard, epoch: int) -> BookedFunds
         owed_stroops=state.carried_stroops,
         fees_stroops=head.fees_stroops,
         unspent_stroops=state.unspent_stroops,
+        last_ledger_sequence=head.last_ledger_sequence,
     )
+
+
+def newest_fact(session: Session, shard: Shard) -> tuple[int, int]:
+    """Return the place of the newest network fact; (0, 0) before the first."""
+    row = session.execute(
+        select(NetworkFactRow.ledger_sequence, NetworkFactRow.apply_order)
+        .where(NetworkFactRow.broadcaster == shard.account)
+        .order_by(NetworkFactRow.ledger_sequence.desc(), NetworkFactRow.apply_order.desc())
+        .limit(1)
+    ).first()
+    return (0, 0) if row is None else (row.ledger_sequence, row.apply_order)
+
+
+def sum_deposits_after(session: Session, shard: Shard, terms: Terms, ledger_sequence: int) -> int:
+    """Return the broadcaster's deposits in network ledgers after one, as the books will see them.
+
+    Not those that wait as claimable balances, and not what of theirs was claimed since.
+    """
+    facts = load_facts(
+        session, shard.account, after_sequence=ledger_sequence, through_sequence=_LEDGER_MAX
+    )
+    nothing = genesis_state(shard.network_id, shard.account, 0)
+    return cover_of(nothing, terms, [read_transaction(fact) for fact in facts])
 
 
 def sum_pending_bytes(session: Session, shard: Shard, after_epoch: int) -> int:

@@ -2,7 +2,9 @@
 
 import shutil
 import subprocess
+import tomllib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -15,6 +17,7 @@ from sqlalchemy import text
 
 from ledger.api.app import make_app
 from ledger.api.watch import Watch
+from ledger.store.halt_store import HaltName, clear_halt, open_halt
 
 pytestmark = pytest.mark.postgres
 
@@ -137,3 +140,54 @@ def test_watch_tells_that_the_database_is_away_and_goes_on(scene, client):
 
     scene.watch._guard(fail)
     assert "swarmledger_database_up 0.0" in client.get("/metrics").text
+
+
+def test_escrow_that_runs_out_is_told_before_and_when_it_happens(
+    scene: ShardScene, capsys: pytest.CaptureFixture[str]
+) -> None:
+    app = make_app(replace(scene.api_parts(), low_balance_stroops=10**6))
+    with serve_app(app) as client:
+        level, free = ("swarmledger_escrow_level",), ("swarmledger_escrow_free_stroops",)
+        name = address("broadcaster")
+        app.state.watch.count()
+        assert figures(client)[*level, name] == 2
+        scene.deposit(10**7 + 95, scene.terms.genesis_s + 1)
+        app.state.watch.count()
+        assert (figures(client)[*level, name], figures(client)[*free, name]) == (0, 10**7 + 95)
+        client.post("/v1/bundles", content=bundle(scene, 0))
+        scene.judge_all()
+        app.state.watch.count()
+        assert figures(client)[*level, name] == 1
+        answer = client.get("/v1/coverage").json()
+        assert (answer["level"], answer["free_stroops"]) == ("low", figures(client)[*free, name])
+    told = capsys.readouterr().out
+    assert told.count("escrow_low") == 1
+    assert told.count("escrow_covered") == 1
+
+
+def test_reasons_why_nothing_is_paid_are_counted(scene: ShardScene, client: httpx.Client) -> None:
+    account = scene.shard.account
+    with scene.sessions.begin() as session:
+        open_halt(session, account, HaltName.BALANCE_DEFICIT, "less", ledger_sequence=9)
+    scene.watch.count()
+    assert figures(client)["swarmledger_settlement_halts", address("broadcaster")] == 1
+    with scene.sessions.begin() as session:
+        clear_halt(session, account, HaltName.BALANCE_DEFICIT, ledger_sequence=10)
+    scene.watch.count()
+    assert figures(client)["swarmledger_settlement_halts", address("broadcaster")] == 0
+
+
+def test_stellar_toml_is_served_to_wallets_of_any_origin(scene: ShardScene, tmp_path: Path) -> None:
+    path = tmp_path / "stellar.toml"
+    path.write_text('VERSION = "2.7.0"\n[[CURRENCIES]]\ncode = "XAB"\n')
+    with serve_app(make_app(replace(scene.api_parts(), stellar_toml=path))) as client:
+        answer = client.get("/.well-known/stellar.toml")
+        assert answer.headers["Access-Control-Allow-Origin"] == "*"
+        assert answer.headers["Content-Type"].startswith("text/plain")
+        assert tomllib.loads(answer.text)["CURRENCIES"] == [{"code": "XAB"}]
+        path.write_text("broken")
+        assert client.get("/.well-known/stellar.toml").status_code == 503
+
+
+def test_without_anything_to_say_there_is_no_stellar_toml(client: httpx.Client) -> None:
+    assert client.get("/.well-known/stellar.toml").status_code == 404
