@@ -16,6 +16,7 @@ from ledger.api.answers import RefusedError
 from ledger.audit.address import parse_account
 from ledger.evidence.checkpoint import Checkpoint, parse_checkpoint
 from ledger.evidence.errors import EvidenceError, MalformedError
+from ledger.evidence.instruction_list import is_instruction_list_path
 from ledger.evidence.merkle import check_consistency, check_inclusion
 from ledger.evidence.note import Note, parse_note
 from ledger.evidence.tile import parse_tile_path
@@ -49,7 +50,11 @@ def read_log_file(
     content = None if cache is None else _read(log_dir / broadcaster, path)
     if cache is None or content is None:
         raise RefusedError(
-            404, "unknown_file", field="path", got=path, want="checkpoint, log.vkey or a tile"
+            404,
+            "unknown_file",
+            field="path",
+            got=path,
+            want="checkpoint, log.vkey, a tile or instructions",
         )
     media_type = TEXT if path in _TEXTS else OCTETS
     return answer_bytes(content, media_type, cache=cache, if_none_match=if_none_match)
@@ -153,6 +158,8 @@ def _cache_of(broadcaster: str, path: str) -> str | None:
         parse_account(broadcaster)
         if path in _TEXTS:
             return CHECKPOINT
+        if is_instruction_list_path(path):
+            return IMMUTABLE
         return PARTIAL if parse_tile_path(path).is_partial else IMMUTABLE
     except MalformedError:
         return None

@@ -14,7 +14,8 @@ from typing import Final
 from ledger.audit.errors import DisprovenError, UndecidableError
 from ledger.evidence.encoding import RecordCode
 from ledger.evidence.errors import EvidenceError
-from ledger.evidence.leaf import code_of_leaf
+from ledger.evidence.instruction_list import instruction_list_path
+from ledger.evidence.leaf import SealLeaf, code_of_leaf
 from ledger.evidence.tile import parse_tile_path, root_of_tiles
 from ledger.evidence.tile_proofs import TileReader
 from ledger.publiclog.folder import CHECKPOINT, MirrorFolder
@@ -22,6 +23,7 @@ from ledger.publiclog.growth import grown_files
 from ledger.publiclog.heads import epoch_of_head, require_consistent
 from ledger.publiclog.leaf_order import LeafOrder
 from ledger.publiclog.log_keys import LogKeys, SignedHead
+from ledger.publiclog.sealed_instructions import require_instructions, seal_with_instructions
 from ledger.publiclog.source import LogSource
 
 BYTES_MAX: Final = 64 << 30
@@ -161,9 +163,12 @@ class _Run:
         new_size = self.head.checkpoint.tree_size
         order = self._order_at(old_size)
 
+        seals: list[SealLeaf] = []
+
         def take_leaves(leaves: Sequence[bytes]) -> None:
             for leaf in leaves:
                 order.take(leaf)
+                seals.extend(seal_with_instructions(leaf))
 
         paths: list[str] = []
         others: list[str] = []
@@ -191,7 +196,18 @@ class _Run:
             raise DisprovenError(f"leaf {new_size}: got a checkpoint inside an epoch, want its end")
         if order.epoch is not None:
             self.keys.require_key_of(self.head, order.epoch)
-        return paths, order.epoch
+        return paths + self._fetch_instructions(seals), order.epoch
+
+    def _fetch_instructions(self, seals: Sequence[SealLeaf]) -> list[str]:
+        """Fetch what the seals count; return the paths."""
+        paths: list[str] = []
+        for seal in seals:
+            path = instruction_list_path(seal.epoch)
+            content = self.meter.read(path)
+            require_instructions(content, seal)
+            self.folder.stage(path, content or b"")
+            paths.append(path)
+        return paths
 
     def _order_at(self, size: int) -> LeafOrder:
         """The order of leaves, gone on with after the mirror's last epoch."""

@@ -12,6 +12,7 @@ from typing import Final, Protocol
 from urllib.parse import urlsplit
 
 from ledger.audit.errors import UndecidableError
+from ledger.evidence.instruction_list import INSTRUCTION_LIST_BYTES_MAX
 from ledger.evidence.merkle import HASH_BYTES
 from ledger.evidence.note import NOTE_BYTES_MAX
 from ledger.evidence.tile import LEAF_BYTES_MAX, TILE_WIDTH
@@ -176,6 +177,8 @@ def size_max(path: str) -> int:
     """Return the most bytes that a file of the log may have."""
     if path.startswith("tile/entries/"):
         return ENTRY_BUNDLE_BYTES_MAX
+    if path.startswith("instructions/"):
+        return INSTRUCTION_LIST_BYTES_MAX
     return TILE_BYTES if path.startswith("tile/") else NOTE_BYTES_MAX
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ledger.audit.errors import DisprovenError, UndecidableError
 from ledger.evidence.errors import EvidenceError
+from ledger.evidence.instruction_list import instruction_list_path
 from ledger.evidence.tile import root_of_tiles
 from ledger.evidence.tile_proofs import TileReader
 from ledger.publiclog.errors import ForkError
@@ -19,6 +20,7 @@ from ledger.publiclog.growth import grown_files
 from ledger.publiclog.heads import epoch_of_last_leaf
 from ledger.publiclog.leaf_order import LeafOrder
 from ledger.publiclog.log_keys import LogKeys, SignedHead
+from ledger.publiclog.sealed_instructions import require_instructions, seal_with_instructions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +58,9 @@ def verify_folder(path: Path, keys: LogKeys) -> VerifiedLog:
     def take_leaves(leaves: Sequence[bytes]) -> None:
         for leaf in leaves:
             order.take(leaf)
+            for seal in seal_with_instructions(leaf):
+                path = instruction_list_path(seal.epoch)
+                require_instructions(folder.source.read(path), seal)
             if not first_epochs and order.epoch is not None:
                 first_epochs.append(order.epoch)
 

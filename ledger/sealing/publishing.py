@@ -1,10 +1,10 @@
 """Publishing a log: static files of c2sp.org/tlog-tiles, made from the database alone.
 
-Tiles first, the checkpoint last, each file whole or not at all: a reader never sees a checkpoint
-whose tiles are missing. A grown log costs its new leaves and the right edge of its old tiles, which
-is read from the files if its root is the one before, else made again from all leaves. Writing again
-gives the same bytes, so a crash or a lost disk is mended by running this again;
-`publish(…, anew=True)` makes every file.
+Tiles and instructions first, the checkpoint last, each file whole or not at all: a reader never
+sees a checkpoint whose tiles are missing. A grown log costs its new leaves and the right edge of
+its old tiles, which is read from the files if its root is the one before, else made again from all
+leaves. Writing again gives the same bytes, so a crash or a lost disk is mended by running this
+again; `publish(…, anew=True)` makes every file.
 """
 
 from collections.abc import Iterable
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ledger.audit.address import format_account
 from ledger.evidence.errors import MalformedTileError
+from ledger.evidence.instruction_list import format_instruction_list, instruction_list_path
 from ledger.evidence.note import VerifierKey, format_verifier_key
 from ledger.evidence.tile import (
     TILE_WIDTH,
@@ -33,6 +34,7 @@ from ledger.store.epoch_store import (
     mark_published,
 )
 from ledger.store.errors import EpochOrderError
+from ledger.store.instruction_store import load_instructions
 from ledger.store.shard_store import Shard, terms_in_force
 
 
@@ -73,6 +75,7 @@ def publish(sessions: SessionFactory, shard: Shard, log_dir: Path, *, anew: bool
             if checkpoint is None:
                 raise EpochOrderError(number, got="no checkpoint", want="a computed epoch")
             files = _growth(session, shard, folder, checkpoint, is_trusted=not anew)
+            files += _instruction_list(session, shard, number)
         _write_growth(folder, files, checkpoint)
     with sessions.begin() as session:
         mark_published(session, shard, wanted)
@@ -99,6 +102,12 @@ def _growth(
         return _read(folder, path)
 
     return list(growth_files(old_size=old_size, new_leaves=new_leaves, read_file=read_old))
+
+
+def _instruction_list(session: Session, shard: Shard, epoch: int) -> list[tuple[str, bytes]]:
+    """Return path and content of an epoch's instructions; nothing if it sealed none."""
+    raws = [signed.raw for signed in load_instructions(session, shard, epoch)]
+    return [(instruction_list_path(epoch), format_instruction_list(raws))] if raws else []
 
 
 def _has_edge(folder: Path, before: StoredCheckpoint) -> bool:
