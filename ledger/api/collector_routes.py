@@ -172,4 +172,7 @@ def _describe_refusal(row: Refusal) -> dict[str, Any]:
         "lane_digest": None if row.lane_digest is None else row.lane_digest.hex(),
         "sequence": row.sequence,
         "bytes_total": row.bytes_total,
+        "field": row.field,
+        "got": row.got,
+        "want": row.want,
     }

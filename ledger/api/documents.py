@@ -70,6 +70,9 @@ class RefusedItemDocument(Document):
     lane_digest: Hex32 | None
     sequence: int | None
     bytes_total: int | None
+    field: str | None = Field(description="What disagrees; null for refusals of older versions.")
+    got: str | None = Field(description="What it holds.")
+    want: str | None = Field(description="What was wanted.")
 
 
 class RefusalsDocument(Document):

@@ -209,6 +209,9 @@ def test_a_bundles_fate_is_readable_from_upload_to_seal(scene, client):
     assert [row["code_name"] for row in refusals] == ["bad_entitlement"]
     order = [receipt.value.bytes_total for receipt in parse_bundle(raw).value.receipts]
     assert order[refusals[0]["place"]] == refusals[0]["bytes_total"] == 999_979
+    for part in ("field", "got", "want"):
+        assert isinstance(refusals[0][part], str)
+    assert refusals[0]["field"].startswith("entitlement")
 
 
 def test_epochs_and_log_files_are_served(scene, client):
