@@ -350,13 +350,24 @@ class Settler:
             return
         plans = self._plans()
         newer = self._chain.newer_facts(plans.accounts, after=self._epochs[-1].last_ledger_sequence)
+        anchors_left = self._epochs_due()
         for fact in newer:
-            if not plans.explains(fact):
+            if plans.explains(fact):
+                continue
+            if anchors_left and plans.may_be_an_anchor(fact):
+                anchors_left -= 1
+            else:
                 raise RefusedError(
                     Reason.UNKNOWN_TRANSACTION,
                     f"place {fact.order} in network ledger {fact.ledger_sequence}, and no epoch "
                     f"up to {self.next_epoch - 1} plans it",
                 )
+
+    def _epochs_due(self) -> int:
+        """Return how many epochs may be anchored by now and not proven here yet."""
+        terms = self._epochs[-1].terms
+        now_s = self._chain.newest()[1].close_time_s
+        return max(0, terms.epoch_at(now_s) - self._epochs[-1].epoch - 1)
 
 
 def _size(checkpoint: Checkpoint | None) -> int:

@@ -8,8 +8,9 @@ strangers send to us is not. All sources must tell the same.
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
-from stellar_sdk import MuxedAccount, xdr
+from stellar_sdk import MuxedAccount, StrKey, xdr
 
 from ledger.audit.address import parse_account
 from ledger.audit.stellar_xdr import read_transaction
@@ -148,24 +149,38 @@ def _actors(envelope: bytes) -> Iterable[str]:
     found = xdr.TransactionEnvelope.from_xdr_bytes(envelope)
     if found.fee_bump is not None:
         yield MuxedAccount.from_xdr_object(found.fee_bump.tx.fee_source).account_id
-        inner = found.fee_bump.tx.inner_tx.v1
-    else:
-        inner = found.v1
-    if inner is not None:
-        yield MuxedAccount.from_xdr_object(inner.tx.source_account).account_id
-        operations = inner.tx.operations
-    elif found.v0 is not None:
-        yield MuxedAccount.from_xdr_object(
-            xdr.MuxedAccount(
-                xdr.CryptoKeyType.KEY_TYPE_ED25519, ed25519=found.v0.tx.source_account_ed25519
-            )
-        ).account_id
-        operations = found.v0.tx.operations
-    else:
-        raise ValueError("no transaction inside")
+    source, operations = _inner(found)
+    yield source.account_id
     for operation in operations:
         if operation.source_account is not None:
             yield MuxedAccount.from_xdr_object(operation.source_account).account_id
+
+
+def _inner(found: xdr.TransactionEnvelope) -> tuple[MuxedAccount, Sequence[xdr.Operation]]:
+    """Return source and operations, of a fee bump's inner transaction too."""
+    inner = found.v1 if found.fee_bump is None else found.fee_bump.tx.inner_tx.v1
+    if inner is not None:
+        return MuxedAccount.from_xdr_object(inner.tx.source_account), inner.tx.operations
+    if found.v0 is None:
+        raise ValueError("no transaction inside")
+    key = StrKey.encode_ed25519_public_key(found.v0.tx.source_account_ed25519.uint256)
+    return MuxedAccount(key), found.v0.tx.operations
+
+
+def _only_pays(envelope: bytes) -> bool:
+    """Tell whether every operation of a well-formed transaction is a payment."""
+    _source, operations = _inner(xdr.TransactionEnvelope.from_xdr_bytes(envelope))
+    return all(one.body.type == xdr.OperationType.PAYMENT for one in operations)
+
+
+def _does_nothing(envelope: bytes) -> bool:
+    """Tell whether a well-formed transaction is one set_options that sets nothing."""
+    _source, operations = _inner(xdr.TransactionEnvelope.from_xdr_bytes(envelope))
+    options = [one.body.set_options_op for one in operations]
+    return len(options) == 1 and options[0] == _NOTHING_SET
+
+
+_NOTHING_SET: Final = xdr.SetOptionsOp(*[None] * 9)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,16 +212,27 @@ class Plans:
             return True
         source, memo = transaction.source_account, transaction.memo_hash
         if source in self.anchor_accounts and memo in self.anchors:
-            return not transaction.movements
+            return _does_nothing(fact.envelope)
         leaf = self.batches.get((source, transaction.sequence))
-        return leaf is not None and _is_planned(leaf, transaction)
+        return leaf is not None and _is_planned(leaf, transaction, fact.envelope)
+
+    def may_be_an_anchor(self, fact: NetworkFact) -> bool:
+        """Tell whether a transaction may anchor an epoch that is not proven yet: it does nothing.
+
+        What it says shows when that epoch's file is there.
+        """
+        try:
+            source = read_transaction(fact).source_account
+            return source in self.anchor_accounts and _does_nothing(fact.envelope)
+        except (MalformedXdrError, ValueError, EOFError):
+            return False
 
 
-def _is_planned(leaf: PayoutLeaf, transaction: AppliedTransaction) -> bool:
+def _is_planned(leaf: PayoutLeaf, transaction: AppliedTransaction, envelope: bytes) -> bool:
     planned = payout_memo(leaf)
     if transaction.memo_hash in {burn_hash(planned), burn_hash(planned, isolates=True)}:
-        return not transaction.movements
-    if transaction.memo_hash != planned:
+        return _does_nothing(envelope)
+    if transaction.memo_hash != planned or not _only_pays(envelope):
         return False
     if not transaction.succeeded:
         return True
