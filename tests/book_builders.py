@@ -202,6 +202,57 @@ def run_epoch(inputs: EpochInputs) -> tuple[Seal, Result]:
     return seal, compute_epoch(inputs, seal)
 
 
+def open_batches(channel_0: bytes, channel_1: bytes) -> dict[int, OpenBatch]:
+    """A funding batch, and payments of which one goes elsewhere."""
+    return {
+        2: OpenBatch(
+            kind=PAYOUT_FUNDING,
+            channel_account=channel_0,
+            channel_sequence=(1200 << 32) + 1,
+            leaf_hash=payout_hash(funding_leaf()),
+            payments=funding_leaf().payments,
+        ),
+        3: OpenBatch(
+            kind=PAYOUT_PAYMENTS,
+            channel_account=channel_1,
+            channel_sequence=(1201 << 32) + 1,
+            leaf_hash=payout_hash(payout_leaf()),
+            payments=payout_leaf().payments,
+            payees=tuple(
+                payment.account if place else key_of("payee paid elsewhere")
+                for place, payment in enumerate(payout_leaf().payments)
+            ),
+        ),
+    }
+
+
+def instructed_rows() -> dict[str, Any]:
+    """What instructions left behind, and an amount in its challenge window."""
+    return {
+        "maturing": {(key_of("viewer account"), GENESIS_S + 86_400): 5_000},
+        "standing": {
+            key_of("seeder account"): Standing(
+                pay_to=key_of("seeder second account"),
+                pay_to_serial=1,
+                cash_out_serial=3,
+                cash_out_open=True,
+            )
+        },
+        "seen_accounts": {
+            key_of("viewer account"): SeenAccount(
+                seen_ledger=1200, readiness=Readiness.NO_TRUSTLINE, entry_ledger=0, room_stroops=0
+            )
+        },
+        "refund": RefundRequest(
+            serial=2,
+            left_stroops=10_000,
+            planned_stroops=0,
+            due_s=GENESIS_S + 90_000,
+            first_epoch=EPOCH + 4,
+        ),
+    }
+
+
 def full_state(**changes: Any) -> State:
     """A state with at least one row of every kind."""
     channel_0, channel_1 = sorted((key_of("channel 0"), key_of("channel 1")))
@@ -234,26 +285,7 @@ def full_state(**changes: Any) -> State:
                 accrued_stroops=8, paid_stroops=7, pays_alone=True
             ),
         },
-        "batches": {
-            2: OpenBatch(
-                kind=PAYOUT_FUNDING,
-                channel_account=channel_0,
-                channel_sequence=(1200 << 32) + 1,
-                leaf_hash=payout_hash(funding_leaf()),
-                payments=funding_leaf().payments,
-            ),
-            3: OpenBatch(
-                kind=PAYOUT_PAYMENTS,
-                channel_account=channel_1,
-                channel_sequence=(1201 << 32) + 1,
-                leaf_hash=payout_hash(payout_leaf()),
-                payments=payout_leaf().payments,
-                payees=tuple(
-                    payment.account if place else key_of("payee paid elsewhere")
-                    for place, payment in enumerate(payout_leaf().payments)
-                ),
-            ),
-        },
+        "batches": open_batches(channel_0, channel_1),
         "channels": {channel_0: (1200 << 32) + 2, channel_1: (1201 << 32) + 2},
         "corrected_lanes": {
             digest_of("lane"): CorrectedLane(epoch=EPOCH - 1, sequence=9, bytes_total=65_536)
@@ -264,27 +296,7 @@ def full_state(**changes: Any) -> State:
                 sender=key_of("stranger"), amount_stroops=700, close_s=GENESIS_S + 60
             )
         },
-        "maturing": {(key_of("viewer account"), GENESIS_S + 86_400): 5_000},
-        "standing": {
-            key_of("seeder account"): Standing(
-                pay_to=key_of("seeder second account"),
-                pay_to_serial=1,
-                cash_out_serial=3,
-                cash_out_open=True,
-            )
-        },
-        "seen_accounts": {
-            key_of("viewer account"): SeenAccount(
-                seen_ledger=1200, readiness=Readiness.NO_TRUSTLINE, entry_ledger=0, room_stroops=0
-            )
-        },
-        "refund": RefundRequest(
-            serial=2,
-            left_stroops=10_000,
-            planned_stroops=0,
-            due_s=GENESIS_S + 90_000,
-            first_epoch=EPOCH + 4,
-        ),
+        **instructed_rows(),
         "claimable": {
             digest_of("claimable balance"): ClaimableDeposit(
                 sender=key_of("exchange"), amount_stroops=30_000, is_known=True

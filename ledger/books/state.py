@@ -397,14 +397,6 @@ def _state_of(network_id: bytes, broadcaster: bytes, rows: list[bytes]) -> State
             raise MalformedRecordError("state.source", got=row_values["source"], want="0 or 1")
     if len(parsed[RowKind.REFUND]) > 1:
         raise MalformedRecordError("state.refund", got=len(parsed[RowKind.REFUND]), want="one row")
-    payments: dict[int, dict[int, Payment]] = {}
-    payees: dict[int, dict[int, bytes]] = {}
-    for row_values in parsed[RowKind.BATCH_PAYMENT]:
-        payment = Payment(
-            account=row_values["account"], amount_stroops=row_values["amount_stroops"]
-        )
-        payments.setdefault(row_values["number"], {})[row_values["place"]] = payment
-        payees.setdefault(row_values["number"], {})[row_values["place"]] = row_values["payee"]
     return State(
         network_id=network_id,
         broadcaster_account=broadcaster,
@@ -425,19 +417,7 @@ def _state_of(network_id: bytes, broadcaster: bytes, rows: list[bytes]) -> State
             )
             for v in parsed[RowKind.PAYEE]
         },
-        batches={
-            v["number"]: OpenBatch(
-                kind=v["kind"],
-                channel_account=v["channel_account"],
-                channel_sequence=v["channel_sequence"],
-                leaf_hash=v["leaf_hash"],
-                payments=tuple(
-                    payment for _, payment in sorted(payments.get(v["number"], {}).items())
-                ),
-                payees=_payees_of(payments.get(v["number"], {}), payees.get(v["number"], {})),
-            )
-            for v in parsed[RowKind.BATCH]
-        },
+        batches=_batches_of(parsed[RowKind.BATCH], parsed[RowKind.BATCH_PAYMENT]),
         channels={v["account"]: v["next_sequence"] for v in parsed[RowKind.CHANNEL]},
         corrected_lanes={
             v.pop("lane_digest"): CorrectedLane(**v) for v in parsed[RowKind.CORRECTED_LANE]
@@ -465,8 +445,23 @@ def _state_of(network_id: bytes, broadcaster: bytes, rows: list[bytes]) -> State
     )
 
 
-def _payees_of(payments: Mapping[int, Payment], payees: Mapping[int, bytes]) -> tuple[bytes, ...]:
-    """Return who is owed each payment; nothing where everybody is paid at its own account."""
-    ordered = tuple(payee for _, payee in sorted(payees.items()))
-    accounts = tuple(payment.account for _, payment in sorted(payments.items()))
-    return () if ordered == accounts else ordered
+def _batches_of(
+    rows: Sequence[dict[str, Any]], payment_rows: Sequence[dict[str, Any]]
+) -> dict[int, OpenBatch]:
+    """Return the undecided batches; each payment with who is owed it."""
+    places: dict[int, dict[int, tuple[Payment, bytes]]] = {}
+    for row in payment_rows:
+        payment = Payment(account=row["account"], amount_stroops=row["amount_stroops"])
+        places.setdefault(row["number"], {})[row["place"]] = (payment, row["payee"])
+    batches: dict[int, OpenBatch] = {}
+    for row in rows:
+        number = row.pop("number")
+        paid = [pair for _, pair in sorted(places.get(number, {}).items())]
+        are_own = all(payment.account == payee for payment, payee in paid)
+        batches[number] = OpenBatch(
+            payments=tuple(payment for payment, _ in paid),
+            # Nothing where everybody is paid at its own account.
+            payees=() if are_own else tuple(payee for _, payee in paid),
+            **row,
+        )
+    return batches
