@@ -26,6 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "ledger": SERVER,
     "ledger/api": SERVER | {"fastapi", "starlette", "uvicorn"},
     "ledger/api/metrics.py": SERVER | {"prometheus_client"},
+    "ledger/api/payee_session.py": SERVER | {"jwt"},
     "ledger/audit": set(),
     "ledger/books": set(),
     "ledger/cdnlogs": set(),

@@ -42,7 +42,7 @@ def world(postgres_cluster: PostgresCluster, template_database: str) -> Iterator
 
 
 def test_a_payment_that_nobody_earned_ends_a_world(world: World) -> None:
-    world.books.earned_stroops = lambda: dict.fromkeys(world.domain.payees, 0)  # type: ignore[method-assign]
+    world.books.earned_stroops = lambda: dict.fromkeys(world.domain.payees, 0)
     with pytest.raises(SimulationError, match="paid twice"):
         world.run()
     assert world.paid.double_paid_stroops > 0
@@ -55,13 +55,13 @@ def test_books_that_differ_from_the_chain_end_a_world(world: World) -> None:
         seen = take(account, sequence)
         return None if account == world.domain.made.escrow else seen
 
-    world.domain.network.account_at = less  # type: ignore[method-assign]
+    world.domain.network.account_at = less
     with pytest.raises(SimulationError, match="escrow holds 0 stroops"):
         world.run()
 
 
 def test_a_payment_that_is_never_made_ends_a_world(world: World) -> None:
-    world.domain.network.set_room = lambda _: None  # type: ignore[method-assign]
+    world.domain.network.set_room = lambda _: None
     world.domain.network.network.header.max_tx_set_size = 1
     with pytest.raises(SimulationError, match="want everything paid"):
         world.run()
