@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -28,6 +28,8 @@ from ledger.evidence.receipt import RECEIPT, Receipt
 from ledger.evidence.terms import Terms, sign_terms
 from ledger.stellar.domain import DomainKeys, SetUp, set_up_domain
 from ledger.stellar.horizon import HorizonGateway
+from ledger.stellar.treasury import treasury_of_accounts
+from ledger.stellar.treasury_setup import set_up_signers
 
 PASSPHRASE = "swarmledger process tests"
 NETWORK = network_id_of(PASSPHRASE)
@@ -296,9 +298,16 @@ def environment_of(folder: Path, database_url: str) -> dict[str, str]:
 
 @contextmanager
 def running_operator(
-    folder: Path, database_url: str, environment: dict[str, str] | None = None, **terms: object
+    folder: Path,
+    database_url: str,
+    environment: dict[str, str] | None = None,
+    settlers: Sequence[bytes] = (),
+    **terms: object,
 ) -> Iterator[RunningOperator]:
-    """Start a network, set up a broadcaster on it, register it; start nothing else yet."""
+    """Start a network, set up a broadcaster on it, register it; start nothing else yet.
+
+    Two of the settlers, if there are any, sign for escrow and payout accounts.
+    """
     with processes(folder, environment_of(folder, database_url)) as running:
         ready = folder / "devnet.ready"
         running.start(
@@ -313,6 +322,18 @@ def running_operator(
         made = set_up_domain(
             gateway, PASSPHRASE, keys, asset_code="USD", deposit_stroops=1_000_000_000
         )
+        if settlers:
+            treasury = treasury_of_accounts(
+                (made.escrow, made.payout),
+                (*made.channels, made.anchor),
+                settlers=settlers,
+                threshold=2,
+            )
+            set_up_signers(
+                gateway, PASSPHRASE, treasury,
+                payer_seed=keys.issuer, account_seeds=keys.operator_seeds,
+            )  # fmt: skip
+            running.environment["SWARMLEDGER_TREASURY"] = "settlers"
         signed = make_terms(made, gateway.latest_ledger().close_time_s, **terms)
         trust = write_papers(folder, signed, keys.broadcaster)
         running.run("db", "register")

@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 from fastapi import FastAPI
+from operator_processes import BYTES, make_bundle_of, running_operator, wait_for
 from served_app import serve_app
 from simulated_operator import key, seed
 from treasury_scene import CHANNELS, PASSPHRASE, TreasuryScene, treasury_scene
@@ -188,3 +189,32 @@ def test_settlers_sign_in_their_own_processes(settlement: Settlement) -> None:
     planned = [leaf for plan in settlement.scene.operator.plans.values() for leaf in plan]
     total = sum(leaf.total_stroops for leaf in planned if leaf.source_account == key("payout"))
     assert settlement.scene.balance("seeder account") == total
+
+
+def test_whole_operator_pays_by_settlers_signatures(database_url: str, tmp_path: Path) -> None:
+    """Every process is the product's: API, worker, schedule, settlers; escrow's seed is gone."""
+    names = ("settler a", "settler b", "settler c")
+    settlers = [key(name) for name in names]
+    with running_operator(
+        tmp_path, database_url, settlers=settlers, epoch_length_s=8, attempt_window_ledgers=60,
+        attempt_window_s=120,
+    ) as operator:  # fmt: skip
+        for name in ("escrow", "payout"):
+            (tmp_path / "keys" / "operator" / f"{name}.seed").unlink()
+        url, network = operator.start_api(), operator.gateway.name
+        operator.start("beat", "worker", "beat")
+        operator.start("worker", "worker", "run", "--concurrency", "1")
+        for name in names[:2]:
+            key_file = tmp_path / f"{name}.seed"
+            write_secret(key_file, seed(name).hex())
+            operator.start(
+                name, "settler", "run", "--api", url, "--gateway", f"horizon:{network}",
+                "--trust", str(tmp_path / "trust.json"), "--key-file", str(key_file),
+                "--state", str(tmp_path / name), "--poll-seconds", "0.5", "--margin-ledgers", "1",
+            )  # fmt: skip
+        with httpx.Client(base_url=url, trust_env=False) as client:
+            wait_for("ready", lambda: client.get("/readyz").status_code == 200)
+            bundle = make_bundle_of(operator.terms, operator.payee_seed)
+            assert client.post("/v1/bundles", content=bundle).status_code == 200
+        charge = 10_000_019 * BYTES // 1_000_003
+        assert wait_for("payment", operator.paid_stroops) == charge - charge // 10
