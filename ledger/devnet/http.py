@@ -38,6 +38,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 MAX_BODY_BYTES: Final = 512 * 1024
 """Largest body taken; what an envelope with 100 operations needs, many times over."""
 
+_ANSWERS_KEPT: Final = 1_000
 _CONTROLS: Final = "/devnet/"
 _RPC: Final = "/rpc"
 _ASYNC_STATUS: Final = {
@@ -154,8 +155,9 @@ class DevnetHttp:
             response = _problem_response(refusal.body)
         given = getattr(response, "body", None)
         if isinstance(given, bytes):  # a stream has none
+            self._given.pop(place, None)  # so that the oldest stand first
             self._given[place] = (response.status_code, given, response.media_type or "")
-            while len(self._given) > 1_000:
+            while len(self._given) > _ANSWERS_KEPT:
                 del self._given[next(iter(self._given))]
         return response
 

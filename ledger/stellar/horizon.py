@@ -48,7 +48,7 @@ from ledger.stellar.horizon_records import (
     time_of,
 )
 from ledger.stellar.results import result_code_of
-from ledger.stellar.slots import spends
+from ledger.stellar.slots import is_known_by, spends
 
 PAGE_LIMIT: Final = 200
 """Most records Horizon gives at once."""
@@ -117,7 +117,12 @@ class HorizonGateway:
     def ledger(self, sequence: int) -> NetworkLedger | None:
         """Return a closed ledger, or None if the source does not have it."""
         answer = self._ask(f"/ledgers/{sequence}", {})
-        return None if _is_absent(answer) else ledger_of(self._json(answer))
+        if _is_absent(answer):
+            return None
+        ledger = ledger_of(self._json(answer))
+        if ledger.sequence != sequence:
+            raise GatewayError(f"{answer.url}: got ledger {ledger.sequence}, want {sequence}")
+        return ledger
 
     def transactions_of(self, account: bytes, *, after: Place) -> TransactionPage:
         """Return transactions an account took part in, after a place, failed ones included."""
@@ -133,7 +138,12 @@ class HorizonGateway:
     def transaction(self, tx_hash: bytes) -> NetworkFact | None:
         """Return an applied transaction by its inner or outer hash, or None if it is not known."""
         answer = self._ask(f"/transactions/{tx_hash.hex()}", {})
-        return None if answer.status == 404 else self._fact_of(self._json(answer))
+        if answer.status == 404:
+            return None
+        fact = self._fact_of(self._json(answer))
+        if not is_known_by(fact, tx_hash):
+            raise GatewayError(f"{answer.url}: got another transaction, want it")
+        return fact
 
     def transaction_of_slot(self, account: bytes, sequence: int, *, since: int) -> SlotView:
         """Return the transaction that consumed a sequence number of an account."""
@@ -156,7 +166,7 @@ class HorizonGateway:
         answer, as_of_sequence = self._ask_as_of(f"/accounts/{format_account(account)}", {})
         if answer.status == 404:
             return None
-        record = self._json(answer)
+        record = self._account_record(account, answer)
         return AccountView(
             account=account,
             sequence=integer_of(record, "sequence"),
@@ -173,7 +183,7 @@ class HorizonGateway:
             answer, as_of_sequence = self._ask_as_of(f"/accounts/{format_account(account)}", {})
             as_of_sequences.append(as_of_sequence)
             if answer.status != 404:
-                found |= account_states_of(account, self._json(answer))
+                found |= account_states_of(account, self._account_record(account, answer))
         return EntriesView(
             entries={key: found[key] for key in keys if key in found},
             frozen=None,
@@ -255,6 +265,12 @@ class HorizonGateway:
                 return
             cursor = text_of(records[-1], "paging_token")
         raise GatewayError(f"{self.name}: slot: not within {SLOT_PAGES_MAX} pages")
+
+    def _account_record(self, account: bytes, answer: Answer) -> dict[str, Any]:
+        record = self._json(answer)
+        if text_of(record, "account_id") != format_account(account):
+            raise GatewayError(f"{answer.url}: got another account, want it")
+        return record
 
     def _spends(self, fact: NetworkFact, account: bytes, sequence: int) -> bool:
         try:

@@ -53,7 +53,7 @@ from ledger.stellar.ledger_entries import (
 )
 from ledger.stellar.participants import takes_part
 from ledger.stellar.sdk_client import BoundedSdkClient
-from ledger.stellar.slots import spends
+from ledger.stellar.slots import is_known_by, spends
 
 PAGE_LIMIT: Final = 200
 """Most transactions, and most ledger keys, that RPC takes at once."""
@@ -196,7 +196,10 @@ class RpcGateway:
         ledger, order, closed = found.ledger, found.application_order, found.create_at
         if ledger is None or order is None or closed is None:
             raise GatewayError(f"{self.name}: transaction: got no place, want it")
-        return self._fact(ledger, order, closed, found.envelope_xdr, found.result_xdr)
+        fact = self._fact(ledger, order, closed, found.envelope_xdr, found.result_xdr)
+        if not is_known_by(fact, tx_hash):
+            raise GatewayError(f"{self.name}: transaction {tx_hash.hex()}: got another, want it")
+        return fact
 
     def transaction_of_slot(self, account: bytes, sequence: int, *, since: int) -> SlotView:
         """Return the transaction that consumed a sequence number of an account."""

@@ -54,3 +54,19 @@ def spends(fact: NetworkFact, slot: Slot) -> bool:
         return read_transaction(fact).is_sequence_consumed
     except MalformedXdrError:
         return True
+
+
+def is_known_by(fact: NetworkFact, tx_hash: bytes) -> bool:
+    """Return whether a transaction has an inner or outer hash, by its own bytes.
+
+    What a source calls it does not count.
+    """
+    try:
+        if read_transaction(fact).tx_hash == tx_hash:
+            return True
+    except MalformedXdrError:
+        pass  # an operation that the reader does not know; the hash may still be told
+    # Loaded here: the SDK's XDR takes seconds of CPU, and what is asked for is nearly always ours.
+    from ledger.stellar.envelope_hashes import hashes_of  # noqa: PLC0415
+
+    return tx_hash in hashes_of(fact.envelope, fact.network_id)

@@ -418,6 +418,126 @@ def test_text_that_names_no_source_is_refused(text: str) -> None:
         open_source(text, PASSPHRASE)
 
 
+# Sources that answer something else than was asked
+
+Change = Callable[[dict[str, Any]], None]
+
+
+def changing(devnet: DevnetProcess, change: Change) -> Callable[[str, bytes], Reply]:
+    """A source that passes the devnet's answers on, changed."""
+
+    def answer(path: str, body: bytes) -> Reply:
+        if body:
+            got = devnet.client.post("/rpc", content=body)
+            found = got.json()
+            if not is_about_network("rpc", path, body):
+                change(found["result"])
+        else:
+            got = devnet.client.get(path)
+            found = got.json()
+            if path != "/":
+                change(found)
+        headers = {"Latest-Ledger": got.headers.get("Latest-Ledger", "")}
+        return Reply(json.dumps(found).encode(), status=got.status_code, headers=headers)
+
+    return answer
+
+
+def swap(field: str, value: object) -> Change:
+    """Set a field wherever an answer has it."""
+
+    def change(found: dict[str, Any]) -> None:
+        records = found.get("_embedded", {}).get("records", [])
+        records += found.get("transactions", []) + (found.get("entries") or [])
+        for record in [found, *records]:
+            if field in record:
+                record[field] = value
+
+    return change
+
+
+def test_other_transaction_than_the_one_asked_for_is_an_error(
+    devnet: DevnetProcess, parties: Parties, kind: str
+) -> None:
+    payer, other = parties.fund(2)
+    asked, another = (parties.build(pair, BumpSequence(0)) for pair in (payer, other))
+    bump = parties.bump(other, asked, 400)
+    parties.apply(bump)
+    field = "envelope_xdr" if kind == "horizon" else "envelopeXdr"
+    for given, is_right in ((another, False), (asked, True), (bump, True)):
+        with answering_server(changing(devnet, swap(field, given.to_xdr()))) as url:
+            gateway = source_at(url, kind)
+            if is_right:
+                assert gateway.transaction(asked.hash()) is not None
+            else:
+                with pytest.raises(GatewayError, match="another"):
+                    gateway.transaction(asked.hash())
+            gateway.close()
+    gateway = source_at(devnet.url if kind == "horizon" else f"{devnet.url}/rpc", kind)
+    assert gateway.transaction(bump.hash()) is not None
+    gateway.close()
+
+
+def test_other_account_or_entry_than_the_one_asked_for_is_an_error(
+    devnet: DevnetProcess, parties: Parties, kind: str
+) -> None:
+    payer, other = parties.fund(2)
+    key = base64.b64encode(bytes(8) + key_of(other)).decode()
+    change = swap("account_id", other.public_key) if kind == "horizon" else swap("key", key)
+    with answering_server(changing(devnet, change)) as url:
+        gateway = source_at(url, kind)
+        with pytest.raises(GatewayError):
+            gateway.account(key_of(payer))
+        with pytest.raises(GatewayError):
+            gateway.entries([EntryKey(account=key_of(payer))])
+        gateway.close()
+
+
+def test_other_ledger_than_the_one_asked_for_is_an_error(
+    devnet: DevnetProcess, parties: Parties, control: DevnetControl, kind: str
+) -> None:
+    control.close_ledgers(3)
+
+    def change(found: dict[str, Any]) -> None:
+        for record in [found, *found.get("ledgers", [])]:
+            if "sequence" in record:
+                record["sequence"] += 1
+
+    with answering_server(changing(devnet, change)) as url:
+        gateway = source_at(url, kind)
+        with pytest.raises(GatewayError, match="ledger"):
+            gateway.ledger(parties.latest() - 1)
+        gateway.close()
+
+
+def test_transaction_out_of_its_place_is_an_error(
+    devnet: DevnetProcess, parties: Parties, kind: str
+) -> None:
+    (payer,) = parties.fund(1)
+    change = swap("ledger", 1) if kind == "horizon" else swap("ledger", 10**6)
+    with answering_server(changing(devnet, change)) as url:
+        gateway = source_at(url, kind)
+        with pytest.raises(GatewayError):
+            gateway.transactions_of(key_of(payer), after=START)
+        gateway.close()
+
+
+def test_rpc_that_turns_its_transactions_round_is_an_error(
+    devnet: DevnetProcess, parties: Parties
+) -> None:
+    (payer,) = parties.fund(1)
+    parties.apply(parties.build(payer, BumpSequence(0)))
+
+    def change(found: dict[str, Any]) -> None:
+        found.get("transactions", []).reverse()
+
+    with answering_server(changing(devnet, change)) as url:
+        gateway = source_at(url, "rpc")
+        with pytest.raises(GatewayError, match="want after"):
+            gateway.transactions_of(key_of(payer), after=START)
+        gateway.close()
+
+
 # RPC keeps some days only
 
 

@@ -8,6 +8,7 @@ import pytest
 from answering_server import Reply, answering_server
 from settlement_scene import PASSPHRASE, DevnetProcess, Scene
 
+from ledger.audit.address import format_account
 from ledger.evidence.keys import network_id_of
 from ledger.stellar.envelopes import (
     Bounds,
@@ -175,7 +176,8 @@ def test_answer_that_cannot_be_read_is_an_error(reply: Reply) -> None:
 
 
 def test_header_names_the_ledger_an_answer_is_as_of() -> None:
-    account = {"sequence": "77", "balances": []}
+    name = format_account(b"\x01" * 32)
+    account = {"account_id": name, "sequence": "77", "balances": []}
     newest = {"_embedded": {"records": [LEDGER | {"sequence": 60}]}}
     replies = [json_reply(account | newest, **{"Latest-Ledger": "55"})]
     with answering(replies) as gateway:
