@@ -1,5 +1,7 @@
-"""The command `swarmledger broadcaster`: entitlements by hand, in batches, over HTTP; revocation.
+"""The command `swarmledger broadcaster`: first and next terms; entitlements; revocation.
 
+    init      keys, first terms, deposit link, stellar.toml (`broadcaster_setup`)
+    terms     new terms from old ones (likewise)
     entitle   one session key, or a batch of orders (CSV or JSON lines) to JSON lines
     serve     the HTTP endpoint for players and, with a bearer token, for a player back end
     revoke    a newer binding of the issuing key that ends with an epoch
@@ -22,6 +24,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ledger.api.answers import RefusedError
+from ledger.api.broadcaster_setup import (
+    OneLineParser,
+    WrongInputError,
+    add_init,
+    add_terms,
+)
 from ledger.api.issuer import (
     ORDERS_MAX,
     Caps,
@@ -69,6 +77,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = make_parser().parse_args(argv)
     try:
         arguments.run(arguments)
+    except WrongInputError as error:
+        print(f"swarmledger broadcaster {arguments.name}: {error}", file=sys.stderr)
+        return 2
     except _FAILURES as error:
         print(f"swarmledger broadcaster {arguments.name}: {error}", file=sys.stderr)
         return 1
@@ -77,12 +88,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command's arguments."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="swarmledger broadcaster",
-        description="Give entitlements to session keys, and take an issuing key back.",
+        description="Sign terms, give entitlements to session keys, take an issuing key back.",
     )
     commands = parser.add_subparsers(required=True, dest="name", metavar="COMMAND")
-    issuing = argparse.ArgumentParser(add_help=False)
+    issuing = OneLineParser(add_help=False)
     issuing.add_argument("--issuing-key", type=Path, required=True, metavar="FILE")
     issuing.add_argument("--terms", type=Path, required=True, metavar="FILE")
     issuing.add_argument(
@@ -103,6 +114,8 @@ def make_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="issue without asking the collector what the deposits cover",
     )
+    add_init(commands.add_parser("init", help="keys, first terms, deposit link, stellar.toml"))
+    add_terms(commands.add_parser("terms", help="new terms from old ones"))
     _add_entitle(commands.add_parser("entitle", parents=[issuing], help="one key, or a batch"))
     _add_serve(commands.add_parser("serve", parents=[issuing], help="the HTTP endpoint"))
     _add_revoke(commands.add_parser("revoke", help="end an issuing key with an epoch"))

@@ -46,6 +46,7 @@ EPOCHS = 3
 def scene(database_url: str, tmp_path: Path) -> Iterator[ShardScene]:
     """Three epochs, with bundles of a seeder in the last two."""
     with make_shard_scene(database_url, tmp_path) as made:
+        made.deposit(10**9, made.terms.genesis_s + 1)
         for epoch in range(EPOCHS):
             made.reach_epoch(epoch)
             if epoch in {1, 2}:

@@ -40,6 +40,7 @@ FILM, NEWS = sha256(b"content").digest(), sha256(b"news").digest()
 @pytest.fixture
 def scene(database_url: str, tmp_path: Path) -> Iterator[ShardScene]:
     with make_shard_scene(database_url, tmp_path) as made:
+        made.deposit(10**9, made.terms.genesis_s + 1)
         made.reach_epoch(1)
         made.advance()
         yield made
