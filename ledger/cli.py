@@ -48,6 +48,9 @@ COMMANDS: Final[Mapping[str, CommandLine]] = {
     "demo": CommandLine(summary="Run the whole path once, from a byte to an audit", extra="all"),
     "devnet": CommandLine(summary="Run a Stellar network in one process", extra="server"),
     "engine": CommandLine(summary="Seed or view content with metered, paid bytes", extra="engine"),
+    "instruct": CommandLine(
+        summary="Ask for the unspent deposit, rule on unplanned transactions", extra="server"
+    ),
     "keys": CommandLine(summary="Encrypt seed files, check them, show public keys", extra=""),
     "log": CommandLine(summary="Mirror, verify and watch a public log, find omissions", extra=""),
     "payee": CommandLine(
