@@ -62,6 +62,9 @@ COMMANDS: Final[Mapping[str, CommandLine]] = {
     "report": CommandLine(
         summary="Make bills, statements and books from audit files", extra="server"
     ),
+    "settlement": CommandLine(
+        summary="Look at payouts, cancel one, go on after a halt, tend accounts", extra="server"
+    ),
     "settler": CommandLine(
         summary="Recompute what the operator wants to pay, and sign that", extra="server"
     ),

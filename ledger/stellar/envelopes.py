@@ -70,6 +70,11 @@ class SignedEnvelope:
     """Until when it can be applied."""
 
 
+def asset_of(code: str, issuer: bytes) -> Asset:
+    """Return an asset by code and issuer; zeros as issuer: XLM."""
+    return Asset.native() if issuer == bytes(32) else Asset(code, format_account(issuer))
+
+
 def payout_memo(leaf: PayoutLeaf) -> bytes:
     """Return the memo of a batch's transactions: the RFC 6962 hash of its payout leaf."""
     return leaf_hash(format_payout_leaf(leaf))
@@ -108,7 +113,7 @@ def build_payout(
     leaf: PayoutLeaf, attempt: int, terms: Terms, passphrase: str
 ) -> TransactionEnvelope:
     """Return the unsigned envelope of one attempt at a batch."""
-    asset = Asset(leaf.asset_code, format_account(leaf.asset_issuer))
+    asset = asset_of(leaf.asset_code, leaf.asset_issuer)
     source = MuxedAccount(format_account(leaf.source_account))
     operations: list[Operation] = [
         Payment(

@@ -140,9 +140,11 @@ def submit_answer_of(http_status: int, answer: object) -> SubmitAnswer:
         return SubmitAnswer(status=SubmitStatus.UNKNOWN, code=f"HTTP {http_status}")
     extras = answer.get("extras")
     fields = {**extras, **answer} if isinstance(extras, dict) else answer
-    status = _STATUSES.get(str(fields.get("tx_status")), SubmitStatus.UNKNOWN)
+    name = fields.get("tx_status")
+    status = _STATUSES.get(str(name), SubmitStatus.UNKNOWN)
     if status != SubmitStatus.REJECTED:
-        code = "" if status != SubmitStatus.UNKNOWN else f"HTTP {http_status}"
+        unknown = name if isinstance(name, str) and name else f"HTTP {http_status}"
+        code = "" if status != SubmitStatus.UNKNOWN else unknown
         return SubmitAnswer(status=status, code=code)
     text = fields.get("error_result_xdr") or fields.get("result_xdr") or ""
     return rejection_of(text)

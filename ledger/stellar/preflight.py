@@ -105,10 +105,10 @@ def notes_of(
         GatewayError: No usable answer.
     """
     candidates = candidates_of(state, terms)[:accounts_max]
-    per_call = KEYS_PER_CALL // len(_keys_of(ZERO_KEY, terms))
+    per_call = KEYS_PER_CALL // len(entry_keys_of(ZERO_KEY, terms))
     for at in range(0, len(candidates), per_call):
         piece = candidates[at : at + per_call]
-        keys = [key for candidate in piece for key in _keys_of(candidate.account, terms)]
+        keys = [key for candidate in piece for key in entry_keys_of(candidate.account, terms)]
         view = gateway.entries(keys)
         for candidate in piece:
             note = _note_of(state, terms, candidate, view)
@@ -157,7 +157,8 @@ def _is_thought_ready(state: State, candidate: Candidate) -> bool:
     return accepts(seen, candidate.amount_stroops) == Readiness.READY
 
 
-def _keys_of(account: bytes, terms: Terms) -> Sequence[EntryKey]:
+def entry_keys_of(account: bytes, terms: Terms) -> Sequence[EntryKey]:
+    """Return the entries by which an account's readiness is known: itself, memo, trustline."""
     keys = [EntryKey(account=account), EntryKey(account=account, name=MEMO_REQUIRED)]
     if terms.asset_issuer not in {ZERO_KEY, account}:
         asset = (terms.asset_code, terms.asset_issuer)
@@ -197,7 +198,7 @@ def _note_of(
 
 def readiness_of(account: bytes, terms: Terms, view: EntriesView) -> tuple[Readiness, int]:
     """Return whether an account can be paid, and how much at most, by its ledger entries."""
-    keys = _keys_of(account, terms)
+    keys = entry_keys_of(account, terms)
     if view.frozen is not None and not view.frozen.isdisjoint(keys):
         return Readiness.FROZEN, 0
     if not isinstance(view.entries.get(keys[0]), AccountState):

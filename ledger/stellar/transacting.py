@@ -23,7 +23,7 @@ from ledger.audit.address import format_account
 from ledger.audit.stellar_xdr import read_transaction
 from ledger.evidence.keys import public_key_of
 from ledger.evidence.units import format_stroops
-from ledger.stellar.envelopes import SignedEnvelope, sign_envelope
+from ledger.stellar.envelopes import SignedEnvelope, asset_of, sign_envelope
 from ledger.stellar.errors import NotSubmittedError
 from ledger.stellar.gateway import Gateway, SubmitStatus
 from ledger.stellar.horizon import result_code_of
@@ -68,7 +68,7 @@ def asset_payment(
     """Return a payment."""
     return Payment(
         destination=format_account(destination),
-        asset=Asset(asset[0], format_account(asset[1])),
+        asset=asset_of(*asset),
         amount=format_stroops(amount_stroops),
         source=format_account(source),
     )

@@ -145,8 +145,8 @@ def make_terms(made: SetUp, *, genesis_s: int, window: int = WINDOW) -> Terms:
         attempt_window_ledgers=window,
         attempt_window_s=window,
         batch_payments=100,
-        fee_account=bytes(32),
-        fee_bid_max_stroops=100,
+        fee_account=made.fee or bytes(32),
+        fee_bid_max_stroops=100 if made.fee is None else 50_000,
         challenge_window_s=0,
         cash_out_least_stroops=1,
         address_delay_s=0,
@@ -335,16 +335,18 @@ def paid_out_of(gateway: Gateway, account: bytes) -> dict[bytes, int]:
     return paid
 
 
-def make_scene(devnet: DevnetProcess, sessions: SessionFactory, folder: Path) -> Scene:
+def make_scene(
+    devnet: DevnetProcess, sessions: SessionFactory, folder: Path, *, with_fee: bool = False
+) -> Scene:
     """Set a fresh domain up on the devnet: two channels, three payees, money in escrow."""
     gateway = HorizonGateway(devnet.url, PASSPHRASE)
-    keys = DomainKeys.load_or_make(folder / "keys", 2, ["ann", "ben", "cay"])
+    keys = DomainKeys.load_or_make(folder / "keys", 2, ["ann", "ben", "cay"], with_fee=with_fee)
     genesis_s = gateway.latest_ledger().close_time_s
     with devnet.closing():
         made = set_up_domain(
             gateway, PASSPHRASE, keys, asset_code=ASSET_CODE, deposit_stroops=10**12
         )
-    seeds = [keys.escrow, keys.payout, keys.anchor, *keys.channels]
+    seeds = keys.operator_seeds
     domain = SettlementDomain(
         terms=make_terms(made, genesis_s=genesis_s),
         passphrase=PASSPHRASE,
