@@ -99,8 +99,7 @@ def refundable_stroops(draft: Draft) -> int:
 
     Twice computed, from what was deposited and from what lies in escrow, and the lesser counts.
     """
-    head = draft.head
-    unspent = head.deposited_stroops - head.charged_stroops - head.refunded_stroops
     owed = sum(payee.owed_stroops for payee in draft.payees.values())
     lacking = max(0, owed - payout_stroops(draft))
-    return min(unspent - undecided_stroops(draft, PAYOUT_REFUND), free_escrow(draft) - lacking)
+    unspent = draft.head.unspent_stroops - undecided_stroops(draft, PAYOUT_REFUND)
+    return min(unspent, free_escrow(draft) - lacking)

@@ -68,6 +68,12 @@ class Head:
     payout_stroops: int = 0
     """Balance of the payout account by the facts."""
 
+    @property
+    def unspent_stroops(self) -> int:
+        """Deposits less charges, refunds and losses."""
+        gone_stroops = self.charged_stroops + self.refunded_stroops + self.lost_stroops
+        return self.deposited_stroops - gone_stroops
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CapUse:
@@ -244,9 +250,7 @@ class State:
     @property
     def unspent_stroops(self) -> int:
         """Deposits less charges, refunds and losses; negative when more was charged than left."""
-        head = self.head
-        gone_stroops = head.charged_stroops + head.refunded_stroops + head.lost_stroops
-        return head.deposited_stroops - gone_stroops
+        return self.head.unspent_stroops
 
     @property
     def carried_stroops(self) -> int:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from ledger.books.draft import Draft
 from ledger.books.folding import fold_transactions
 from ledger.books.payouts import plan_payouts
+from ledger.books.refunding import refundable_stroops
 from ledger.books.standing import (
     BUCKETS_MAX,
     CarryReason,
@@ -243,6 +244,14 @@ def test_all_that_is_free_goes_back_and_nothing_that_is_owed() -> None:
     assert (closing.unspent_stroops, closing.head.refunded_stroops) == (0, 8_501)
     assert closing.head.escrow_stroops == closing.head.fees_stroops + closing.carried_stroops
     assert draft.refund == request(left_stroops=0)
+
+
+def test_what_was_lost_does_not_go_back_whatever_escrow_holds() -> None:
+    draft = draft_with()
+    draft.head = replace(draft.head, lost_stroops=9_000)
+    assert refundable_stroops(draft) == 1_000
+    draft.head = replace(draft.head, escrow_stroops=700)
+    assert refundable_stroops(draft) == 700
 
 
 def test_a_part_is_paid_once() -> None:
