@@ -86,6 +86,9 @@ class Wanted:
     tx_hash: bytes
     """32 bytes."""
 
+    signed_by: frozenset[str] = frozenset()
+    """Addresses of settlers whose signatures the operator has."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
@@ -212,7 +215,10 @@ def parse_wanted(document: object) -> Wanted:
             raise MalformedRecordError(field, got=str(value)[:40], want="0 to 2^32 - 1")
         numbers[field] = value
     tx_hash = _digits("tx_hash", str(document.get("tx_hash")), 32)
-    return Wanted(tx_hash=tx_hash, **numbers)
+    signed_by = document.get("signed_by", [])
+    if not isinstance(signed_by, list) or not all(isinstance(one, str) for one in signed_by):
+        raise MalformedRecordError("signed_by", got=str(signed_by)[:40], want="addresses")
+    return Wanted(tx_hash=tx_hash, signed_by=frozenset(signed_by), **numbers)
 
 
 def _digits(field: str, text: str, size: int) -> bytes:

@@ -1,7 +1,8 @@
 """An external signer: a command that holds keys and signs, one JSON line in and one line out.
 
 The command is run once for each question, without a shell, with a bound on time and on what it may
-answer; its standard error is dropped. Questions (FORMATS.md):
+answer; its standard error is dropped, and of the environment it gets nothing of this product's.
+Questions (FORMATS.md):
 
     {"format": "swarmledger-signer/1", "kind": "keys"}
     {"format": …, "kind": "transaction", "key": "G…", "network_passphrase": …,
@@ -33,6 +34,7 @@ FORMAT: Final = "swarmledger-signer/1"
 ANSWER_BYTES_MAX: Final = 8_192
 TIMEOUT_S: Final = 30.0
 KEYS_MAX: Final = 64
+_OWN: Final = "SWARMLEDGER_"
 
 
 class CommandKeys:
@@ -133,6 +135,7 @@ class CommandKeys:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
+                env=_environment(),
                 start_new_session=True,
             )
         except OSError as error:
@@ -165,6 +168,11 @@ class CommandKeys:
         if len(raw) > ANSWER_BYTES_MAX:
             raise self._fault(f"got over {ANSWER_BYTES_MAX} bytes")
         return raw
+
+
+def _environment() -> dict[str, str]:
+    """The environment without what is this product's: passphrases and seeds are not for signers."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(_OWN)}
 
 
 def _kill_group(process: "subprocess.Popen[bytes]") -> None:

@@ -5,6 +5,7 @@ Not here: the forms (`seed_files`), the signer's protocol (`external_signer`).
 
 import argparse
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from ledger.audit.address import parse_account
@@ -59,6 +60,12 @@ class JoinedKeys:
         raise SeedFileError(f"account {key.hex()}: got no seed, want one in the keys")
 
 
+@lru_cache(maxsize=4)
+def _command_keys(command: str) -> CommandKeys:
+    """Ask a signer for its keys once a process: workers open their keys each tick."""
+    return CommandKeys(command)
+
+
 def open_operator_keys(keys_dir: Path | None, signer_command: str) -> KeyHolder:
     """Return the holder of all the operator's keys.
 
@@ -76,7 +83,7 @@ def open_operator_keys(keys_dir: Path | None, signer_command: str) -> KeyHolder:
     if seeds := seeds_of_environment():
         holders.append(SeedKeys(seeds))
     if signer_command:
-        holders.append(CommandKeys(signer_command))
+        holders.append(_command_keys(signer_command))
     if not holders:
         raise SeedFileError(
             f"keys: got none, want SWARMLEDGER_KEYS_DIR, {SEED_PREFIX}… or a signer command"

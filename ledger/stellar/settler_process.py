@@ -7,6 +7,7 @@ may be posted again. Answers are posted once, and again when they change.
 import logging
 from dataclasses import dataclass, field
 
+from ledger.audit.address import format_account
 from ledger.stellar.cosigning import Reason, Wanted, sign_refusal
 from ledger.stellar.errors import SettlerError
 from ledger.stellar.settler import Finding, RefusedError, Settler
@@ -42,6 +43,7 @@ class SettlerRounds:
         self._settler = settler
         self._client = client
         self._network_id = network_id
+        self._address = format_account(settler.key)
         self._posted: dict[bytes, Finding | None] = {}
 
     def run(self) -> Round:
@@ -78,7 +80,9 @@ class SettlerRounds:
     def _answer(self, wanted: Wanted) -> Finding | None:
         """Sign or refuse one transaction and post that, unless it was; None: it is signed."""
         tx_hash = wanted.tx_hash
-        if tx_hash in self._posted and self._posted[tx_hash] is None:
+        is_posted = tx_hash in self._posted and self._posted[tx_hash] is None
+        # A restored database may have forgotten it.
+        if is_posted and self._address in wanted.signed_by:
             return None
         try:
             signature = self._settler.sign(wanted)

@@ -213,6 +213,20 @@ def test_external_signers_answer_is_not_believed(tmp_path: Path, body: str, faul
         keys.sign(TRANSACTION, KEY)
 
 
+def test_external_signer_is_told_no_secret_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SWARMLEDGER_PASSPHRASE", PASSPHRASE)
+    monkeypatch.setenv("SWARMLEDGER_SEED_ANCHOR", SEED.hex())
+    monkeypatch.setenv("ITS_OWN", "kept")
+    told = "import os\nnames = [n for n in os.environ if n[:3] in {'SWA', 'ITS'}]\n"
+    told += "print(json.dumps({'error': ' '.join(names)}))"
+    keys = CommandKeys(signer_script(tmp_path, told))
+    with pytest.raises(ExternalSignerError, match="ITS_OWN") as caught:
+        keys.sign(TRANSACTION, KEY)
+    assert "SWARMLEDGER_" not in str(caught.value)
+
+
 def test_external_signer_that_never_answers_is_ended(tmp_path: Path) -> None:
     keys = CommandKeys(signer_script(tmp_path, "time.sleep(1000)"), timeout_s=20)
     keys._timeout_s = 0.5

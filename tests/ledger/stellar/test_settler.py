@@ -10,10 +10,11 @@ from simulated_operator import ASSET, address, key, keypair, seed
 from stellar_sdk import Asset
 from treasury_scene import PASSPHRASE, ChainOperator, TreasuryScene, treasury_scene
 
+from ledger.audit.address import format_account
 from ledger.audit.stellar_xdr import read_transaction
 from ledger.books.transactions import NetworkFact
 from ledger.evidence.leaf import PayoutLeaf
-from ledger.stellar.cosigning import Reason, Wanted
+from ledger.stellar.cosigning import Reason, Refusal, Wanted
 from ledger.stellar.envelopes import (
     attach_signatures,
     build_payout,
@@ -25,6 +26,8 @@ from ledger.stellar.gateway import TransactionPage
 from ledger.stellar.horizon import HorizonGateway
 from ledger.stellar.settler import RefusedError, Settler
 from ledger.stellar.settler_chain import OwnChain
+from ledger.stellar.settler_client import OperatorClient
+from ledger.stellar.settler_process import SettlerRounds
 from ledger.stellar.settler_records import SettlerFolder
 from ledger.stellar.settler_together import ExchangeFolder, TogetherRounds, fetch_from
 from ledger.stellar.signing import KeySignature, SeedKeys
@@ -172,6 +175,42 @@ def test_record_that_is_not_whole_is_not_taken(scene: TreasuryScene) -> None:
     path.write_text(path.read_text()[:-40])
     with pytest.raises(SettlerError, match=r"epoch-0\.json"):
         scene.settler(A)
+
+
+class ForgetfulOperator(OperatorClient):
+    """An operator that wants one thing signed, and may forget what it was given."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        self.asked = wanted
+        self.signatures: list[bytes] = []
+        self.refusals: list[str] = []
+
+    def wanted(self) -> tuple[Wanted, ...]:
+        return (self.asked,)
+
+    def post_signature(self, tx_hash: bytes, signed: KeySignature) -> None:
+        assert tx_hash == self.asked.tx_hash
+        self.signatures.append(signed.key)
+        self.asked = replace(self.asked, signed_by=frozenset({format_account(signed.key)}))
+
+    def post_refusal(self, refusal: Refusal) -> None:
+        self.refusals.append(refusal.reason)
+
+
+def test_answers_are_posted_once_and_again_when_they_were_forgotten(scene: TreasuryScene) -> None:
+    _funding, payment = plan(scene, 4_999_983)
+    settler = scene.settler(A)
+    operator = ForgetfulOperator(scene.wanted(payment))
+    rounds = SettlerRounds(settler, operator, scene.operator.trust.network_id)
+    assert [rounds.run().signed for _ in range(3)] == [(operator.asked.tx_hash,)] * 3
+    assert operator.signatures == [settler.key]
+    operator.asked = replace(operator.asked, signed_by=frozenset())
+    rounds.run()
+    assert operator.signatures == [settler.key] * 2
+    operator.asked = replace(operator.asked, tx_hash=bytes(32))
+    made = [rounds.run() for _ in range(3)]
+    assert operator.refusals == ["hash_differs"]
+    assert all(one.refused[bytes(32)].reason == Reason.HASH_DIFFERS for one in made)
 
 
 class HidingGateway(HorizonGateway):
