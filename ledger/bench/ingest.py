@@ -11,7 +11,6 @@ only in the first round (a worker remembers it).
 import contextlib
 import http.client
 import shutil
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,7 +29,7 @@ from ledger.bench.ingest_load import (
     write_papers,
 )
 from ledger.bench.ingest_parts import MEASURED, IngestParts, running_cluster
-from ledger.bench.report import Series, describe_machine, round_figure
+from ledger.bench.report import Series, describe_machine
 from ledger.books.codes import BundleCode, ReceiptCode
 from ledger.embedded.postgres import create_state_dir
 from ledger.store.monitor_store import list_verdicts, measure_backlog, newest_bundle_id
@@ -83,14 +82,16 @@ def run_ingest_bench(bench: IngestBench, tell: Callable[[str], None]) -> dict[st
                 tell("starting the parts")
                 network = parts.start_network(papers.environment["SWARMLEDGER_NETWORK_PASSPHRASE"])
                 parts.start(gateway_url=network, workers=bench.workers)
-                return _Run(bench, parts, papers, folder, tell).measure()
+                return IngestRun(bench, parts, papers, folder, tell).measure()
             finally:
                 parts.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-class _Run:
+class IngestRun:
+    """Rounds of uploads to one operator."""
+
     def __init__(
         self,
         bench: IngestBench,
@@ -101,16 +102,16 @@ class _Run:
     ) -> None:
         self._bench, self._parts, self._papers = bench, parts, papers
         self._folder, self._tell = folder, tell
-        self._series = Series()
+        self.series = Series()
+        """What the rounds came to."""
 
     def measure(self) -> dict[str, Any]:
         """Do all rounds; returns the report."""
         self._measure_idle()
         for number in range(self._bench.rounds + 1):
             self._tell(f"round {number}: signing {self._bench.receipts:,} receipts")
-            self._do_round(number, self._sign(number))
-        figures = self._series.medians()
-        figures["cpu_per_receipt_growth"] = self._growth()
+            self.do_round(number, self.sign(number))
+        figures = self.series.medians()
         with self._parts.sessions.begin() as session:
             sizes = measure_tables(session)
         total = self._bench.receipts * (self._bench.rounds + 1)
@@ -131,7 +132,7 @@ class _Run:
             },
             **{key: figures[key] for key in headline},
             "figures": figures,
-            "spreads": self._series.spreads(),
+            "spreads": self.series.spreads(),
             "capacity": capacity_of(figures),
             "machine": describe_machine(),
         }
@@ -142,18 +143,10 @@ class _Run:
         before = self._parts.cpu_seconds()
         time.sleep(IDLE_S)
         for name, seconds in self._parts.cpu_seconds().items():
-            self._series.add(f"idle_{name}_cores", (seconds - before[name]) / IDLE_S)
+            self.series.add(f"idle_{name}_cores", (seconds - before[name]) / IDLE_S)
 
-    def _growth(self) -> float:
-        """Return how much more a receipt costs at the end than at the beginning.
-
-        Both as multiples of the signatures alone; medians of the first and last third of rounds.
-        """
-        ratios = self._series.values("cpu_ratio")
-        third = max(1, len(ratios) // 3)
-        return round_figure(statistics.median(ratios[:third]) / statistics.median(ratios[-third:]))
-
-    def _sign(self, number: int) -> list[bytes]:
+    def sign(self, number: int) -> list[bytes]:
+        """Return the bundles of a round."""
         return list(
             sign_bundles(
                 self._papers.terms,
@@ -164,7 +157,12 @@ class _Run:
             )
         )
 
-    def _do_round(self, number: int, bundles: Sequence[bytes]) -> None:
+    def do_round(self, number: int, bundles: Sequence[bytes]) -> None:
+        """Upload bundles, wait until they are judged, and note what it took.
+
+        Raises:
+            BenchError: A part failed, or a receipt was not counted.
+        """
         yardsticks = Yardsticks(self._folder)
         for raw in bundles[:SAMPLES]:
             yardsticks.verify(raw)
@@ -197,7 +195,7 @@ class _Run:
         )
         cpu_s = sum(used.values())
         kind = "first_round_" if number == 0 else ""
-        add = self._series.add
+        add = self.series.add
         add(f"{kind}cpu_ratio", raw_s / cpu_s)
         add(f"{kind}wall_ratio", raw_s / cores / wall_s)
         add(f"{kind}receipts_per_s", receipts / wall_s)
