@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from simulated_operator import ASSET, address, key, keypair, seed
-from stellar_sdk import Asset
+from stellar_sdk import Asset, TransactionBuilder
 from treasury_scene import PASSPHRASE, ChainOperator, TreasuryScene, treasury_scene
 
 from ledger.audit.address import format_account
@@ -245,7 +245,6 @@ def test_settlers_pay_what_is_planned_without_the_operator(scene: TreasuryScene)
         if leaf.source_account == key("payout") and is_open(scene, leaf)
     )
     assert owed
-    scene.operator.audit_files = {}
     rounds = []
     for name in (A, C):
         settler = Settler(
@@ -298,6 +297,7 @@ def fork_of(operator: ChainOperator) -> ChainOperator:
     return fork
 
 
+ANCHOR_DONE = bytes.fromhex("0000000000000064000000000000000100000000000000050000000000000000")
 PAYMENT_DONE = bytes.fromhex("0000000000000064000000000000000100000000000000010000000000000000")
 
 
@@ -338,6 +338,43 @@ def test_fact_that_no_ledger_has_is_refused(doomed: TreasuryScene, tmp_path: Pat
         assert refusal_of(scene.settler(name), wanted) == Reason.FACTS_DIFFER
 
 
+class Silent(ChainOperator):
+    """Its anchors are signed and never sent."""
+
+    def fact(self, builder: TransactionBuilder, *signers: str, code: int = 0) -> NetworkFact:
+        del code
+        envelope = builder.build()
+        for signer in signers:
+            envelope.sign(keypair(signer))
+        latest = self.gateway.latest_ledger()
+        return NetworkFact(
+            network_id=self.gateway.network_id,
+            ledger_sequence=latest.sequence,
+            close_time_s=latest.close_time_s,
+            apply_order=1,
+            envelope=envelope.to_xdr_object().to_xdr_bytes(),
+            result=ANCHOR_DONE,
+        )
+
+
+def test_anchor_that_no_ledger_has_is_waited_for(doomed: TreasuryScene, tmp_path: Path) -> None:
+    scene = replace(doomed, folder=tmp_path, settlers={})
+    silent = fork_of(doomed.operator)
+    silent.__class__ = Silent
+    number = silent.epoch
+    silent.close([silent.owe()])
+    scene.operator = silent
+    settler = scene.settler(A)
+    wanted = scene.wanted(silent.plans[number][0])
+    assert refusal_of(settler, wanted) == Reason.ANCHOR_MISSING
+    assert settler.next_epoch == number
+
+
+def test_key_that_signs_for_nothing_refuses(scene: TreasuryScene) -> None:
+    _funding, payment = plan(scene, 5_999_983)
+    assert refusal_of(scene.settler("settler d"), scene.wanted(payment)) == Reason.SIGNERS_DIFFER
+
+
 def test_log_that_does_not_go_on_where_it_ended_is_refused(
     doomed: TreasuryScene, tmp_path: Path
 ) -> None:
@@ -349,12 +386,26 @@ def test_log_that_does_not_go_on_where_it_ended_is_refused(
     settler = scene.settler(A)
     settler.look()
     assert settler.next_epoch == number + 1
+    # The fork's anchor is nobody's plan: for a while it is waited for, then it is known.
+    scene.operator.close([scene.operator.owe()])
+    for again in (settler, scene.settler(A)):
+        again.look()
+        assert again.halt is not None
+        assert again.halt.reason == Reason.UNKNOWN_TRANSACTION
+        assert "a person must look" in again.halt.detail
+    settler = scene.settler(A)
+    folder = SettlerFolder(tmp_path / "settler-a")
+    for tx_hash in folder.load_unexplained():
+        folder.accept(tx_hash, "the other operator's")
+    settler.look()
+    assert settler.halt is None
+    fork.close([fork.owe()])
     fork.close([fork.owe()])
     scene.operator = fork
-    wanted = scene.wanted(fork.plans[number + 1][0])
+    wanted = scene.wanted(fork.plans[number + 2][0])
     assert refusal_of(settler, wanted) == Reason.LOG_FORKED
     kept = {path.name for path in (tmp_path / "settler-a" / "audit").iterdir()}
-    assert f"epoch-{number + 1}.refused" in kept
+    assert f"epoch-{number + 2}.refused" in kept
 
 
 def test_stolen_keys_below_the_threshold_pay_nothing_and_are_noticed(tmp_path: Path) -> None:
