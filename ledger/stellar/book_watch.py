@@ -245,11 +245,11 @@ def _sample(sessions: SessionFactory, gateway: Gateway, terms: Terms, epoch: int
 
 
 def _told(gateway: Gateway, account: bytes, terms: Terms) -> BalanceSample:
-    view = gateway.account(account)
+    asset = (terms.asset_code, terms.asset_issuer)
+    view = gateway.account(account, assets=(asset,))
     # What was true while it answered: not before it says, not after what it knows now.
     latest = gateway.latest_ledger()
     first = latest.sequence if view is None else view.as_of_sequence
-    asset = (terms.asset_code, terms.asset_issuer)
     return BalanceSample(
         account=account,
         first_ledger=min(first, latest.sequence),

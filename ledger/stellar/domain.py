@@ -301,5 +301,5 @@ def _trust_and_issue(
 
 
 def _trusts(gateway: Gateway, account: bytes, asset: tuple[str, bytes]) -> bool:
-    view = gateway.account(account)
+    view = gateway.account(account, assets=(asset,))
     return view is not None and asset in view.balances

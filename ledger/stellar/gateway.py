@@ -78,7 +78,10 @@ class AccountView:
     """The last sequence number consumed."""
 
     balances: Mapping[AssetKey, int]
-    """(asset code, issuer) → stroops; `NATIVE` for XLM. An absent key means no trustline."""
+    """(asset code, issuer) → stroops; `NATIVE` for XLM. An absent key means no trustline.
+
+    Where only some were asked for, looking for another raises ValueError.
+    """
 
     as_of_sequence: int
     """Closed ledger up to which the source had read the network when it answered."""

@@ -10,7 +10,7 @@ refused, never passed over. Every answer of RPC names the ledger it was given as
 import base64
 import binascii
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, TypeVar
 
 from stellar_sdk import SorobanServer, soroban_rpc, xdr
@@ -236,7 +236,10 @@ class RpcGateway:
         return AccountView(
             account=account,
             sequence=entry.account.seq_num.sequence_number.int64,
-            balances={key.asset or NATIVE: _balance_of(state) for key, state in states.items()},
+            balances=AskedBalances(
+                {key.asset or NATIVE: _balance_of(state) for key, state in states.items()},
+                frozenset((NATIVE, *assets)),
+            ),
             as_of_sequence=as_of_sequence,
             sequence_ledger=sequence_ledger_of(entry.account),
         )
@@ -447,6 +450,25 @@ class RpcGateway:
         items = answer.entries or []
         setting = decode_entry(items[0].xdr) if items else None
         return frozenset(frozen_among(keys, setting)), answer.latest_ledger
+
+
+class AskedBalances(Mapping[AssetKey, int]):
+    """Balances of which only some were asked for: what was not is unknown, and never 0."""
+
+    def __init__(self, found: Mapping[AssetKey, int], asked: frozenset[AssetKey]) -> None:
+        self._found = found
+        self._asked = asked
+
+    def __getitem__(self, asset: AssetKey) -> int:
+        if asset not in self._asked:
+            raise ValueError(f"balance: got {asset[0]}, want an asset that was asked for")
+        return self._found[asset]
+
+    def __iter__(self) -> Iterator[AssetKey]:
+        return iter(self._found)
+
+    def __len__(self) -> int:
+        return len(self._found)
 
 
 def _balance_of(state: EntryState) -> int:

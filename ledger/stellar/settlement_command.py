@@ -302,8 +302,8 @@ def _sponsor(desk: _Desk, arguments: argparse.Namespace) -> dict[str, Any]:
         seed,
         budget_stroops=arguments.budget * XLM_STROOPS,
     )
-    views = {account: desk.gateway.account(account) for account in chosen}
     asset = (desk.terms.asset_code, desk.terms.asset_issuer)
+    views = {account: desk.gateway.account(account, assets=(asset,)) for account in chosen}
     lines = [
         account
         for account, view in views.items()

@@ -165,6 +165,21 @@ def test_account_has_balances_sequence_and_its_ledger(gateway: Source, parties: 
     assert view.as_of_sequence == parties.latest()
 
 
+def test_balance_rpc_was_not_asked_for_is_unknown_and_not_nothing(
+    both: list[Source], parties: Parties
+) -> None:
+    issuer, holder = parties.fund(2)
+    parties.trust(Asset("USD", issuer.public_key), holder)
+    usd = ("USD", key_of(issuer))
+    from_horizon, from_rpc = (source.account(key_of(holder)) for source in both)
+    assert from_horizon is not None
+    assert from_rpc is not None
+    assert from_horizon.balances[usd] == 0
+    with pytest.raises(ValueError, match="asked for"):
+        from_rpc.balances.get(usd, 0)
+    assert dict(from_rpc.balances) == {NATIVE: from_horizon.balances[NATIVE]}
+
+
 # Transactions
 
 
