@@ -31,6 +31,7 @@ from ledger.books.judgement import BundleCheck, Judgement, LaneCount, ReceiptCod
 from ledger.books.lane_judgement import Codes, Cover, codes_root_of, judge_lanes
 from ledger.books.lanes import JudgedLane, LanePayee
 from ledger.books.payouts import plan_payouts
+from ledger.books.refunding import forget_dust
 from ledger.books.standing import CarryReason, Standing, maturity_s
 from ledger.books.state import CorrectedLane, PayeeBalance, State, state_root
 from ledger.books.statements import StatementLine, salt_of_line, sum_tree_of
@@ -436,6 +437,7 @@ def _forget(draft: Draft, terms: Terms, epoch: int) -> None:
     draft.cap_use = {
         entitlement: use for entitlement, use in draft.cap_use.items() if use.last_epoch >= oldest
     }
+    forget_dust(draft)
     forget_accounts(draft, terms)
 
 

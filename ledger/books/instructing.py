@@ -151,9 +151,10 @@ def apply_instructions(
             codes[place] = (
                 InstructionCode.APPLIED if is_booked else InstructionCode.UNKNOWN_TRANSACTION
             )
+    notes = [at for at in holding if isinstance(instructions[at].value, ReadinessNote)]
     # What was seen of an account may be about an address that was named in this epoch.
-    paid = paid_accounts(draft, terms)
-    for place in sorted(holding, key=lambda place: (_number_of(instructions[place].value), place)):
+    paid = paid_accounts(draft, terms) if notes else frozenset()
+    for place in sorted(notes, key=lambda place: (_number_of(instructions[place].value), place)):
         value = instructions[place].value
         if isinstance(value, ReadinessNote):
             codes[place] = _apply_note(draft, value, paid)

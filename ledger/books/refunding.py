@@ -35,6 +35,22 @@ SUSPENSE_REFUNDS_MAX: Final = 16
 """Most deposits sent back in one epoch: each takes a slot and a fee, and strangers cause them."""
 
 
+SUSPENSE_ROWS_MAX: Final = 10_000
+"""Most deposits that are kept by sender; of more, the smallest stay in suspense for a ruling."""
+
+
+def forget_dust(draft: Draft, rows_max: int = SUSPENSE_ROWS_MAX) -> None:
+    """Keep the largest unplaced deposits by sender, so that dust cannot swell the state.
+
+    What is dropped stays in suspense as money; only who sent it is no longer kept.
+    """
+    if len(draft.suspense) > rows_max:
+        largest = sorted(
+            draft.suspense.items(), key=lambda item: (-item[1].amount_stroops, item[0])
+        )
+        draft.suspense = dict(largest[:rows_max])
+
+
 def plan_refunds(draft: Draft, terms: Terms) -> list[PayoutLeaf]:
     """Plan the refunds that are due, after the payments of the epoch.
 

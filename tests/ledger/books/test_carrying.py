@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ledger.books.draft import Draft
 from ledger.books.folding import fold_transactions
 from ledger.books.payouts import plan_payouts
-from ledger.books.refunding import refundable_stroops
+from ledger.books.refunding import forget_dust, refundable_stroops
 from ledger.books.standing import (
     BUCKETS_MAX,
     CarryReason,
@@ -351,6 +351,17 @@ def test_dust_and_money_of_who_is_not_ready_stay() -> None:
     stray(draft, "escrow", 300)
     draft.seen_accounts[STRANGER] = seen(Readiness.NO_ACCOUNT)
     assert plan_payouts(draft, replace(TERMS, suspense_refund_s=0)) == []
+    assert len(draft.suspense) == 2
+
+
+def test_of_many_strangers_the_largest_amounts_are_kept_by_sender() -> None:
+    draft = draft_with()
+    for amount in (30, 50, 10, 40):
+        stray(draft, "escrow", amount)
+    forget_dust(draft, 2)
+    assert sorted(held.amount_stroops for held in draft.suspense.values()) == [40, 50]
+    assert draft.head.suspense_stroops == 130
+    forget_dust(draft, 2)
     assert len(draft.suspense) == 2
 
 
