@@ -60,7 +60,10 @@ def test_books_that_differ_from_the_chain_end_a_world(world: World) -> None:
         world.run()
 
 
-def test_a_payment_that_is_never_made_ends_a_world(world: World) -> None:
+def test_a_payment_that_is_never_made_ends_a_world(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ledger.simulation.world.DRAIN_LEDGERS_MAX", 10)
     world.domain.network.set_room = lambda _: None
     world.domain.network.network.header.max_tx_set_size = 1
     with pytest.raises(SimulationError, match="want everything paid"):
