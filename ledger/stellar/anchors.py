@@ -17,6 +17,7 @@ from ledger.stellar.fees import Bidding
 from ledger.stellar.gateway import Gateway, NetworkLedger
 from ledger.stellar.outlook import Outlook
 from ledger.stellar.sending import send_once, stored_attempt
+from ledger.stellar.signing import SignaturesMissingError
 from ledger.stellar.stopping import load_stops, stop_for
 from ledger.store import sending_store
 from ledger.store import settlement_store as store
@@ -133,7 +134,11 @@ def _sign(
         fee_bid_stroops=terms.fee_bid_stroops,
         passphrase=domain.passphrase,
     )
-    signed = sign_envelope(unsigned, own_demands(terms.anchor_account), domain.signer)
+    try:
+        signed = sign_envelope(unsigned, own_demands(terms.anchor_account), domain.signer)
+    except SignaturesMissingError as missing:
+        _log.error("anchor of epoch %d: got no key that signs it: %s", anchor.epoch, missing)
+        return None
     attempt = stored_attempt(signed, number, account=terms.anchor_account, sequence=sequence)
     with sessions.begin() as session:
         if not store.move_anchor(

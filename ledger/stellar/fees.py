@@ -17,6 +17,7 @@ from ledger.stellar.errors import GatewayError
 from ledger.stellar.fee_bumps import build_bump, bump_fee, sign_bump
 from ledger.stellar.gateway import Gateway, NetworkLedger, SubmitStatus
 from ledger.stellar.outlook import Outlook
+from ledger.stellar.signing import SignaturesMissingError
 from ledger.store import sending_store
 from ledger.store.engine import SessionFactory
 from ledger.store.sending_store import Bump, Sending
@@ -66,7 +67,6 @@ def raise_bid(
         is_refused: Whether a node just called the bid too low, so that waiting is no use.
 
     Raises:
-        SignaturesMissingError: Others have not signed yet.
         StellarError: A key or its holder gave no usable answer.
     """
     terms, attempt = domain.terms, bidding.attempt
@@ -129,13 +129,18 @@ def _commit(
         )
         return None
     unsigned = build_bump(attempt.envelope, account, fee_stroops, domain.passphrase)
+    try:
+        envelope = sign_bump(unsigned, account, domain.signer)
+    except SignaturesMissingError as missing:
+        _log.error("fee account: got no key that signs a bump: %s", missing)
+        return None
     bump = Bump(
         outer_hash=unsigned.tx_hash,
         tx_hash=attempt.tx_hash,
         step=step,
         bid_stroops=bid_stroops,
         fee_stroops=fee_stroops,
-        envelope=sign_bump(unsigned, account, domain.signer),
+        envelope=envelope,
         ledger_sequence=latest.sequence,
         close_time_s=latest.close_time_s,
     )

@@ -57,7 +57,6 @@ def send_once(
         The last answer; None if nothing was sent.
 
     Raises:
-        SignaturesMissingError: Others have not signed the fee bump yet.
         StellarError: The fee account's key or its holder gave no usable answer.
     """
     attempt, latest = bidding.attempt, outlook.latest

@@ -235,3 +235,41 @@ def test_audit_files_are_for_settlers(gathering: Gathering) -> None:
     assert ask(SEEDS[0], 4, 3) == 403
     assert ask(SEEDS[0], 4, 4) == 404
     assert ask(STRANGER, 3, 3) == 403
+
+
+def test_payments_go_on_while_the_anchors_key_is_lost(gathering: Gathering) -> None:
+    scene = gathering.scene
+    scene.plan({scene.payees[0]: 46})
+    tx_hash = gathering.until_wanted()
+    channels = {public_key_of(seed): seed for seed in scene.keys.channels}
+    signer = TreasurySigner(scene.sessions, scene.gateway, scene.domain.terms, SeedKeys(channels))
+    scene.domain = replace(scene.domain, signer=signer)
+    scene.plan({scene.payees[1]: 47})
+    for number in range(2):
+        for seed in SEEDS[:2]:
+            assert gathering.post(tx_hash, seed) == (204, "")
+        scene.tick(4)
+        assert scene.states()[number] == "paid"
+        tx_hash = gathering.until_wanted() if number == 0 else b""
+    # The next epoch is neither anchored nor paid.
+    assert scene.paid() == {scene.payees[0]: 46}
+    assert scene.open_anchors() == 1
+    assert gathering.wanted() == []
+
+
+def test_accounts_with_different_signers_ask_nobody(gathering: Gathering) -> None:
+    scene = gathering.scene
+    scene.plan({scene.payees[0]: 48})
+    gathering.until_wanted()
+    signer = scene.domain.signer
+    assert isinstance(signer, TreasurySigner)
+    # The payout account is another one than was handed over.
+    other = replace(scene.domain.terms, payout_account=scene.made.broadcaster)
+    strange = TreasurySigner(scene.sessions, scene.gateway, other, SeedKeys({}))
+    strange.refresh()
+    with scene.sessions() as session:
+        assert settler_store.load_settlers(session, scene.broadcaster) is None
+    assert gathering.client.get("/v1/settlement/wanted").json()["settlers"] == []
+    assert gathering.post(bytes(32), SEEDS[0]) == (403, "not_a_settler")
+    scene.tick()
+    assert len(gathering.wanted()) == 1
