@@ -2,9 +2,10 @@
 
 The file is JSON: network passphrase, envelope without signatures, signatures. Whoever signs sees
 what the envelope does as it is decoded here, not as the file says; only operations that set signers
-and thresholds are signed, never one that moves anything. Exactly the signatures that the chain
-needs are attached at the end. Changing settlers is signed by settlers; the operator's own keys can
-change themselves, and M settlers can replace them when they are lost.
+and thresholds, or that claim a balance for the account itself, are signed, never one that moves
+anything away. Exactly the signatures that the chain needs are attached at the end. Changing
+settlers is signed by settlers; the operator's own keys can change themselves, and M settlers can
+replace them when they are lost.
 """
 
 import base64
@@ -25,7 +26,7 @@ from stellar_sdk import (
     TransactionEnvelope,
 )
 from stellar_sdk.exceptions import SdkError
-from stellar_sdk.operation import SetOptions
+from stellar_sdk.operation import ClaimClaimableBalance, Operation, SetOptions
 
 from ledger.audit.address import format_account, parse_account
 from ledger.evidence.keys import verify
@@ -60,7 +61,8 @@ class Cosigned:
         """Return the envelope, decoded and the same when encoded again.
 
         Raises:
-            TreasuryError: It is none of ours: it does more than set signers and thresholds.
+            TreasuryError: It is none of ours: it does more than set signers and thresholds, or
+                claim balances.
         """
         try:
             text = base64.b64encode(self.envelope).decode()
@@ -70,7 +72,9 @@ class Cosigned:
         operations = found.transaction.operations
         if unsigned_transaction(found).envelope != self.envelope or found.signatures:
             raise TreasuryError("envelope: got another one when encoded again, want the same")
-        if not operations or not all(_is_about_signers(one) for one in operations):
+        if not operations or not all(
+            _is_about_signers(one) or _is_claim(one) for one in operations
+        ):
             raise TreasuryError("envelope: got other operations, want signers and thresholds only")
         return found
 
@@ -84,6 +88,10 @@ def _is_about_signers(operation: object) -> bool:
         and operation.set_flags is None
         and operation.home_domain is None
     )
+
+
+def _is_claim(operation: object) -> bool:
+    return isinstance(operation, ClaimClaimableBalance) and operation.source is not None
 
 
 def propose_rotation(
@@ -103,6 +111,23 @@ def propose_rotation(
     if not changed:
         return None
     source = treasury.cold[0] if set(changed) & set(treasury.cold) else anchor_account
+    return propose(gateway, source, operations, passphrase, valid_s=valid_s)
+
+
+def propose(
+    gateway: Gateway,
+    source: bytes,
+    operations: Sequence[Operation],
+    passphrase: str,
+    *,
+    valid_s: int,
+) -> Cosigned:
+    """Return a transaction of an account, to be signed.
+
+    Raises:
+        GatewayError: No usable answer.
+        TreasuryError: The account does not exist.
+    """
     view, latest = gateway.account(source), gateway.latest_ledger()
     if view is None:
         raise TreasuryError(f"{format_account(source)}: got no such account, want it created")
@@ -110,7 +135,7 @@ def propose_rotation(
         source=MuxedAccount(format_account(source)),
         sequence=view.sequence + 1,
         fee=FEE_BID_STROOPS * len(operations),
-        operations=operations,
+        operations=list(operations),
         preconditions=Preconditions(
             time_bounds=TimeBounds(0, latest.close_time_s + valid_s),
             # No network closes more than a ledger a second.
@@ -130,6 +155,9 @@ def describe_rotation(cosigned: Cosigned) -> list[str]:
     """
     lines = []
     for operation in cosigned.transaction().transaction.operations:
+        if isinstance(operation, ClaimClaimableBalance) and operation.source is not None:
+            lines.append(f"{operation.source.account_id}: claims {operation.balance_id}")
+            continue
         if not isinstance(operation, SetOptions) or operation.source is None:
             raise AssertionError("a proven rotation sets options of named accounts")
         account = operation.source.account_id
@@ -174,7 +202,8 @@ def assemble(gateway: Gateway, cosigned: Cosigned) -> SignedEnvelope:
     for operation in unsigned.transaction.operations:
         if operation.source is not None:
             account = parse_account(operation.source.account_id)
-            demands.append(Demand(account=account, threshold=Threshold.HIGH))
+            threshold = Threshold.LOW if _is_claim(operation) else Threshold.HIGH
+            demands.append(Demand(account=account, threshold=threshold))
     tx_hash = unsigned_transaction(unsigned).tx_hash
     signers: Mapping[bytes, SignerSet] = read_signers(gateway, {one.account for one in demands})
     valid = {one.key: one for one in cosigned.signatures if verify(one.key, tx_hash, one.signature)}

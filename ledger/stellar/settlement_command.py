@@ -3,6 +3,7 @@
     swarmledger settlement status
     swarmledger settlement cancel BATCH --why TEXT [--alone]
     swarmledger settlement resume STOP --why TEXT
+    swarmledger settlement claim --out FILE | --keys-dir DIR
     swarmledger settlement preflight
     swarmledger settlement sponsor --funder-seed-file FILE --budget XLM [ACCOUNT…]
     swarmledger settlement channels list|create|fund|retire
@@ -35,10 +36,11 @@ from ledger.stellar.preflight import (
     readiness_of,
 )
 from ledger.stellar.seed_files import read_seed
+from ledger.stellar.settlement_status import describe_money, list_next_steps
 from ledger.stellar.sources import Source, open_source
 from ledger.store import halt_store, source_store, stop_store
 from ledger.store import settlement_store as store
-from ledger.store.engine import SessionFactory, open_sessions
+from ledger.store.engine import SessionFactory, close_sessions, open_sessions
 from ledger.store.epoch_store import load_closing_state
 from ledger.store.errors import StoreError
 from ledger.store.instruction_store import newest_computed_epoch
@@ -82,6 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         finally:
             for source in desk.sources:
                 source.close()
+            close_sessions(desk.sessions)
     except _CANNOT as error:
         print(f"swarmledger settlement: {error}", file=sys.stderr)
         return 1
@@ -127,6 +130,11 @@ def _parser() -> argparse.ArgumentParser:
     resume = command("resume", _resume, "lift a halt after a person has looked")
     resume.add_argument("stop", type=int, metavar="STOP", help="number of a stop, see status")
     resume.add_argument("--why", required=True, metavar="TEXT", help="what was found")
+    claim = command("claim", _claim, "claim balances that wait for escrow")
+    way = claim.add_mutually_exclusive_group(required=True)
+    way.add_argument("--out", type=Path, metavar="FILE", help="for `stellar sign` and `submit`")
+    way.add_argument("--keys-dir", type=Path, metavar="DIR", help="claim at once, these seeds sign")
+    claim.add_argument("--valid-seconds", type=int, default=86_400, help="to gather signatures")
     command("preflight", _preflight, "look whether payees can be paid; keep what changed")
     sponsor = command("sponsor", _sponsor, "create payees' accounts; offer them trustlines")
     _add_funder(sponsor)
@@ -159,6 +167,14 @@ def _status(desk: _Desk, arguments: argparse.Namespace) -> dict[str, Any]:
         halts = halt_store.load_halts(session, broadcaster)
         marks = source_store.load_marks(session, broadcaster)
         looks = source_store.load_looks(session, broadcaster)
+        anchors = store.load_undecided_anchors(session, broadcaster)
+        money = describe_money(
+            session,
+            find_shard(session, broadcaster),
+            desk.terms,
+            low_balance_stroops=desk.settings.low_balance_stroops,
+        )
+        next_steps = list_next_steps(session, broadcaster, money)
     counts = {str(state): 0 for state in SettlementState}
     for batch in batches:
         counts[str(batch.state)] += 1
@@ -202,6 +218,12 @@ def _status(desk: _Desk, arguments: argparse.Namespace) -> dict[str, Any]:
                 for halt in halts
             ),
         ],
+        "money": money,
+        "anchors": [
+            {"epoch": anchor.epoch, "state": str(anchor.state), "attempt": anchor.attempt}
+            for anchor in anchors
+        ],
+        "next_steps": next_steps,
         "sources": [
             {
                 "source": name,
@@ -255,6 +277,34 @@ def _resume(desk: _Desk, arguments: argparse.Namespace) -> dict[str, Any]:
     if not is_lifted:
         raise ValueError(f"stop {arguments.stop}: got none that is open, want one of status")
     return {"stop": arguments.stop, "lifted": True}
+
+
+def _claim(desk: _Desk, arguments: argparse.Namespace) -> dict[str, Any]:
+    from ledger.stellar import claiming  # noqa: PLC0415 - loads the SDK
+    from ledger.stellar.rotation import describe_rotation, write_cosigned  # noqa: PLC0415
+
+    with desk.sessions.begin() as session:
+        shard = find_shard(session, desk.terms.broadcaster_account)
+        epoch = newest_computed_epoch(session, shard)
+        state = None if epoch is None else load_closing_state(session, shard, epoch)
+    balance_ids = [] if state is None else sorted(state.claimable)[: claiming.CLAIMS_MAX]
+    told: dict[str, Any] = {"claims": [balance_id.hex() for balance_id in balance_ids]}
+    if not balance_ids:
+        return told
+    if arguments.out is not None:
+        proposed = claiming.propose_claims(
+            desk.gateway,
+            desk.terms,
+            desk.passphrase,
+            balance_ids,
+            valid_s=arguments.valid_seconds,
+        )
+        write_cosigned(arguments.out, proposed)
+        return told | {"file": str(arguments.out), "does": describe_rotation(proposed)}
+    accounts = (desk.terms.anchor_account, desk.terms.escrow_account)
+    seeds = claiming.seeds_of(arguments.keys_dir, accounts)
+    tx_hash = claiming.claim(desk.gateway, desk.terms, desk.passphrase, balance_ids, seeds)
+    return told | {"tx": tx_hash.hex()}
 
 
 def _preflight(desk: _Desk, arguments: argparse.Namespace) -> dict[str, Any]:

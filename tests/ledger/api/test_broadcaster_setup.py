@@ -131,7 +131,8 @@ def test_deposit_link_is_what_wallets_read(run: Run, tmp_path: Path) -> None:
     assert (wallet.destination, wallet.amount) == (address("escrow"), "12.5000000")
 
     assert (wallet.asset_code, wallet.asset_issuer) == ("USD", address("issuer"))
-    assert str(getattr(wallet.memo, "memo_id", None)) == deposit["memo_id"] == str(number)
+    assert (wallet.memo_type, str(wallet.memo)) == ("MEMO_ID", str(number))
+    assert deposit["memo_id"] == str(number)
     assert wallet.network_passphrase == PASSPHRASE
     muxed = MuxedAccount.from_account(deposit["muxed"])
     assert (muxed.account_id, muxed.account_muxed_id) == (address("escrow"), number)

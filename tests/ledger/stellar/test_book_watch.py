@@ -1,12 +1,15 @@
 """Book watch: what nobody planned, and balances that differ, stop payouts by name; nothing else."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 from settlement_scene import Scene
 from stellar_sdk import Asset, Claimant
-from stellar_sdk.operation import ClaimClaimableBalance, CreateClaimableBalance, Operation
+from stellar_sdk.operation import CreateClaimableBalance, Operation
 
 from ledger.audit.address import format_account
 from ledger.audit.stellar_xdr import read_transaction
@@ -15,6 +18,7 @@ from ledger.books.folding import fold_transactions
 from ledger.books.state import State, format_state, genesis_state, state_root
 from ledger.stellar.book_watch import watch_books
 from ledger.stellar.facts import ingest_facts
+from ledger.stellar.settlement_command import main as settlement_command
 from ledger.stellar.transacting import Transacting, asset_payment
 from ledger.store import halt_store
 from ledger.store import settlement_store as store
@@ -40,15 +44,15 @@ def widened(scene: Scene) -> Scene:
     return replace(scene, domain=replace(scene.domain, terms=terms))
 
 
-def compute(scene: Scene, **head: int) -> State:
-    """Close the books of epoch 0 over the facts so far, as computing it does."""
+def compute(scene: Scene, *, epoch: int = 0, **head: int) -> State:
+    """Close the books of an epoch over the facts so far, as computing it does."""
     scene.devnet.close_ledgers(3)
     ingest(scene)
     with scene.sessions() as session:
         facts = store.load_facts(
             session, scene.broadcaster, after_sequence=0, through_sequence=1 << 40
         )
-    draft = Draft.of(genesis_state(scene.gateway.network_id, scene.broadcaster, 0))
+    draft = Draft.of(genesis_state(scene.gateway.network_id, scene.broadcaster, epoch))
     fold_transactions(draft, scene.domain.terms, [read_transaction(fact) for fact in facts])
     last = facts[-1]
     draft.head = replace(
@@ -60,11 +64,11 @@ def compute(scene: Scene, **head: int) -> State:
     state = draft.finish()
     with scene.sessions.begin() as session:
         shard = find_shard(session, scene.broadcaster)
-        open_epochs(session, shard, first=0, last=1)
+        open_epochs(session, shard, first=0, last=2)
         session.add(
             StateRow(
                 broadcaster_id=shard.id,
-                epoch=0,
+                epoch=epoch,
                 closing=format_state(state),
                 root=state_root(state),
             )
@@ -205,20 +209,84 @@ def test_halt_is_closed_when_its_cause_is_gone(scene: Scene) -> None:
     assert halt.cleared_ledger is not None
 
 
-def test_claimable_balance_is_booked_when_escrow_claims_it(scene: Scene) -> None:
-    scene = widened(scene)
+def offer_balance(scene: Scene, amount: str = "2.5") -> None:
     offer = CreateClaimableBalance(
         asset=Asset(scene.made.asset_code, format_account(scene.made.issuer)),
-        amount="2.5",
+        amount=amount,
         claimants=[Claimant(format_account(scene.made.escrow))],
     )
     send(scene, [offer], scene.keys.broadcaster)
+
+
+@pytest.fixture
+def ask(
+    scene: Scene,
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Callable[..., tuple[int, dict[str, Any]]]:
+    """Run `swarmledger settlement`."""
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setenv("SWARMLEDGER_GATEWAY_URL", scene.devnet.url)
+    monkeypatch.setenv("SWARMLEDGER_NETWORK_PASSPHRASE", scene.domain.passphrase)
+
+    def call(*arguments: object) -> tuple[int, dict[str, Any]]:
+        code = settlement_command([*map(str, arguments), "--json"])
+        document: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return code, document
+
+    return call
+
+
+def test_claimable_balance_is_claimed_by_command_and_booked(
+    scene: Scene, ask: Callable[..., tuple[int, dict[str, Any]]], tmp_path: Path
+) -> None:
+    scene = widened(scene)
+    offer_balance(scene)
     state = compute(scene)
     (known,) = state.claimable.values()
     assert (known.amount_stroops, known.is_known) == (25_000_000, True)
-    claim = ClaimClaimableBalance(
-        "00000000" + next(iter(state.claimable)).hex(), source=format_account(scene.made.escrow)
-    )
-    send(scene, [claim], scene.keys.issuer, scene.keys.escrow)
+    _, told = ask("status")
+    (waiting,) = told["money"]["claimable"]
+    assert (waiting["stroops"], waiting["is_broadcasters"]) == (25_000_000, True)
+    assert any("settlement claim" in step for step in told["next_steps"])
+    before = scene.balance(scene.made.escrow)
+    with scene.devnet.closing():
+        code, told = ask("claim", "--keys-dir", tmp_path / "keys" / "operator")
+    assert (code, told["claims"]) == (0, [waiting["balance_id"]])
+    assert scene.balance(scene.made.escrow) == before + 25_000_000
     assert watch(scene) == {}
-    assert proofs(scene)[scene.made.escrow] == scene.balance(scene.made.escrow)
+    assert proofs(scene)[scene.made.escrow] == before + 25_000_000
+
+
+def test_claim_can_be_proposed_to_settlers(
+    scene: Scene, ask: Callable[..., tuple[int, dict[str, Any]]], tmp_path: Path
+) -> None:
+    scene = widened(scene)
+    compute(scene)
+    assert ask("claim", "--out", tmp_path / "nothing.json") == (0, {"claims": []})
+    assert not (tmp_path / "nothing.json").exists()
+    offer_balance(scene)
+    compute(scene, epoch=1)
+    _, told = ask("claim", "--out", tmp_path / "claim.json")
+    assert told["does"] == [
+        f"{format_account(scene.made.escrow)}: claims 00000000{told['claims'][0]}"
+    ]
+
+
+def test_status_shows_escrow_halts_and_what_to_do(
+    scene: Scene, ask: Callable[..., tuple[int, dict[str, Any]]]
+) -> None:
+    scene = widened(scene)
+    code, told = ask("status")
+    assert (code, told["money"]["epoch"], told["stops"]) == (0, None, [])
+    real = scene.balance(scene.made.escrow)
+    compute(scene, escrow_stroops=real + 3)
+    watch(scene)
+    code, told = ask("status")
+    assert code == 3
+    assert [stop["cause"] for stop in told["stops"]] == ["balance_deficit"]
+    assert str(real) in told["stops"][0]["reason"]
+    assert told["money"]["escrow_stroops"] == real + 3
+    assert (told["money"]["level"], told["money"]["free_stroops"]) == ("covered", real)
+    assert told["next_steps"] != []
