@@ -181,13 +181,28 @@ def test_later_attempt_takes_the_earlier_ones_place(gathering: Gathering) -> Non
     assert second != first
     assert gathering.wanted()[0]["signed_by"] == []
     assert gathering.post(first, SEEDS[1]) == (404, "not_wanted")
+    nobody_is_asked_while_accounts_have_different_signers(gathering)
     for seed in SEEDS[1:]:
         assert gathering.post(second, seed) == (204, "")
     scene.tick(3)
     assert scene.states()[0] == "paid"
 
 
-def test_refusals_are_shown_and_those_of_others_refused(gathering: Gathering) -> None:
+def nobody_is_asked_while_accounts_have_different_signers(gathering: Gathering) -> None:
+    scene = gathering.scene
+    # The payout account is another one than was handed over.
+    other = replace(scene.domain.terms, payout_account=scene.made.broadcaster)
+    strange = TreasurySigner(scene.sessions, scene.gateway, other, SeedKeys({}))
+    strange.refresh()
+    with scene.sessions() as session:
+        assert settler_store.load_settlers(session, scene.broadcaster) is None
+    assert gathering.client.get("/v1/settlement/wanted").json()["settlers"] == []
+    assert gathering.post(bytes(32), SEEDS[0]) == (403, "not_a_settler")
+    scene.tick()
+    assert len(gathering.wanted()) == 1
+
+
+def test_refusals_and_audit_files_are_for_settlers(gathering: Gathering) -> None:
     scene = gathering.scene
     scene.plan({scene.payees[0]: 45})
     tx_hash = gathering.until_wanted()
@@ -217,10 +232,7 @@ def test_refusals_are_shown_and_those_of_others_refused(gathering: Gathering) ->
     gathering.post(tx_hash, SEEDS[0])
     assert gathering.wanted()[0]["refused"] == []
 
-
-def test_audit_files_are_for_settlers(gathering: Gathering) -> None:
-    gathering.scene.tick()
-    terms = gathering.scene.domain.terms
+    terms = scene.domain.terms
 
     def ask(seed: bytes, signed_epoch: int, epoch: int) -> int:
         message = audit_request_message(terms.network_id, terms.broadcaster_account, signed_epoch)
@@ -255,21 +267,3 @@ def test_payments_go_on_while_the_anchors_key_is_lost(gathering: Gathering) -> N
     assert scene.paid() == {scene.payees[0]: 46}
     assert scene.open_anchors() == 1
     assert gathering.wanted() == []
-
-
-def test_accounts_with_different_signers_ask_nobody(gathering: Gathering) -> None:
-    scene = gathering.scene
-    scene.plan({scene.payees[0]: 48})
-    gathering.until_wanted()
-    signer = scene.domain.signer
-    assert isinstance(signer, TreasurySigner)
-    # The payout account is another one than was handed over.
-    other = replace(scene.domain.terms, payout_account=scene.made.broadcaster)
-    strange = TreasurySigner(scene.sessions, scene.gateway, other, SeedKeys({}))
-    strange.refresh()
-    with scene.sessions() as session:
-        assert settler_store.load_settlers(session, scene.broadcaster) is None
-    assert gathering.client.get("/v1/settlement/wanted").json()["settlers"] == []
-    assert gathering.post(bytes(32), SEEDS[0]) == (403, "not_a_settler")
-    scene.tick()
-    assert len(gathering.wanted()) == 1
