@@ -48,7 +48,9 @@ def load_raws(session: Session, keys: Collection[tuple[int, int]]) -> dict[int, 
             ids = sorted(bundle_id for of_epoch, bundle_id in keys if of_epoch == epoch)
             # Some at a time: what the driver holds beside the bytes is as large as they are.
             for at in range(0, len(ids), _BUNDLES_PER_STATEMENT):
-                cursor.execute(query, (epoch, ids[at : at + _BUNDLES_PER_STATEMENT]))
+                some = ids[at : at + _BUNDLES_PER_STATEMENT]
+                # Planned anew: a plan kept from when the partition was small would read all of it.
+                cursor.execute(query, (epoch, some), prepare=False)
                 for bundle_id, piece in cursor:
                     pages.setdefault(bundle_id, []).append(piece)
     return {bundle_id: b"".join(pieces) for bundle_id, pieces in pages.items()}
