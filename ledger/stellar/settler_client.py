@@ -4,17 +4,18 @@ The operator is not trusted: every exchange is bounded in time and size, redirec
 and what comes back is judged by the settler. Signatures and refusals may be posted again.
 """
 
-import json
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlencode
 
 import httpx
 
 from ledger.audit.address import format_account
 from ledger.audit.trust import Trust
 from ledger.evidence.errors import EvidenceError
+from ledger.stellar.bounded_http import BoundedHttp
 from ledger.stellar.cosigning import (
     KEY_HEADER,
     SIGNATURE_HEADER,
@@ -25,14 +26,13 @@ from ledger.stellar.cosigning import (
     format_refusal,
     parse_wanted,
 )
-from ledger.stellar.errors import SettlerError
+from ledger.stellar.errors import GatewayError, SettlerError
 from ledger.stellar.settler_records import write_whole
 from ledger.stellar.signing import KeyHolder, KeySignature
 
 TIMEOUT_S: Final = 15.0
 AUDIT_TIMEOUT_S: Final = 3_600.0
 AUDIT_BYTES_MAX: Final = 16 << 30
-LIST_BYTES_MAX: Final = 1 << 20
 WANTED_MAX: Final = 64
 _OK, _NO_CONTENT, _NOT_FOUND = 200, 204, 404
 
@@ -40,7 +40,15 @@ _OK, _NO_CONTENT, _NOT_FOUND = 200, 204, 404
 class OperatorClient:
     """One settler's connection to one operator."""
 
-    def __init__(self, url: str, trust: Trust, key: bytes, holder: KeyHolder) -> None:
+    def __init__(
+        self,
+        url: str,
+        trust: Trust,
+        key: bytes,
+        holder: KeyHolder,
+        *,
+        timeout_s: float = TIMEOUT_S,
+    ) -> None:
         """Connect to nothing yet.
 
         Args:
@@ -48,16 +56,23 @@ class OperatorClient:
             trust: Says which network and broadcaster.
             key: The settler's public key.
             holder: Who signs with it.
+            timeout_s: In which each exchange must be over; audit files have longer.
+
+        Raises:
+            ValueError: The URL is not http or https.
         """
         self._url = url.rstrip("/")
         self._trust = trust
         self._key = key
         self._holder = holder
         self._parameters = {"broadcaster": format_account(trust.broadcaster_account)}
-        self._client = httpx.Client(timeout=TIMEOUT_S, trust_env=False, follow_redirects=False)
+        self._http = BoundedHttp(self._url, timeout_s=timeout_s)
+        # Audit files are streamed: they may be larger than memory.
+        self._client = httpx.Client(timeout=timeout_s, trust_env=False, follow_redirects=False)
 
     def close(self) -> None:
         """Close the connections."""
+        self._http.close()
         self._client.close()
 
     def wanted(self) -> tuple[Wanted, ...]:
@@ -118,36 +133,28 @@ class OperatorClient:
         self._post("/v1/settlement/refusals", format_refusal(refusal))
 
     def _post(self, path: str, content: bytes) -> None:
-        url = self._url + path
+        url = self._address_of(path)
         try:
-            response = self._client.post(
-                url,
-                params=self._parameters,
-                content=content,
-                headers={"Content-Type": "application/octet-stream"},
-            )
-        except httpx.HTTPError as error:
-            raise SettlerError(f"{url}: {type(error).__name__}: {error}") from error
+            answer = self._http.post(url, content, "application/octet-stream")
+        except GatewayError as error:
+            raise SettlerError(str(error)) from error
         # What is wanted no more need not be answered.
-        if response.status_code not in {_NO_CONTENT, _NOT_FOUND}:
-            raise SettlerError(f"{url}: got HTTP {response.status_code}, want {_NO_CONTENT}")
+        if answer.status not in {_NO_CONTENT, _NOT_FOUND}:
+            raise SettlerError(f"{url}: got HTTP {answer.status}, want {_NO_CONTENT}")
 
     def _json(self, path: str) -> Mapping[str, Any]:
-        url = self._url + path
+        url = self._address_of(path)
         try:
-            with self._client.stream("GET", url, params=self._parameters) as response:
-                if response.status_code != _OK:
-                    raise SettlerError(f"{url}: got HTTP {response.status_code}, want {_OK}")
-                body = b"".join(_bounded(response, LIST_BYTES_MAX, TIMEOUT_S))
-        except httpx.HTTPError as error:
-            raise SettlerError(f"{url}: {type(error).__name__}: {error}") from error
-        try:
-            document = json.loads(body)
-        except (ValueError, RecursionError) as error:
-            raise SettlerError(f"{url}: got no JSON, want an object") from error
+            answer = self._http.get(url)
+            document = answer.json() if answer.status == _OK else None
+        except GatewayError as error:
+            raise SettlerError(str(error)) from error
         if not isinstance(document, dict):
-            raise SettlerError(f"{url}: got {type(document).__name__}, want an object")
+            raise SettlerError(f"{url}: got HTTP {answer.status}, want {_OK} and an object")
         return document
+
+    def _address_of(self, path: str) -> str:
+        return f"{self._url}{path}?{urlencode(self._parameters)}"
 
 
 def _bounded(
