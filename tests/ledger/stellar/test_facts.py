@@ -1,5 +1,8 @@
 """Facts: all transactions of the domain once, in order, and the last ledger of each epoch."""
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +12,7 @@ from ledger.audit.stellar_xdr import read_transaction
 from ledger.stellar.domain import deposit
 from ledger.stellar.errors import GatewayError
 from ledger.stellar.facts import ingest_facts, last_ledger_before
-from ledger.stellar.gateway import NetworkLedger
+from ledger.stellar.gateway import NetworkLedger, TransactionPage
 from ledger.store import settlement_store as store
 from ledger.store.settlement_store import LedgerPoint
 
@@ -125,3 +128,94 @@ def test_last_ledger_before_a_time_is_found_from_both_sides(
 def test_missing_ledger_is_an_error_and_not_an_answer() -> None:
     with pytest.raises(GatewayError, match="want it in the source's history"):
         last_ledger_before(lambda _: None, 5, high=LedgerPoint(sequence=9, close_time_s=9))
+
+
+def pay_in(scene: Scene, amount_stroops: int) -> bytes:
+    with scene.devnet.closing():
+        return deposit(
+            scene.gateway,
+            scene.domain.passphrase,
+            scene.keys.broadcaster,
+            escrow=scene.made.escrow,
+            asset=(scene.made.asset_code, scene.made.issuer),
+            amount_stroops=amount_stroops,
+        )
+
+
+class Forgetful:
+    """A source that leaves one transaction out of every list, as if it had never been."""
+
+    def __init__(self, scene: Scene, tx_hash: bytes) -> None:
+        self._source = scene.gateway
+        self._tx_hash = tx_hash
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+    def transactions_of(self, account: bytes, *, after: tuple[int, int]) -> TransactionPage:
+        page = self._source.transactions_of(account, after=after)
+        kept = [fact for fact in page.facts if read_transaction(fact).tx_hash != self._tx_hash]
+        return replace(page, facts=tuple(kept))
+
+
+def stored_hashes(scene: Scene) -> list[bytes]:
+    with scene.sessions() as session:
+        facts = store.load_facts(
+            session, scene.broadcaster, after_sequence=0, through_sequence=1 << 40
+        )
+    return [read_transaction(fact).tx_hash for fact in facts]
+
+
+@pytest.mark.postgres
+@pytest.mark.process
+def test_one_source_alone_can_leave_a_gap(scene: Scene) -> None:
+    """It tells later ones, so the cursor is behind the gap; only the balances tell of it then."""
+    skipped, later = pay_in(scene, 7), pay_in(scene, 8)
+    scene.devnet.close_ledgers(2)
+    source = Forgetful(scene, skipped)
+    ingest_facts(scene.sessions, source, scene.domain.terms, margin_ledgers=1)
+    assert skipped not in stored_hashes(scene)
+    assert later in stored_hashes(scene)
+
+
+@pytest.mark.postgres
+@pytest.mark.process
+@pytest.mark.parametrize("is_witness", [False, True])
+def test_two_sources_have_no_gap_whichever_of_them_skips(scene: Scene, is_witness: bool) -> None:
+    skipped, later = pay_in(scene, 7), pay_in(scene, 8)
+    scene.devnet.close_ledgers(2)
+    sources = [Forgetful(scene, skipped), scene.gateway]
+    first, second = sources[::-1] if is_witness else sources
+    for _ in range(2):
+        ingest_facts(
+            scene.sessions, first, scene.domain.terms, margin_ledgers=1, witnesses=[second]
+        )
+        hashes = stored_hashes(scene)
+        assert hashes.count(skipped) == hashes.count(later) == 1
+        scene.devnet.close_ledgers()
+
+
+@pytest.mark.postgres
+@pytest.mark.process
+def test_nothing_is_complete_beyond_what_all_sources_had_read(scene: Scene) -> None:
+    class Behind(Forgetful):
+        def transactions_of(self, account: bytes, *, after: tuple[int, int]) -> TransactionPage:
+            page = super().transactions_of(account, after=after)
+            kept = [fact for fact in page.facts if fact.ledger_sequence <= behind]
+            return replace(page, facts=tuple(kept), as_of_sequence=behind, through=(0, 0))
+
+    behind = scene.gateway.latest_ledger().sequence
+    later = pay_in(scene, 8)
+    scene.devnet.close_ledgers(4)
+    witness = Behind(scene, b"")
+    for _ in range(2):
+        ingest_facts(
+            scene.sessions, scene.gateway, scene.domain.terms, margin_ledgers=1, witnesses=[witness]
+        )
+        with scene.sessions() as session:
+            progress = store.fact_progress(session, scene.broadcaster)
+            cursors = store.load_cursors(session, scene.broadcaster)
+        assert progress is not None
+        assert progress.sequence == behind - 1
+        assert max(place[0] for place in cursors.values()) <= behind + 1
+        assert stored_hashes(scene).count(later) == 1
