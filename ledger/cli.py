@@ -47,6 +47,9 @@ COMMANDS: Final[Mapping[str, CommandLine]] = {
     "db": CommandLine(summary="Create and upgrade the database schema", extra="server"),
     "demo": CommandLine(summary="Run the whole path once, from a byte to an audit", extra="all"),
     "devnet": CommandLine(summary="Run a Stellar network in one process", extra="server"),
+    "drill": CommandLine(
+        summary="Let the operator die in the middle of payouts, and pay everybody", extra="server"
+    ),
     "engine": CommandLine(summary="Seed or view content with metered, paid bytes", extra="engine"),
     "instruct": CommandLine(
         summary="Ask for the unspent deposit, rule on unplanned transactions", extra="server"
@@ -55,6 +58,9 @@ COMMANDS: Final[Mapping[str, CommandLine]] = {
     "log": CommandLine(summary="Mirror, verify and watch a public log, find omissions", extra=""),
     "payee": CommandLine(
         summary="See what is owed to an account, say where it is paid, ask for it", extra="server"
+    ),
+    "rebuild": CommandLine(
+        summary="Rebuild books and payouts from log, spools and chain", extra="server"
     ),
     "reconcile": CommandLine(
         summary="Compare signed bytes with CDN logs and invoices", extra="server"

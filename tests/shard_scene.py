@@ -63,21 +63,22 @@ class ShardScene:
     folder: Path
     clock: HandClock = field(default_factory=HandClock)
     now: datetime = PAST
+    log_seed: bytes = seed("log")
 
     def __post_init__(self) -> None:
         self.ledger_time = LedgerTimeSource(self.clock, interval_s=0.05, stale_s=60)
         self.ledger_time.look()
         self.collector = Collector(
-            sessions=self.sessions, ledger_time=self.ledger_time, log_seed=seed("log")
+            sessions=self.sessions, ledger_time=self.ledger_time, log_seed=self.log_seed
         )
         self.log_dir = self.folder / "log"
         self.audit_dir = self.folder / "audit"
         self.sealing = SealingParts(
             sessions=self.sessions,
-            log_seed=seed("log"),
+            log_seed=self.log_seed,
             log_dir=self.log_dir,
             audit=AuditFileParts(
-                audit_dir=self.audit_dir, trust=self.operator.trust, log_seed=seed("log")
+                audit_dir=self.audit_dir, trust=self.operator.trust, log_seed=self.log_seed
             ),
         )
 
@@ -89,7 +90,7 @@ class ShardScene:
         return ApiParts(
             sessions=self.sessions,
             ledger_time=self.ledger_time,
-            log_seed=seed("log"),
+            log_seed=self.log_seed,
             log_dir=self.log_dir,
         )
 
@@ -141,7 +142,7 @@ class ShardScene:
 
     def judge_all(self) -> None:
         for bundle_id in self.sweep():
-            judge_bundle(self.sessions, bundle_id, attempts_max=5, log_seed=seed("log"))
+            judge_bundle(self.sessions, bundle_id, attempts_max=5, log_seed=self.log_seed)
 
     def advance(self) -> int:
         return advance(self.sealing, self.shard)

@@ -21,6 +21,7 @@ from ledger.bench.ingest_growth import run_growth_bench
 from ledger.bench.live import LiveBench, run_live_bench
 from ledger.bench.overload import run_overload_bench
 from ledger.bench.playback import PlaybackBench, run_playback_bench
+from ledger.bench.rebuild import RebuildBench, run_rebuild_bench
 from ledger.bench.reconcile import ReconcileBench, run_reconcile_bench
 from ledger.bench.report import format_flat, format_json, format_table
 from ledger.bench.rules import RulesBench, run_rules_bench
@@ -28,6 +29,7 @@ from ledger.bench.seal import EpochSize, run_seal_bench
 from ledger.bench.settlement_sim import SettlementBench, run_settlement_bench
 from ledger.bench.shaped_network import Shape
 from ledger.bench.verify import run_verify_bench
+from ledger.rebuilding.errors import RebuildError
 
 QUICK_SIZE_MIB = 96
 QUICK_PACE_S = 4.0
@@ -284,6 +286,26 @@ def settlement_sim(
         typer.echo(f"swarmledger bench: {error}", err=True)
         raise typer.Exit(1) from None
     sys.stdout.write(format_json(report) if as_json else format_flat(report))
+
+
+@app.command()
+def rebuild(
+    payouts: Annotated[int, typer.Option(min=10, help="Payouts; a multiple of 10.")] = 10_000,
+    as_json: Json = False,
+) -> None:
+    """Rebuild books and payouts from log, spools and chain, and compare the state hash."""
+    try:
+        bench = RebuildBench(payouts=payouts)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    try:
+        report = run_rebuild_bench(bench, _tell)
+    except (BenchError, RebuildError, OSError) as error:
+        typer.echo(f"swarmledger bench: {error}", err=True)
+        raise typer.Exit(1) from None
+    sys.stdout.write(format_json(report) if as_json else format_flat(report))
+    if not report["identical_state_hash"]:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -8,7 +8,7 @@ activation, and the trust file a reader would get from the parties. The Stellar 
 import os
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from contracts.registry import load_standard
@@ -105,6 +105,8 @@ def sign_papers(
     accounts: DomainAccounts,
     broadcaster_seed: bytes,
     genesis_s: int,
+    epoch_length_s: int = EPOCH_LENGTH_S,
+    grace_s: int = GRACE_S,
 ) -> Papers:
     """Sign everything and write the files.
 
@@ -115,14 +117,15 @@ def sign_papers(
         accounts: Accounts of the settlement domain.
         broadcaster_seed: Seed of the broadcaster's account; signs the binding.
         genesis_s: Ledger time at which epoch 0 begins.
+        epoch_length_s: Seconds of an epoch.
+        grace_s: Seconds after it in which its bundles are still taken.
     """
     keys = {name: public_key_of(seed) for name, seed in seeds.items()}
     rule = load_standard("traffic")
     origin = f"swarmledger.demo/{accounts.broadcaster.hex()[:16]}"
-    terms = sign_terms(
-        _terms(places, accounts, keys, origin=origin, rule=rule.digest, genesis_s=genesis_s),
-        seeds["issuing"],
-    )
+    value = _terms(places, accounts, keys, origin=origin, rule=rule.digest, genesis_s=genesis_s)
+    value = replace(value, epoch_length_s=epoch_length_s, grace_s=grace_s)
+    terms = sign_terms(value, seeds["issuing"])
     network_id = terms.value.network_id
     binding = _bind_issuing_key(network_id, broadcaster_seed, seeds["issuing"])
     activation = _activate(network_id, accounts.broadcaster, rule.digest, seeds["dao"])
@@ -185,8 +188,8 @@ def _trust(places: Places, terms: Terms, *, dao_key: bytes) -> Trust:
         dao_keys=(TrustedKey(key=dao_key, first_epoch=0),),
         broadcaster_account=terms.broadcaster_account,
         genesis_s=terms.genesis_s,
-        epoch_length_s=EPOCH_LENGTH_S,
-        grace_s=GRACE_S,
+        epoch_length_s=terms.epoch_length_s,
+        grace_s=terms.grace_s,
         first_epoch=0,
     )
 

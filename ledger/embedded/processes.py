@@ -241,6 +241,15 @@ class Supervisor:
                 if child in running:
                     running.remove(child)
 
+    def kill(self, children: Sequence[Child]) -> None:
+        """Kill children and all that they started, as a power cut would."""
+        for child in children:
+            _kill_group(child)
+            child.process.wait()
+            for running in (self._children, self._tasks):
+                if child in running:
+                    running.remove(child)
+
     def stop_all(self) -> None:
         """Stop every child that is left, the last started first."""
         self.stop([*reversed(self._tasks), *reversed(self._children)])

@@ -88,18 +88,16 @@ def read_spool_file(path: Path) -> SpoolContents:
     return SpoolContents(bundles=bundles, unbundled=unbundled)
 
 
-def read_bundle_bytes(path: Path) -> dict[bytes, bytes]:
-    """Return the bundles of a spool as they were sent, by digest.
+def read_bundle_bytes(path: Path) -> list[tuple[SentBundle, bytes]]:
+    """Return the bundles of a spool, each with its bytes as they were sent.
 
     Raises:
         UndecidableError: It is no spool, or a row is not what it says.
     """
     try:
         with _open(path) as connection:
-            found = {}
-            for row in connection.execute(_SELECT_BUNDLES):
-                found[_bundle_of(path, row).digest] = bytes(row[5])
-            return found
+            rows = connection.execute(_SELECT_BUNDLES)
+            return [(_bundle_of(path, row), bytes(row[5])) for row in rows]
     except sqlite3.Error as error:
         raise UndecidableError(f"{path}: {error}") from error
 

@@ -30,16 +30,21 @@ class Evidence:
     instructions: dict[int, tuple[Signed[Instruction], ...]] = field(default_factory=dict)
     """By the epoch that sealed them, in `order_of_instruction`."""
 
+    promises: dict[bytes, bytes] = field(default_factory=dict)
+    """What the collector promised, signed, by the bundle's digest, as far as a party kept it."""
+
     def add_spool(self, path: Path) -> int:
         """Take the bundles of a party's spool; returns how many were new.
 
         Raises:
             UndecidableError: It is no spool.
         """
-        found = read_bundle_bytes(path)
-        new = len(found.keys() - self.bundles.keys())
-        self.bundles |= found
-        return new
+        before = len(self.bundles)
+        for bundle, raw in read_bundle_bytes(path):
+            self.bundles[bundle.digest] = raw
+            if bundle.promise is not None:
+                self.promises[bundle.digest] = bundle.promise.raw
+        return len(self.bundles) - before
 
     def add_terms(self, raw: bytes) -> None:
         """Take signed terms of the broadcaster.

@@ -458,6 +458,16 @@ class StoredChecks(Sequence[StoredCheck]):
             yield StoredCheck(check=check, vouch=row.vouch or b"")
 
 
+def ids_in_seal(session: Session, shard: Shard, sealing_epoch: int) -> dict[bytes, int]:
+    """Return digest → row's id of the bundles that stand in a seal."""
+    rows = session.execute(
+        select(BundleRow.digest, BundleRow.id).where(
+            BundleRow.broadcaster_id == shard.id, BundleRow.sealing_epoch == sealing_epoch
+        )
+    )
+    return {row.digest: row.id for row in rows}
+
+
 def store_final_codes(
     session: Session,
     shard: Shard,
@@ -467,14 +477,7 @@ def store_final_codes(
     reader: RefusalReader,
 ) -> None:
     """Write a seal's final receipt codes, and a row for everything refused with its reason."""
-    ids = {
-        row.digest: row.id
-        for row in session.execute(
-            select(BundleRow.id, BundleRow.digest).where(
-                BundleRow.broadcaster_id == shard.id, BundleRow.sealing_epoch == sealing_epoch
-            )
-        )
-    }
+    ids = ids_in_seal(session, shard, sealing_epoch)
     refusals: list[dict[str, object]] = []
     changed: list[dict[str, object]] = []
     for index, (head, final) in enumerate(zip(checks.heads, codes, strict=True)):
