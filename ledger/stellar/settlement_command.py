@@ -43,9 +43,11 @@ from ledger.store import settlement_store as store
 from ledger.store.engine import SessionFactory, close_sessions, open_sessions
 from ledger.store.epoch_store import load_closing_state
 from ledger.store.errors import StoreError
+from ledger.store.halt_store import Halt
 from ledger.store.instruction_store import newest_computed_epoch
 from ledger.store.settlement_states import UNDECIDED, SettlementState
 from ledger.store.shard_store import authentic_terms, find_shard, list_shards
+from ledger.store.stop_store import Stop
 
 EXIT_STOPPED = 3
 XLM_STROOPS = 10_000_000
@@ -194,30 +196,7 @@ def _status(desk: _Desk, arguments: argparse.Namespace) -> dict[str, Any]:
             for batch in batches
             if batch.state in UNDECIDED
         ],
-        "stops": [
-            *(
-                {
-                    "stop": stop.id,
-                    "what": "halt" if stop.is_halt else "pause",
-                    "where": _where(stop.account),
-                    "cause": stop.cause,
-                    "reason": stop.reason,
-                    "since_ledger": stop.since_ledger,
-                }
-                for stop in stops
-            ),
-            *(
-                {
-                    "stop": None,
-                    "what": "halt",
-                    "where": "everything",
-                    "cause": str(halt.name),
-                    "reason": halt.detail,
-                    "since_ledger": halt.opened_ledger,
-                }
-                for halt in halts
-            ),
-        ],
+        "stops": _stops_of(stops, halts),
         "money": money,
         "anchors": [
             {"epoch": anchor.epoch, "state": str(anchor.state), "attempt": anchor.attempt}
@@ -234,6 +213,34 @@ def _status(desk: _Desk, arguments: argparse.Namespace) -> dict[str, Any]:
             for name, mark in sorted(marks.items())
         ],
     }
+
+
+def _stops_of(stops: Sequence[Stop], halts: Sequence[Halt]) -> list[dict[str, Any]]:
+    """Return what stands still: by a stop that has a number, or for a named reason."""
+    return [
+        *(
+            {
+                "stop": stop.id,
+                "what": "halt" if stop.is_halt else "pause",
+                "where": _where(stop.account),
+                "cause": stop.cause,
+                "reason": stop.reason,
+                "since_ledger": stop.since_ledger,
+            }
+            for stop in stops
+        ),
+        *(
+            {
+                "stop": None,
+                "what": "halt",
+                "where": "everything",
+                "cause": str(halt.name),
+                "reason": halt.detail,
+                "since_ledger": halt.opened_ledger,
+            }
+            for halt in halts
+        ),
+    ]
 
 
 def _where(account: bytes) -> str:

@@ -37,6 +37,9 @@ from ledger.stellar.transacting import OPERATIONS_MAX, Transacting, account_crea
 ACCOUNT_UNITS: Final = 2
 """Reserve units of an account without entries."""
 
+START_STROOPS: Final = 100_000
+"""XLM above the reserve that a new account starts with: the fees of its first transactions."""
+
 OFFER_LEDGERS: Final = 17_280
 """Ledgers that a prepared transaction waits for its owner: about a day."""
 
@@ -63,14 +66,15 @@ def create_accounts(
     *,
     budget_stroops: int,
 ) -> Sponsored:
-    """Create accounts with the least XLM that lets them exist, as far as the budget goes.
+    """Create accounts with little more than the XLM that they need, as far as the budget goes.
 
     Raises:
         GatewayError: The network gave no usable answer; what was created stays.
         NotSubmittedError: A transaction had no effect.
     """
     sponsor = public_key_of(sponsor_seed)
-    each_stroops = ACCOUNT_UNITS * gateway.fee_statistics().base_reserve_stroops
+    reserve_stroops = gateway.fee_statistics().base_reserve_stroops
+    each_stroops = ACCOUNT_UNITS * reserve_stroops + START_STROOPS
     missing = [account for account in accounts if gateway.account(account) is None]
     chosen = missing[: budget_stroops // each_stroops]
     transacting = Transacting(gateway, passphrase)

@@ -9,38 +9,27 @@ without a plan in test_book_watch, those of a payee's own failures at the end.
 import shutil
 import uuid
 from collections.abc import Iterator
-from dataclasses import replace
 
 import psycopg
 import pytest
-from settlement_scene import PASSPHRASE, DevnetProcess, Scene, make_scene
-from stellar_sdk import Asset, Keypair
-from stellar_sdk.operation import ChangeTrust, CreateAccount, SetOptions
-from stellar_sdk.operation.set_options import AuthorizationFlag
+from failure_rows import SHORT, TICKS_MAX, Answering, Row, rejected, troubled_payees, xlm_of
+from settlement_scene import DevnetProcess, Scene, make_scene
 
 from ledger.audit.address import format_account
 from ledger.audit.stellar_xdr import read_transaction
 from ledger.devnet.control import DevnetControl
 from ledger.embedded.postgres import PostgresCluster
-from ledger.evidence.leaf import PayoutLeaf, burn_hash, payout_hash
+from ledger.evidence.leaf import burn_hash, payout_hash
 from ledger.stellar.command import all_transactions_of
 from ledger.stellar.deciding import give_up
 from ledger.stellar.envelopes import sign_payout
 from ledger.stellar.failures import FROZEN
-from ledger.stellar.gateway import NATIVE, NetworkLedger, SubmitAnswer, SubmitStatus
-from ledger.stellar.horizon import HorizonGateway
-from ledger.stellar.settlement import SettlementReport
-from ledger.stellar.transacting import Transacting
-from ledger.store import sending_store, stop_store
-from ledger.store import settlement_store as store
+from ledger.stellar.gateway import SubmitAnswer, SubmitStatus
+from ledger.store import sending_store
 from ledger.store.engine import make_session_factory, open_engine
-from ledger.store.settlement_tables import BATCH, BURN
+from ledger.store.settlement_tables import BURN
 
 pytestmark = [pytest.mark.postgres, pytest.mark.process]
-
-TICKS_MAX = 60
-SHORT = 6
-"""Ledgers and seconds that an attempt is valid where a row waits for its end."""
 
 
 @pytest.fixture(scope="module")
@@ -71,134 +60,6 @@ def row(domain: Scene, devnet: DevnetProcess) -> Iterator["Row"]:
     made.lift_stops()
     domain.settle_all()
     made.close()
-
-
-class Answering(HorizonGateway):
-    """A gateway that gives other answers than the network did, or sends nothing."""
-
-    def __init__(self, url: str, name: str = "") -> None:
-        super().__init__(url, PASSPHRASE)
-        self.own_name = name or url
-        self.answers: list[SubmitAnswer] = []
-        self.always: SubmitAnswer | None = None
-        self.passes_on = False
-        self.sent: list[bytes] = []
-        self.clock_s = 0
-        self.lag = 0
-
-    @property
-    def name(self) -> str:
-        return self.own_name
-
-    def submit(self, envelope: bytes) -> SubmitAnswer:
-        self.sent.append(envelope)
-        answer = self.answers.pop(0) if self.answers else self.always
-        if answer is None or self.passes_on:
-            told = super().submit(envelope)
-            return told if answer is None else answer
-        return answer
-
-    def latest_ledger(self) -> NetworkLedger:
-        told = super().latest_ledger()
-        if self.lag:
-            older = super().ledger(told.sequence - self.lag)
-            assert older is not None
-            return older
-        return replace(told, close_time_s=told.close_time_s + self.clock_s)
-
-
-def rejected(code: str) -> SubmitAnswer:
-    return SubmitAnswer(status=SubmitStatus.REJECTED, code=code, result=b"")
-
-
-class Row:
-    """One row's look at the domain: what was there before does not count."""
-
-    def __init__(self, scene: Scene) -> None:
-        self.scene = scene
-        self.source = Answering(scene.devnet.url)
-        self.first = scene.next_number
-        self.before = scene.paid()
-        self.stops = 0
-
-    def close(self) -> None:
-        self.source.close()
-
-    @property
-    def payee(self) -> bytes:
-        return self.scene.payees[0]
-
-    def plan(self, stroops: int = 7) -> PayoutLeaf:
-        """Plan an epoch up to its funding; the next tick signs and sends the returned payments."""
-        leaf = self.scene.plan({self.payee: stroops})[-1]
-        self.fund()
-        return leaf
-
-    def fund(self) -> None:
-        self.tick_until("in_flight", 0)
-
-    def tick(self, count: int = 1, **changes: int) -> SettlementReport:
-        for _ in range(count):
-            self.scene.devnet.close_ledgers()
-            report = self.scene.settle(self.source, **changes)
-        return report
-
-    def tick_until(self, state: str, batch: int = 1) -> SettlementReport:
-        for _ in range(TICKS_MAX):
-            report = self.tick()
-            if self.state(batch) == state:
-                return report
-        raise AssertionError(f"batch: got {self.state(batch)} after all ticks, want {state}")
-
-    def tick_until_attempt(self, count: int) -> None:
-        """An attempt that is given up is followed by the next one in the same tick."""
-        for _ in range(TICKS_MAX):
-            self.tick()
-            if len(self.attempts()) == count:
-                return
-        raise AssertionError(f"batch: got {len(self.attempts())} attempts, want {count}")
-
-    def state(self, batch: int = 1) -> str:
-        return self.scene.states()[self.first + batch]
-
-    def batch(self, batch: int = 1) -> store.Batch:
-        return self.scene.batches()[self.first + batch]
-
-    def attempts(self, batch: int = 1, purpose: str = BATCH) -> tuple[store.Attempt, ...]:
-        with self.scene.sessions() as session:
-            return store.load_attempts(session, self.scene.broadcaster, purpose, self.first + batch)
-
-    def bumps(self) -> tuple[sending_store.Bump, ...]:
-        with self.scene.sessions() as session:
-            return sending_store.load_bumps(session, [a.tx_hash for a in self.attempts()])
-
-    def open_stops(self) -> tuple[stop_store.Stop, ...]:
-        with self.scene.sessions() as session:
-            return stop_store.load_stops(session, self.scene.broadcaster)
-
-    def lift_stops(self) -> None:
-        for stop in self.open_stops():
-            with self.scene.sessions.begin() as session:
-                stop_store.lift_stop(
-                    session, self.scene.broadcaster, stop.id, ledger_sequence=1, why="test"
-                )
-
-    def paid(self) -> int:
-        """What the payee got since the row began."""
-        return self.scene.paid().get(self.payee, 0) - self.before.get(self.payee, 0)
-
-    def fact(self, leaf: PayoutLeaf) -> store.NetworkFact:
-        with self.scene.sessions() as session:
-            facts = store.facts_of_slot(
-                session, self.scene.broadcaster, leaf.channel_account, leaf.channel_sequence
-            )
-        return facts[-1]
-
-    def shorten(self) -> None:
-        terms = replace(
-            self.scene.domain.terms, attempt_window_ledgers=SHORT, attempt_window_s=SHORT
-        )
-        self.scene.domain = replace(self.scene.domain, terms=terms)
 
 
 @pytest.fixture
@@ -463,7 +324,7 @@ def test_payer_without_money_in_a_ledger_halts_everything(row: Row) -> None:
 
 def test_payees_own_failures_decide_the_batch_and_halt_nothing(row: Row) -> None:
     """No account, no trustline, not authorised, line full: each owed again in a new slot."""
-    people = _troubled_payees(row.scene)
+    people = troubled_payees(row.scene)
     codes = {
         "PAYMENT_NO_DESTINATION": b"\x0b" * 32,
         "PAYMENT_NO_TRUST": people["bare"],
@@ -477,31 +338,6 @@ def test_payees_own_failures_decide_the_batch_and_halt_nothing(row: Row) -> None
         failed = read_transaction(row.fact(leaves[number])).failed_destinations
         assert failed == (codes[code],)
     assert (row.open_stops(), row.paid()) == ((), 0)
-
-
-def _troubled_payees(scene: Scene) -> dict[str, bytes]:
-    """Accounts that cannot be paid, each for its own reason."""
-    pairs = {name: Keypair.random() for name in ("bare", "revoked", "full")}
-    transacting = Transacting(scene.gateway, PASSPHRASE)
-    asset = Asset(scene.made.asset_code, format_account(scene.made.issuer))
-    revocable = AuthorizationFlag.AUTHORIZATION_REVOCABLE
-    creations = [CreateAccount(pair.public_key, "5") for pair in pairs.values()]
-    work = [SetOptions(set_flags=revocable), *creations]
-    lines = {"revoked": "1000", "full": "0.0000050"}
-    with scene.devnet.closing():
-        transacting.apply_all([(work, [scene.keys.issuer])])
-        transacting.apply_all(
-            [
-                ([ChangeTrust(asset, limit)], [pairs[name].raw_secret_key()])
-                for name, limit in lines.items()
-            ]
-        )
-    issuer = Keypair.from_raw_ed25519_seed(scene.keys.issuer)
-    with DevnetControl(scene.devnet.url) as control:
-        name = f"{asset.code}:{asset.issuer}"
-        control.revoke(issuer.secret, pairs["revoked"].public_key, name)
-        control.close_ledgers(1)
-    return {name: pair.raw_public_key() for name, pair in pairs.items()}
 
 
 # Sources
@@ -671,17 +507,11 @@ def test_payments_take_no_more_of_a_ledger_than_the_lanes_share(row: Row) -> Non
 def test_network_fees_of_bumps_come_out_of_the_fee_account_alone(row: Row) -> None:
     leaf = row.plan()
     account = row.scene.domain.terms.fee_account
-    before = _xlm(row.scene, account), _xlm(row.scene, leaf.channel_account)
+    before = xlm_of(row.scene, account), xlm_of(row.scene, leaf.channel_account)
     row.source.answers = [rejected("txINSUFFICIENT_FEE")]
     row.tick_until("paid")
     charged = read_transaction(row.fact(leaf)).fee_charged_stroops
-    after = _xlm(row.scene, account), _xlm(row.scene, leaf.channel_account)
+    after = xlm_of(row.scene, account), xlm_of(row.scene, leaf.channel_account)
     assert (before[0] - after[0], before[1] - after[1]) == (charged, 0)
     hashes = [read_transaction(f).tx_hash for f in all_transactions_of(row.scene.gateway, account)]
     assert row.attempts()[0].tx_hash in hashes
-
-
-def _xlm(scene: Scene, account: bytes) -> int:
-    view = scene.gateway.account(account)
-    assert view is not None
-    return view.balances[NATIVE]
