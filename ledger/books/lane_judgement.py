@@ -275,7 +275,13 @@ def _uncovered(
     Running entitlements come first, lane by lane; then new ones, each as a whole. What costs least
     is taken first, so that whoever claims more than was ever deposited shuts out nobody else.
     """
-    costs = _costs(gathered, winners, terms, counted_before)
+    prices = _prices(gathered, terms)
+    total_bytes = sum(map(gathered.lines.bytes_totals.__getitem__, winners))
+    # Nearly always all of it is covered at the dearest price, with each lane rounded up.
+    bounds = [-(-total_bytes * price // quantity) for price, quantity in set(prices)]
+    if max(bounds, default=0) + len(winners) <= cover.free_stroops:
+        return set()
+    costs = _costs(gathered, winners, prices, counted_before)
     if sum(costs) <= cover.free_stroops:
         return set()
     lines = gathered.lines
@@ -300,19 +306,24 @@ def _uncovered(
     return refused
 
 
-def _costs(
-    gathered: GatheredChecks,
-    winners: Sequence[int],
-    terms: Terms,
-    counted_before: Mapping[bytes, LaneCount],
-) -> list[int]:
-    """Return what each lane would be charged for at most: its new bytes' price, rounded up."""
-    lines = gathered.lines
+def _prices(gathered: GatheredChecks, terms: Terms) -> list[tuple[int, int]]:
+    """Return each payee's price: stroops, and the bytes they are for."""
     prices: list[tuple[int, int]] = []
     for payee in gathered.payees:
         cdn = terms.cdn_of(payee.key) if payee.is_cdn else None
         source = cdn if payee.is_cdn else terms
         prices.append((source.price_stroops, source.price_quantity_bytes) if source else (0, 1))
+    return prices
+
+
+def _costs(
+    gathered: GatheredChecks,
+    winners: Sequence[int],
+    prices: Sequence[tuple[int, int]],
+    counted_before: Mapping[bytes, LaneCount],
+) -> list[int]:
+    """Return what each lane would be charged for at most: its new bytes' price, rounded up."""
+    lines = gathered.lines
     nothing = LaneCount(sequence=0, bytes_total=0)
     costs: list[int] = []
     for line in winners:
