@@ -93,6 +93,12 @@ class Settings(BaseSettings):
     surplus_max_stroops: int = Field(default=0, ge=0)
     """How much more than the books say escrow or payout account may hold before payouts stop."""
 
+    fee_day_max_stroops: int = Field(default=1_000_000_000, ge=0)
+    """Most that raised network fees may cost in a day of ledger time, XLM stroops."""
+
+    lane_share_ppm: int = Field(default=100_000, ge=1, le=1_000_000)
+    """Most of a network ledger's operations that payments take, parts per million."""
+
     low_balance_stroops: int = Field(default=0, ge=0)
     """Unspent deposit at or below which the alarm says "low"; 0: only when nothing is left."""
 

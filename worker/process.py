@@ -65,6 +65,8 @@ class WorkerParts:
                 evidence_sources=self.settings.evidence_sources,
                 margin_ledgers=self.settings.margin_ledgers,
                 surplus_max_stroops=self.settings.surplus_max_stroops,
+                fee_day_max_stroops=self.settings.fee_day_max_stroops,
+                lane_share_ppm=self.settings.lane_share_ppm,
             ),
         )
 
