@@ -101,7 +101,7 @@ def fold_movement(
     Raises:
         UnknownTransactionError: Money of ours moved, and no plan explains it.
     """
-    if movement.source in ours and _claim(draft, terms, transaction, movement):
+    if _claim(draft, terms, transaction, movement):
         return
     if not movement.is_exact and movement.source in ours:
         raise UnknownTransactionError(

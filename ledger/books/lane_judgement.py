@@ -278,7 +278,7 @@ def _uncovered(
     prices = _prices(gathered, terms)
     total_bytes = sum(map(gathered.lines.bytes_totals.__getitem__, winners))
     # Nearly always all of it is covered at the dearest price, with each lane rounded up.
-    bounds = [-(-total_bytes * price // quantity) for price, quantity in set(prices)]
+    bounds = [-(-total_bytes * price // quantity) for price, quantity in dict.fromkeys(prices)]
     if max(bounds, default=0) + len(winners) <= cover.free_stroops:
         return set()
     costs = _costs(gathered, winners, prices, counted_before)
