@@ -189,7 +189,7 @@ class Settler:
                 f"{wanted.tx_hash.hex()}, want {transaction.tx_hash.hex()}",
             )
         sequence = self._chain.sequence_of(leaf.channel_account)
-        is_channel = leaf.channel_account in terms.channel_accounts
+        is_channel = any(leaf.channel_account in one.channel_accounts for one in self._all_terms())
         if not is_channel or sequence is None or sequence >= leaf.channel_sequence:
             raise RefusedError(
                 Reason.SLOT_TAKEN,
@@ -289,7 +289,9 @@ class Settler:
 
     def _require_facts(self, case: Case, terms: Terms, last: int) -> None:
         after = self._epochs[-1].last_ledger_sequence if self._epochs else 0
-        own = self._chain.facts(domain_accounts(terms), after=after, through=last)
+        # Channels that newer terms no longer name may have open slots, and are retired later.
+        accounts = domain_accounts(terms).union(*map(domain_accounts, self._all_terms()))
+        own = self._chain.facts(accounts, after=after, through=last)
         if own == case.facts:
             return
         differing = sorted({fact.order for fact in set(own) ^ set(case.facts)})
@@ -308,21 +310,21 @@ class Settler:
             )
         return tx_hash
 
+    def _all_terms(self) -> list[Terms]:
+        """Return the terms of the verified epochs, each once."""
+        return [epoch.terms for epoch in {one.signed_terms: one for one in self._epochs}.values()]
+
     def _plans(self) -> Plans:
-        accounts: frozenset[bytes] = frozenset()
-        anchor_accounts: set[bytes] = set()
-        for signed_terms in {epoch.signed_terms: epoch for epoch in self._epochs}.values():
-            accounts |= domain_accounts(signed_terms.terms)
-            anchor_accounts.add(signed_terms.terms.anchor_account)
+        terms = self._all_terms()
         return Plans(
-            accounts=accounts,
+            accounts=frozenset[bytes]().union(*map(domain_accounts, terms)),
             batches={
                 (leaf.channel_account, leaf.channel_sequence): leaf
                 for epoch in self._epochs
                 for leaf in epoch.payouts
             },
             anchors=frozenset(epoch.body_hash for epoch in self._epochs),
-            anchor_accounts=frozenset(anchor_accounts),
+            anchor_accounts=frozenset(one.anchor_account for one in terms),
             accepted=self._folder.load_accepted(),
         )
 
