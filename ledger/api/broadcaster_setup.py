@@ -103,6 +103,14 @@ def add_init(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--epoch-seconds", type=int, default=3_600)
     parser.add_argument("--grace-seconds", type=int, default=300)
     parser.add_argument("--payout-threshold", default="1", metavar="AMOUNT")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        dest="changes",
+        help="another value of the terms: challenge_window_s=3600, fee_bid_max_stroops=…",
+    )
     parser.add_argument("--budget", default="0", metavar="AMOUNT", help="of all entitlements")
     parser.add_argument("--daily-cap", default="0", metavar="AMOUNT", help="of a day's")
     parser.add_argument("--low-balance", default="0", metavar="AMOUNT", help="alarm at this")
@@ -119,6 +127,8 @@ def _init(arguments: argparse.Namespace) -> None:
     account_seed = _seed(arguments.account_key) if arguments.account_key else generate_seed()
     issuing_seed = generate_seed()
     terms = _checked(lambda: _first_terms(arguments, account_seed, issuing_seed))
+    changes = _set_fields(arguments.changes, terms)
+    terms = _checked(lambda: replace(terms, **changes))
     amounts = {
         name: _amount(name, getattr(arguments, name.replace("-", "_")))
         for name in ("budget", "daily-cap", "low-balance", "deposit")
@@ -299,12 +309,7 @@ def _next_terms(arguments: argparse.Namespace, old: Terms, new_seed: bytes | Non
             f"first-epoch: got {arguments.first_epoch}, "
             f"want {old.first_epoch + 1} to {old.last_epoch}"
         )
-    changes: dict[str, Any] = {"first_epoch": arguments.first_epoch}
-    for text in arguments.changes:
-        name, equals, value = text.partition("=")
-        if not equals or name in _FIXED or name not in Terms.__dataclass_fields__:
-            raise WrongInputError(f"set: got {text[:80]!r}, want FIELD=VALUE of a field of terms")
-        changes[name] = _field(name, value, getattr(old, name))
+    changes = {"first_epoch": arguments.first_epoch, **_set_fields(arguments.changes, old)}
     if arguments.price is not None:
         changes["price_stroops"] = _amount("price", arguments.price)
     if arguments.per is not None:
@@ -322,6 +327,17 @@ def _next_terms(arguments: argparse.Namespace, old: Terms, new_seed: bytes | Non
     added = {_account("add-channel", text) for text in arguments.add_channel}
     changes["channel_accounts"] = _channels((set(old.channel_accounts) - removed) | added)
     return replace(old, **changes)
+
+
+def _set_fields(texts: Iterable[str], old: Terms) -> dict[str, Any]:
+    """Return the fields that `--set FIELD=VALUE` gives, each of the kind that it has."""
+    changes: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or name in _FIXED or name not in Terms.__dataclass_fields__:
+            raise WrongInputError(f"set: got {text[:80]!r}, want FIELD=VALUE of a field of terms")
+        changes[name] = _field(name, value, getattr(old, name))
+    return changes
 
 
 def _field(name: str, text: str, old: Any) -> Any:

@@ -1,7 +1,9 @@
-"""The command `swarmledger instruct`: a broadcaster's refund, a DAO's ruling, what became of them.
+"""The command `swarmledger instruct`: a broadcaster's refund, a DAO's rulings, what became of them.
 
-Signs with a key file and sends to the collector; the same words again change nothing. Exit 0 done,
-1 refused or no answer, 2 wrong arguments. Standard output is data, standard error is talk. Not
+Signs with a key file and sends to the collector; the same words again change nothing. `activate`
+sends nothing: it writes the DAO's word that a contract is in force, and the trust file that names
+the DAO's key, the log's key and the broadcaster. Exit 0 done, 1 refused or no answer, 2 wrong
+arguments. Standard output is data, standard error is talk. Not
 here: payees' instructions (`payee_command`), what the operator sees of accounts.
 """
 
@@ -16,9 +18,11 @@ import httpx
 import typer
 
 from ledger.audit.address import format_account
+from ledger.audit.trust import Trust, TrustedKey, format_trust
 from ledger.evidence.errors import EvidenceError
 from ledger.evidence.instruction import REFUND, REFUND_ALL, RULING, Booking, Refund, Ruling
-from ledger.evidence.keys import public_key_of
+from ledger.evidence.keys import network_id_of, public_key_of
+from ledger.evidence.leaf import ACTIVATION, EVIDENCE_DAO_KEY, Activation
 from ledger.evidence.terms import Terms, parse_terms, require_valid_terms
 from ledger.stellar.errors import StellarError
 from ledger.stellar.seed_files import read_seed
@@ -101,6 +105,56 @@ def rule(
             booking=Booking[booking.name],
         )
         session.send(RULING.sign(value, seed).raw)
+
+
+@app.command()
+def activate(
+    terms_file: Annotated[Path, typer.Argument(metavar="TERMS", help="Signed first terms.")],
+    key: Annotated[Path, typer.Option("--key", help="Seed file of the DAO key.")],
+    passphrase: Annotated[str, typer.Option(help="The Stellar network's.")],
+    out: Annotated[Path, typer.Option(help="A new file for the activation.")],
+    trust_out: Annotated[Path, typer.Option(help="A new file: the trust.json to publish.")],
+) -> None:
+    """Put the contract that terms name in force from their first epoch; sends nothing."""
+    seed = _seed(key)
+    for path in (out, trust_out):
+        if path.exists():
+            raise typer.BadParameter(f"{path}: is there already, want a new file")
+    try:
+        signed = parse_terms(terms_file.read_bytes())
+        require_valid_terms(signed)
+    except (OSError, EvidenceError) as error:
+        raise typer.BadParameter(f"{terms_file}: {error}") from None
+    terms = signed.value
+    if network_id_of(passphrase) != terms.network_id:
+        raise typer.BadParameter(f"passphrase: got {passphrase!r}, want that of the terms' network")
+    activation = Activation(
+        network_id=terms.network_id,
+        broadcaster_account=terms.broadcaster_account,
+        rules_digest=terms.rules_digest,
+        first_epoch=terms.first_epoch,
+        evidence_kind=EVIDENCE_DAO_KEY,
+        dao_key=public_key_of(seed),
+    )
+    out.write_bytes(ACTIVATION.sign(activation, seed).raw)
+    trust_out.write_text(format_trust(_trust_of(terms, passphrase, activation)), "utf-8")
+    print(
+        json.dumps({"rules_digest": terms.rules_digest.hex(), "dao_key": activation.dao_key.hex()})
+    )
+
+
+def _trust_of(terms: Terms, passphrase: str, activation: Activation) -> Trust:
+    return Trust(
+        network_passphrase=passphrase,
+        log_origin=terms.log_origin,
+        log_keys=(TrustedKey(key=terms.log_key, first_epoch=0),),
+        dao_keys=(TrustedKey(key=activation.dao_key, first_epoch=0),),
+        broadcaster_account=terms.broadcaster_account,
+        genesis_s=terms.genesis_s,
+        epoch_length_s=terms.epoch_length_s,
+        grace_s=terms.grace_s,
+        first_epoch=terms.first_epoch,
+    )
 
 
 @app.command()
