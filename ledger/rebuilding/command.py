@@ -21,6 +21,7 @@ from ledger.audit.trust import TRUST_SIZE_MAX, Trust, parse_trust
 from ledger.books.errors import BooksError
 from ledger.evidence.errors import EvidenceError
 from ledger.evidence.units import format_stroops
+from ledger.rebuilding.checking import cores
 from ledger.rebuilding.errors import EvidenceMissingError, RebuildError
 from ledger.rebuilding.rebuild import Rebuilding, Rebuilt, gather_evidence, read_domain_facts
 from ledger.rebuilding.replay import RebuiltEpoch
@@ -38,6 +39,7 @@ EXIT_DIFFERS: Final = 1
 EXIT_UNDECIDED: Final = 2
 _PROGRAM: Final = "swarmledger rebuild"
 _BAR_CHARACTERS: Final = 30
+_JOBS_MAX: Final = 256
 _CANNOT_TELL: Final = (
     UndecidableError,
     EvidenceError,
@@ -85,6 +87,9 @@ def _parser() -> argparse.ArgumentParser:
                         help="an empty database to restore into, schema in place")  # fmt: skip
     parser.add_argument("--settler", type=Path, action="append", default=[], metavar="DIR",
                         help="a settler's folder that learns the epochs; repeatable")  # fmt: skip
+    parser.add_argument("--jobs", type=int, default=cores(), metavar="N",
+                        choices=range(1, _JOBS_MAX + 1),
+                        help="processes that check bundles; default: all cores")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     return parser
 
@@ -104,10 +109,10 @@ def _run(arguments: argparse.Namespace) -> int:
     archives = [SettlerArchive(SettlerFolder(path), rebuilding) for path in arguments.settler]
     take: list[Callable[[RebuiltEpoch], None]] = [archive.take for archive in archives]
     if arguments.database is None:
-        rebuilt = rebuilding.run(take, show_progress)
+        rebuilt = rebuilding.run(take, show_progress, jobs=arguments.jobs)
     else:
         with open_restoring(arguments.database, rebuilding) as restoring:
-            rebuilt = rebuilding.run([*take, restoring.take], show_progress)
+            rebuilt = rebuilding.run([*take, restoring.take], show_progress, jobs=arguments.jobs)
             restoring.finish()
     seconds = time.monotonic() - started_s
     document = describe(rebuilt, seconds)

@@ -24,6 +24,7 @@ from ledger.publiclog.log_keys import keys_of_trust
 from ledger.publiclog.sealed_instructions import seal_with_instructions
 from ledger.publiclog.verification import VerifiedLog, verify_folder
 from ledger.rebuilding.chain import read_facts
+from ledger.rebuilding.checking import BundleChecker
 from ledger.rebuilding.errors import RebuildError
 from ledger.rebuilding.evidence import Evidence, find_spools
 from ledger.rebuilding.replay import RebuiltEpoch, Replay
@@ -141,19 +142,21 @@ class Rebuilding:
         self._read_instructions()
         self.survey = survey_chain(facts)
 
-    def run(self, take: Sequence[Callable[[RebuiltEpoch], None]], tell: Tell) -> Rebuilt:
+    def run(
+        self, take: Sequence[Callable[[RebuiltEpoch], None]], tell: Tell, *, jobs: int = 1
+    ) -> Rebuilt:
         """Compute every epoch, hand it on, and sum up.
 
         Args:
             take: Each is called with every epoch, oldest first.
             tell: Told after every epoch.
+            jobs: Processes that check bundles.
 
         Raises:
             RebuildError: Evidence is missing, or something came out otherwise than the log says.
             BooksError: An epoch's books cannot be computed.
             EvidenceError: A file is malformed.
         """
-        replay = Replay(self.reader, self.evidence, self.survey.facts, self.trust.network_id)
         first, last = self.log.first_epoch, self.log.last_epoch
         if first is None or last is None:
             raise RebuildError("log: got no epoch, want one or more")
@@ -161,14 +164,15 @@ class Rebuilding:
             raise RebuildError(f"log: got first epoch {first}, want {self.trust.first_epoch}")
         counts = {"bundles": 0, "batches": 0, "payouts": 0, "planned": 0, "open": 0, "owed": 0}
         unanchored, closing = 0, None
-        for rebuilt in replay.epochs(first):
-            for one in take:
-                one(rebuilt)
-            self._count(counts, rebuilt)
-            is_anchored = self.survey.find_anchor(rebuilt, self.checkpoint_after(rebuilt))
-            unanchored = 0 if is_anchored else unanchored + 1
-            closing = rebuilt.closing
-            tell(rebuilt.number - first + 1, last - first + 1, f"epoch {rebuilt.number}")
+        with BundleChecker(jobs) as checker:
+            for rebuilt in self._replay(checker).epochs(first):
+                for one in take:
+                    one(rebuilt)
+                self._count(counts, rebuilt)
+                is_anchored = self.survey.find_anchor(rebuilt, self.checkpoint_after(rebuilt))
+                unanchored = 0 if is_anchored else unanchored + 1
+                closing = rebuilt.closing
+                tell(rebuilt.number - first + 1, last - first + 1, f"epoch {rebuilt.number}")
         if closing is None or closing.head.next_epoch != last + 1:
             raise RebuildError(f"log: got no result of epoch {last}, want one")
         return Rebuilt(
@@ -183,6 +187,10 @@ class Rebuilding:
             unanchored=unanchored,
             closing=closing,
         )
+
+    def _replay(self, checker: BundleChecker) -> Replay:
+        facts, network_id = self.survey.facts, self.trust.network_id
+        return Replay(self.reader, self.evidence, facts, network_id, checker)
 
     def checkpoint_after(self, rebuilt: RebuiltEpoch) -> Checkpoint:
         """Return the log's head after an epoch, whether or not its note was kept."""

@@ -13,7 +13,7 @@ from typing import Final
 
 from contracts.registry import RELEASED_DIGESTS, Rule, load_standard
 from ledger.audit.stellar_xdr import read_transaction
-from ledger.books.bundle_check import BundleCheck, check_bundle
+from ledger.books.bundle_check import BundleCheck
 from ledger.books.epoch import EpochInputs, Result, Seal, compute_epoch, seal_epoch
 from ledger.books.gathering import gather_checks
 from ledger.books.lanes import LaneCount
@@ -33,17 +33,15 @@ from ledger.evidence.leaf import (
     SealLeaf,
     code_of_leaf,
 )
-from ledger.evidence.recent import RecentSet
 from ledger.evidence.terms import Terms
 from ledger.evidence.tile_proofs import TileReader
 from ledger.publiclog.epoch_document import EpochLeaves, read_epoch_leaves
+from ledger.rebuilding.checking import BundleChecker
 from ledger.rebuilding.errors import EvidenceMissingError, RebuildError
 from ledger.rebuilding.evidence import Evidence
 
 NO_SALT: Final = bytes(32)
 """Stands for salt keys that are lost; nothing that is compared depends on it."""
-
-_ENTITLEMENTS_REMEMBERED: Final = 1 << 18
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +77,7 @@ class Replay:
         evidence: Evidence,
         facts: Sequence[NetworkFact],
         network_id: bytes,
+        checker: BundleChecker | None = None,
     ) -> None:
         """Hold what is replayed.
 
@@ -87,12 +86,13 @@ class Replay:
             evidence: What parties and public brought.
             facts: All transactions of the settlement's accounts, in chain order.
             network_id: SHA-256 of the network's passphrase; 32 bytes.
+            checker: What checks bundles; None: this process does.
         """
         self._reader, self._evidence, self._facts = reader, evidence, facts
         self._network_id = network_id
         self._activations: list[Signed[Activation]] = []
         self._counts: dict[int, Mapping[bytes, LaneCount]] = {}
-        self._known: RecentSet[bytes] = RecentSet(_ENTITLEMENTS_REMEMBERED)
+        self._checker = BundleChecker() if checker is None else checker
 
     def epochs(self, first_epoch: int) -> Iterator[RebuiltEpoch]:
         """Yield every computed epoch of the log.
@@ -175,17 +175,13 @@ class Replay:
 
     def _checks(self, log: "_LoggedEpoch", terms: Signed[Terms]) -> list[BundleCheck]:
         issued_through = self._evidence.issued_through(terms.value.issuing_key)
-        checks: list[BundleCheck] = []
+        raws: list[bytes] = []
         for digest in log.bundle_digests:
             raw = self._evidence.bundles.get(digest)
             if raw is None:
                 raise EvidenceMissingError(log.number, "bundle", digest)
-            checks.append(
-                check_bundle(
-                    raw, terms, log.number, issued_through=issued_through, known=self._known
-                )
-            )
-        return checks
+            raws.append(raw)
+        return list(self._checker.check(raws, terms, log.number, issued_through))
 
     def _instructions(self, log: "_LoggedEpoch") -> tuple[Signed[Instruction], ...]:
         found = self._evidence.instructions_of(log.number)
