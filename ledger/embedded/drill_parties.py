@@ -133,8 +133,8 @@ class Party:
             country="",
         )
 
-    def keep(self, raw: bytes, promise: bytes) -> None:
-        """Put a bundle that was taken into the spool, with the collector's promise."""
+    def keep(self, raw: bytes, promise: bytes | None) -> None:
+        """Put a bundle into the spool, with the collector's promise if there is one."""
         path = self.folder / "spool.sqlite"
         is_new = not path.exists()
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -1,19 +1,25 @@
 """A stranger restores a dead operator's database; M settlers' keys settle on from it."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 from simulated_operator import key, seed
 from treasury_scene import PASSPHRASE, TreasuryScene, treasury_scene
 
+from ledger.audit.trust import format_trust
+from ledger.embedded.drill_parties import Party
 from ledger.evidence.bundle import parse_bundle
 from ledger.evidence.tile import growth_files_of
+from ledger.rebuilding.command import main
 from ledger.rebuilding.evidence import Evidence
 from ledger.rebuilding.rebuild import Rebuilding, Rebuilt, read_domain_facts
 from ledger.rebuilding.restore import open_restoring
 from ledger.stellar.domain import Policy, SettlementDomain
 from ledger.stellar.gathering import TreasurySigner
 from ledger.stellar.settlement import SettlementReport, settle
+from ledger.stellar.settler_records import SettlerFolder
 from ledger.stellar.signing import SeedKeys
 from ledger.store import settlement_store
 from ledger.store.engine import SessionFactory, make_session_factory, open_engine
@@ -107,3 +113,60 @@ def test_a_restored_database_pays_what_is_open_and_nothing_twice(
         owed = sum(leaf.total_stroops for leaf in planned if leaf.source_account == key("payout"))
         assert scene.balance("seeder account") == owed == rebuilt.planned_stroops
     engine.dispose()
+
+
+def command_line(scene: TreasuryScene, mirror: Mirror, folder: Path) -> list[str]:
+    operator = scene.operator
+    spool = Party(name="seeder", account_seed=seed("seeder account"), folder=folder, number=0)
+    for raw in mirror.evidence.bundles.values():
+        spool.keep(raw, None)
+    folder.mkdir(exist_ok=True)
+    papers = {
+        "terms": operator.signed_terms.raw,
+        "binding": operator.issuing_binding,
+        "trust": format_trust(operator.trust).encode(),
+    }
+    arguments = ["--mirror", str(mirror.folder), "--spools", str(folder), "--json"]
+    arguments += ["--gateway", f"horizon:{scene.devnet.url}"]
+    for name, content in papers.items():
+        (folder / name).write_bytes(content)
+        arguments += [f"--{name}", str(folder / name)]
+    return arguments
+
+
+def test_command_tells_rebuilt_from_different_from_unknown(
+    tmp_path: Path, database_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(*more: str) -> tuple[int, dict]:
+        status = main([*line, *more])
+        return status, json.loads(capsys.readouterr().out)
+
+    with treasury_scene(tmp_path) as scene:
+        mirror = Mirror(scene, tmp_path / "mirror")
+        for epoch in range(2):
+            mirror.close_epoch(999_983 + epoch)
+        line = command_line(scene, mirror, tmp_path / "parties")
+        settler = tmp_path / "a-settler"
+        status, told = run("--settler", str(settler), "--database", database_url)
+        assert (status, told["verdict"], told["restored"]) == (0, "rebuilt", True)
+        root = scene.operator.result.result_leaf.closing_state_root
+        assert (told["state_hash"], told["epochs"], told["payouts"]) == (root.hex(), 2, 2)
+        learned = SettlerFolder(settler).load_epochs(0)
+        assert [one.payouts for one in learned] == list(scene.operator.plans.values())
+        # A database that is not empty, another log than was mirrored, a bundle that nobody has.
+        status, told = run("--database", database_url)
+        assert (status, told["verdict"]) == (1, "disproven")
+        entries = mirror.folder / "tile" / "entries"
+        (bundle,) = entries.rglob(str(len(scene.operator.leaves)))
+        content = bundle.read_bytes()
+        bundle.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        status, told = run()
+        assert (status, told["verdict"]) == (1, "disproven")
+        bundle.write_bytes(content)
+        assert run()[0] == 0
+        shutil.rmtree(tmp_path / "parties")
+        line = command_line(scene, Mirror(scene, tmp_path / "nothing"), tmp_path / "parties")
+        line[1] = str(mirror.folder)
+        status, told = run()
+        assert (status, told["verdict"]) == (2, "cannot tell")
+        assert "want it from a party" in told["reason"]
