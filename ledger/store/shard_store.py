@@ -6,6 +6,7 @@ nothing. Not here: which DAO key may activate a contract (the reader's trust fil
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Final
 
 from sqlalchemy import exists, select
 from sqlalchemy.dialects.postgresql import insert
@@ -99,7 +100,8 @@ def register(session: Session, registration: Registration) -> Shard:
 
     Raises:
         MalformedRecordError: The first contract begins with another epoch than the first terms:
-            an epoch would be computed by a contract that its log does not name.
+            an epoch would be computed by a contract that its log does not name. Or later terms name
+            other accounts for the money, another asset or other epochs: the books go on.
     """
     terms, activation = registration.terms, registration.activation
     session.execute(
@@ -120,6 +122,8 @@ def register(session: Session, registration: Registration) -> Shard:
             got=activation.value.first_epoch,
             want=str(terms.value.first_epoch),
         )
+    if is_known:
+        _require_kept(terms_in_force(session, shard).value, terms.value)
     session.execute(
         insert(TermsRow)
         .values(
@@ -142,6 +146,28 @@ def register(session: Session, registration: Registration) -> Shard:
         .on_conflict_do_nothing(index_elements=["broadcaster_id", "first_epoch"])
     )
     return shard
+
+
+_KEPT: Final = (
+    "network_id",
+    "log_origin",
+    "genesis_s",
+    "epoch_length_s",
+    "asset_code",
+    "asset_issuer",
+    "escrow_account",
+    "payout_account",
+)
+"""What all terms of a ledger have in common: its books are one balance of one asset."""
+
+
+def _require_kept(known: Terms, new: Terms) -> None:
+    """Raise if later terms change what the books of the ledger stand on."""
+    for name in _KEPT:
+        got, want = getattr(new, name), getattr(known, name)
+        if got != want:
+            shown = want.hex() if isinstance(want, bytes) else want
+            raise MalformedRecordError(f"terms.{name}", got=got, want=f"{shown} as before")
 
 
 def add_issuing_binding(session: Session, shard: Shard, signed: Signed[Binding]) -> None:

@@ -1,0 +1,60 @@
+"""Later terms may name other keys and channels, and never what the books of the ledger stand on."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from shard_scene import ShardScene, make_shard_scene
+from simulated_operator import key, seed
+
+from ledger.evidence.errors import MalformedRecordError
+from ledger.evidence.terms import sign_terms
+from ledger.store.shard_store import parse_registration, register, terms_in_force
+
+pytestmark = pytest.mark.postgres
+
+
+@pytest.fixture
+def scene(database_url: str, tmp_path: Path) -> Iterator[ShardScene]:
+    with make_shard_scene(database_url, tmp_path) as made:
+        yield made
+
+
+def register_later(scene: ShardScene, **changes: object) -> None:
+    operator = scene.operator
+    terms = replace(operator.terms, first_epoch=3, **changes)  # type: ignore[arg-type]
+    registration = parse_registration(
+        terms=sign_terms(terms, seed("issuing")).raw,
+        binding=operator.issuing_binding,
+        activation=operator.activation.raw,
+    )
+    with scene.sessions.begin() as session:
+        register(session, registration)
+
+
+CHANGES: tuple[dict[str, object], ...] = (
+    {"escrow_account": key("another escrow")},
+    {"payout_account": key("another payout")},
+    {"asset_code": "OTHER"},
+    {"asset_issuer": key("another issuer")},
+    {"genesis_s": 60},
+    {"epoch_length_s": 7200},
+    {"log_origin": "log.example/another"},
+)
+
+
+def test_what_the_books_stand_on_is_refused(scene: ShardScene) -> None:
+    for changes in CHANGES:
+        (name,) = changes
+        with pytest.raises(MalformedRecordError, match=rf"terms\.{name}: .* as before"):
+            register_later(scene, **changes)
+    with scene.sessions() as session:
+        assert terms_in_force(session, scene.shard).value == scene.operator.terms
+
+
+def test_other_keys_and_channels_are_taken(scene: ShardScene) -> None:
+    channels = (key("another channel"),)
+    register_later(scene, log_key=key("log 2"), channel_accounts=channels)
+    with scene.sessions() as session:
+        assert terms_in_force(session, scene.shard).value.channel_accounts == channels
