@@ -173,7 +173,9 @@ def describe_coverage(
         held = funds.escrow_stroops + funds.payout_stroops
         owed, fees = funds.owed_stroops, funds.fees_stroops
     liable = owed + fees + pending
-    free = (0 if funds is None else funds.unspent_stroops) + fresh_stroops - pending
+    unspent = 0 if funds is None else funds.unspent_stroops
+    refund = 0 if funds is None else funds.refund_stroops
+    free = unspent - refund + fresh_stroops - pending
     return {
         "broadcaster": format_account(shard.account),
         "escrow_account": format_account(terms.escrow_account),
@@ -185,7 +187,8 @@ def describe_coverage(
         "pending_bytes": pending_bytes,
         "pending_stroops": pending,
         "liable_stroops": liable,
-        "unspent_stroops": 0 if funds is None else funds.unspent_stroops,
+        "unspent_stroops": unspent,
+        "refund_stroops": refund,
         "free_stroops": free,
         "level": level_of(free, low_balance_stroops),
         "ratio_ppm": held * PPM // liable if liable else None,

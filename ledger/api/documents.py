@@ -161,7 +161,10 @@ class CoverageDocument(Document):
     pending_stroops: int
     liable_stroops: int
     unspent_stroops: int
-    free_stroops: int = Field(description="Unspent, with deposits since, less what is pending.")
+    refund_stroops: int = Field(description="Of it, asked back by the broadcaster or under way.")
+    free_stroops: int = Field(
+        description="Unspent, with deposits since, less refunds and what is pending."
+    )
     level: Literal["covered", "low", "out"]
     ratio_ppm: int | None
 

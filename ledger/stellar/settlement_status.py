@@ -14,6 +14,7 @@ from ledger.store import halt_store, stop_store
 from ledger.store.coverage_store import (
     level_of,
     newest_computed_epoch,
+    refund_of,
     sum_deposits_after,
     sum_pending_bytes,
 )
@@ -65,7 +66,8 @@ def describe_money(
         return {"epoch": None, "free_stroops": free, "level": str(level), "claimable": []}
     head = state.head
     fresh = sum_deposits_after(session, shard, terms, head.last_ledger_sequence)
-    free = state.unspent_stroops + fresh - pending
+    refund = refund_of(state)
+    free = state.unspent_stroops - refund + fresh - pending
     proofs = halt_store.load_proofs(session, shard.account, epoch)
     proven = halt_store.last_proven_epoch(session, shard.account)
     return {
@@ -74,6 +76,7 @@ def describe_money(
         "escrow_stroops": head.escrow_stroops,
         "payout_stroops": head.payout_stroops,
         "unspent_stroops": state.unspent_stroops,
+        "refund_stroops": refund,
         "owed_stroops": state.carried_stroops,
         "fees_stroops": head.fees_stroops,
         "suspense_stroops": head.suspense_stroops,

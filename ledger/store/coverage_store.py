@@ -13,7 +13,8 @@ from sqlalchemy.orm import Session
 
 from ledger.audit.stellar_xdr import read_transaction
 from ledger.books.deposits import cover_of
-from ledger.books.state import genesis_state
+from ledger.books.state import State, genesis_state
+from ledger.evidence.leaf import PAYOUT_REFUND
 from ledger.evidence.terms import Terms
 from ledger.store.epoch_store import load_closing_state
 from ledger.store.settlement_store import load_facts
@@ -40,6 +41,9 @@ class BookedFunds:
 
     last_ledger_sequence: int
     """Network ledger up to which facts are in these figures."""
+
+    refund_stroops: int = 0
+    """Of the unspent, what goes back to the broadcaster: asked for, or under way."""
 
 
 class EscrowLevel(StrEnum):
@@ -86,7 +90,20 @@ def load_booked_funds(session: Session, shard: Shard, epoch: int) -> BookedFunds
         fees_stroops=head.fees_stroops,
         unspent_stroops=state.unspent_stroops,
         last_ledger_sequence=head.last_ledger_sequence,
+        refund_stroops=refund_of(state),
     )
+
+
+def refund_of(state: State) -> int:
+    """Return what of the unspent deposits is promised back: nothing else may be promised of it.
+
+    At most what is unspent: who asks for all that is free names a sum above it.
+    """
+    asked_stroops = 0 if state.refund is None else state.refund.left_stroops
+    under_way_stroops = sum(
+        batch.total_stroops for batch in state.batches.values() if batch.kind == PAYOUT_REFUND
+    )
+    return min(max(0, state.unspent_stroops), asked_stroops + under_way_stroops)
 
 
 def newest_fact(session: Session, shard: Shard) -> tuple[int, int]:

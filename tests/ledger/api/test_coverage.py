@@ -1,10 +1,16 @@
 """Coverage: what is left of the deposits, how it is told, and the file wallets read."""
 
+import book_builders as books
 import pytest
 from builders import key_of, terms
 
 from ledger.api.coverage import describe_coverage
-from ledger.store.coverage_store import BookedFunds, EscrowLevel, level_of
+from ledger.books.draft import Draft
+from ledger.books.standing import RefundRequest
+from ledger.books.state import OpenBatch
+from ledger.evidence.instruction import REFUND_ALL
+from ledger.evidence.leaf import PAYOUT_PAYMENTS, PAYOUT_REFUND, Payment
+from ledger.store.coverage_store import BookedFunds, EscrowLevel, level_of, refund_of
 from ledger.store.shard_store import Shard
 
 
@@ -45,3 +51,41 @@ def test_what_is_claimed_and_not_computed_yet_is_no_longer_free() -> None:
     assert describe_coverage(shard, in_force, funds, 670)["level"] == "out"
     assert describe_coverage(shard, in_force, funds, 670, fresh_stroops=1)["level"] == "covered"
     assert describe_coverage(shard, in_force, None, 0)["level"] == "out"
+
+
+def draft_with_refund(left_stroops: int, **batches: tuple[int, int]) -> Draft:
+    draft = Draft.of(books.genesis())
+    draft.deposit(1_000, known=True, time_s=1, reference=bytes(32))
+    draft.refund = RefundRequest(
+        serial=1, left_stroops=left_stroops, planned_stroops=0, due_s=9, first_epoch=2
+    )
+    for number, (kind, amount_stroops) in enumerate(batches.values()):
+        draft.batches[number] = OpenBatch(
+            kind=kind,
+            channel_account=key_of("channel 0"),
+            channel_sequence=number,
+            leaf_hash=bytes(32),
+            payments=(Payment(account=key_of("broadcaster"), amount_stroops=amount_stroops),),
+        )
+    return draft
+
+
+def test_what_goes_back_to_the_broadcaster_is_promised_to_nobody_else() -> None:
+    asked = draft_with_refund(300, back=(PAYOUT_REFUND, 100), paid=(PAYOUT_PAYMENTS, 7))
+    assert refund_of(asked.finish()) == 400
+    assert refund_of(draft_with_refund(REFUND_ALL).finish()) == 1_000
+    assert refund_of(draft_with_refund(0).finish()) == 0
+    funds = BookedFunds(
+        epoch=4,
+        escrow_stroops=1_000,
+        payout_stroops=0,
+        owed_stroops=0,
+        fees_stroops=0,
+        unspent_stroops=1_000,
+        last_ledger_sequence=9,
+        refund_stroops=1_000,
+    )
+    shard = Shard(id=1, account=key_of("broadcaster"), network_id=bytes(32), binding=b"")
+    answer = describe_coverage(shard, terms(), funds, 0)
+    assert (answer["free_stroops"], answer["level"]) == (0, "out")
+    assert (answer["unspent_stroops"], answer["refund_stroops"]) == (1_000, 1_000)
