@@ -33,6 +33,7 @@ from ledger.stellar.settler_records import SettlerFolder
 from ledger.stellar.sources import open_source
 from ledger.store.engine import DatabaseUnavailableError
 from ledger.store.errors import StoreError
+from ledger.store.migrate import upgrade
 
 EXIT_REBUILT: Final = 0
 EXIT_DIFFERS: Final = 1
@@ -84,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
                         help="sources of the chain, horizon:URL or rpc:URL")  # fmt: skip
     parser.add_argument("--trust", type=Path, required=True, metavar="FILE", help="your trust.json")
     parser.add_argument("--database", metavar="URL",
-                        help="an empty database to restore into, schema in place")  # fmt: skip
+                        help="an empty database to restore into; the schema is made")  # fmt: skip
     parser.add_argument("--settler", type=Path, action="append", default=[], metavar="DIR",
                         help="a settler's folder that learns the epochs; repeatable")  # fmt: skip
     parser.add_argument("--jobs", type=int, default=cores(), metavar="N",
@@ -111,6 +112,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.database is None:
         rebuilt = rebuilding.run(take, show_progress, jobs=arguments.jobs)
     else:
+        upgrade(arguments.database)
         with open_restoring(arguments.database, rebuilding) as restoring:
             rebuilt = rebuilding.run([*take, restoring.take], show_progress, jobs=arguments.jobs)
             restoring.finish()

@@ -6,7 +6,7 @@ had: books, slots, and of each slot whether the chain has taken it. Not here: wr
 database (`restore`), signing what is open (`ledger.stellar.settler_together`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,25 +57,24 @@ class Survey:
     facts: tuple[NetworkFact, ...]
     """Every transaction of the domain's accounts, in chain order."""
 
-    taken: dict[Slot, bytes]
-    """Source account and sequence → hash of the transaction that succeeded there."""
+    taken: frozenset[Slot]
+    """Source account and sequence of every transaction that used its sequence number up."""
 
-    memos: dict[bytes, tuple[bytes, NetworkFact]]
-    """Memo hash → hash and fact of the first transaction that succeeded with it."""
+    memos: dict[tuple[bytes, bytes], tuple[bytes, NetworkFact]]
+    """Source account and memo hash → hash and fact of its first success with that memo."""
 
     def is_taken(self, leaf: PayoutLeaf) -> bool:
         """Whether the chain has a transaction in a batch's slot."""
         return (leaf.channel_account, leaf.channel_sequence) in self.taken
 
-    def find_anchor(self, rebuilt: RebuiltEpoch, checkpoint: Checkpoint) -> Anchored | None:
-        """Return where an epoch is anchored; None while it is not."""
-        found = self.memos.get(body_hash(checkpoint))
-        if found is None:
-            return None
-        tx_hash, fact = found
-        if read_transaction(fact).source_account != rebuilt.terms.value.anchor_account:
-            return None
-        return Anchored(checkpoint=checkpoint, tx_hash=tx_hash, fact=fact)
+    def find_anchor(self, accounts: Iterable[bytes], checkpoint: Checkpoint) -> Anchored | None:
+        """Return where one of the anchor accounts anchored a checkpoint; None: nowhere yet."""
+        memo = body_hash(checkpoint)
+        for account in accounts:
+            if (account, memo) in self.memos:
+                tx_hash, fact = self.memos[account, memo]
+                return Anchored(checkpoint=checkpoint, tx_hash=tx_hash, fact=fact)
+        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,8 +168,7 @@ class Rebuilding:
                 for one in take:
                     one(rebuilt)
                 self._count(counts, rebuilt)
-                is_anchored = self.survey.find_anchor(rebuilt, self.checkpoint_after(rebuilt))
-                unanchored = 0 if is_anchored else unanchored + 1
+                unanchored = 0 if self.find_anchor(rebuilt) else unanchored + 1
                 closing = rebuilt.closing
                 tell(rebuilt.number - first + 1, last - first + 1, f"epoch {rebuilt.number}")
         if closing is None or closing.head.next_epoch != last + 1:
@@ -187,6 +185,14 @@ class Rebuilding:
             unanchored=unanchored,
             closing=closing,
         )
+
+    def find_anchor(self, rebuilt: RebuiltEpoch) -> Anchored | None:
+        """Return where an epoch is anchored; None while it is not.
+
+        New terms may have named another anchor account meanwhile.
+        """
+        accounts = {signed.value.anchor_account for signed in self.evidence.terms.values()}
+        return self.survey.find_anchor(sorted(accounts), self.checkpoint_after(rebuilt))
 
     def _replay(self, checker: BundleChecker) -> Replay:
         facts, network_id = self.survey.facts, self.trust.network_id
@@ -234,15 +240,16 @@ def read_domain_facts(gateways: Sequence[Gateway], evidence: Evidence) -> tuple[
 
 def survey_chain(facts: tuple[NetworkFact, ...]) -> Survey:
     """Return what facts say of slots and anchors."""
-    taken: dict[Slot, bytes] = {}
-    memos: dict[bytes, tuple[bytes, NetworkFact]] = {}
+    taken: set[Slot] = set()
+    memos: dict[tuple[bytes, bytes], tuple[bytes, NetworkFact]] = {}
     for fact in facts:
         transaction = read_transaction(fact)
-        if not transaction.succeeded:
-            continue
-        taken.setdefault((transaction.source_account, transaction.sequence), transaction.tx_hash)
-        memos.setdefault(transaction.memo_hash, (transaction.tx_hash, fact))
-    return Survey(facts=facts, taken=taken, memos=memos)
+        account = transaction.source_account
+        if transaction.is_sequence_consumed:
+            taken.add((account, transaction.sequence))
+        if transaction.succeeded:
+            memos.setdefault((account, transaction.memo_hash), (transaction.tx_hash, fact))
+    return Survey(facts=facts, taken=frozenset(taken), memos=memos)
 
 
 def gather_evidence(

@@ -240,7 +240,7 @@ class Restoring:
         settlement_store.plan_anchor(session, shard.account, number, stored.body_hash)
         settlement_store.save_epoch_ledger(session, shard.account, number, _last_ledger(rebuilt))
         store_audit_digest(session, shard, number, NO_FILE)
-        anchored = self._rebuilding.survey.find_anchor(rebuilt, head.checkpoint)
+        anchored = self._rebuilding.find_anchor(rebuilt)
         planned = settlement_store.load_anchor(session, shard.account, number)
         if anchored is not None and planned is not None:
             settlement_store.move_anchor(

@@ -34,12 +34,12 @@ class SettlerArchive:
             RebuildError: The folder has verified it and holds something else.
             OSError: The folder cannot be written.
         """
-        checkpoint = self._rebuilding.checkpoint_after(rebuilt)
-        anchored = self._rebuilding.survey.find_anchor(rebuilt, checkpoint)
+        anchored = self._rebuilding.find_anchor(rebuilt)
         if anchored is None or self._is_behind:
             # The folder holds epochs without a gap.
             self._is_behind = True
             return
+        checkpoint = anchored.checkpoint
         found = VerifiedEpoch(
             epoch=rebuilt.number,
             checkpoint=checkpoint,

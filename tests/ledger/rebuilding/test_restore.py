@@ -19,6 +19,7 @@ from ledger.evidence.terms import sign_terms
 from ledger.publiclog.log_keys import keys_of_trust
 from ledger.publiclog.verification import verify_folder
 from ledger.rebuilding.errors import RebuildError
+from ledger.rebuilding.rebuild import survey_chain
 from ledger.rebuilding.restore import open_restoring
 from ledger.rebuilding.settler_archive import SettlerArchive
 from ledger.sealing.publishing import log_folder
@@ -180,3 +181,20 @@ def test_a_settler_learns_the_epochs_without_audit_files(survivors, tmp_path: Pa
     again = SettlerArchive(folder, rebuilding)
     with pytest.raises(RebuildError, match="has verified another one"):
         rebuilding.run([again.take], lambda _done, _count, _text: None)
+
+
+def test_only_an_anchor_account_anchors_and_a_used_slot_is_not_open(survivors: Survivors) -> None:
+    rebuilding = survivors.rebuilding()
+    epochs = list(survivors.replay())
+    anchored = rebuilding.find_anchor(epochs[0])
+    assert anchored is not None
+    strangers = {
+        (key("stranger"), memo): found
+        for (_account, memo), found in rebuilding.survey.memos.items()
+    }
+    rebuilding.survey = replace(rebuilding.survey, memos=strangers)
+    assert rebuilding.find_anchor(epochs[0]) is None
+    leaf = next(leaf for epoch in epochs for leaf in epoch.payouts)
+    failed = survivors.scene.operator.apply_payout(leaf, code=-1)
+    assert not rebuilding.survey.is_taken(leaf)
+    assert survey_chain((*survivors.facts, failed)).is_taken(leaf)
