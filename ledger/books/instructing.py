@@ -31,6 +31,14 @@ INSTRUCTIONS_MAX = 10_000
 """Most instructions of one seal; later ones wait for the next."""
 
 
+SEEN_AHEAD_MAX = 20_000
+"""Most network ledgers, more than a day's, that a note may be ahead of its epoch's last one.
+
+A note stands in for later ones by its ledger, so one as of a ledger that never comes would carry a
+payee for good.
+"""
+
+
 class InstructionCode(IntEnum):
     """What became of an instruction; 0 = it has effect. Numbers are never reused."""
 
@@ -63,6 +71,9 @@ class InstructionCode(IntEnum):
 
     UNKNOWN_TRANSACTION = 9
     """It rules on a transaction that the epoch does not book."""
+
+    SEEN_TOO_FAR_AHEAD = 10
+    """It says to be as of a network ledger far beyond the epoch's last one."""
 
 
 def judge_instructions(
@@ -204,6 +215,8 @@ def _apply_refund(draft: Draft, terms: Terms, value: Refund) -> InstructionCode:
 def _apply_note(draft: Draft, value: ReadinessNote, paid: frozenset[bytes]) -> InstructionCode:
     if value.account not in paid:
         return InstructionCode.UNKNOWN_ACCOUNT
+    if value.seen_ledger > draft.head.last_ledger_sequence + SEEN_AHEAD_MAX:
+        return InstructionCode.SEEN_TOO_FAR_AHEAD
     before = draft.seen_accounts.get(value.account)
     if before is not None and value.seen_ledger <= before.seen_ledger:
         return InstructionCode.STALE

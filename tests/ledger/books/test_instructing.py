@@ -10,6 +10,7 @@ import pytest
 
 from ledger.books.draft import Draft
 from ledger.books.instructing import (
+    SEEN_AHEAD_MAX,
     InstructionCode,
     apply_instructions,
     forget_accounts,
@@ -161,6 +162,16 @@ def test_what_was_seen_later_counts() -> None:
     assert codes == [InstructionCode.APPLIED] * 2
     assert draft.seen_accounts[PAYEE].readiness == Readiness.LINE_FULL
     assert instruct(draft, made.readiness(seen_ledger=2000)) == [InstructionCode.STALE]
+
+
+def test_a_note_as_of_a_ledger_that_never_comes_carries_nobody() -> None:
+    draft = draft_of()
+    draft.head = replace(draft.head, last_ledger_sequence=1_000)
+    last = 1_000 + SEEN_AHEAD_MAX
+    poison = made.readiness(seen_ledger=last + 1, readiness=Readiness.NO_TRUSTLINE)
+    assert instruct(draft, poison) == [InstructionCode.SEEN_TOO_FAR_AHEAD]
+    assert PAYEE not in draft.seen_accounts
+    assert instruct(draft, made.readiness(seen_ledger=last)) == [InstructionCode.APPLIED]
 
 
 @pytest.mark.parametrize(
