@@ -94,8 +94,9 @@ def status(
         return
     print(f"account        {found['account']}")
     print(f"epoch          {found['epoch']}")
+    asset = found["asset"].partition(":")[0]
     for name in ("accrued", "paid", "owed", "payable"):
-        print(f"{name:<14} {format_stroops(found[name + '_stroops'])} {found['asset'][:12]}")
+        print(f"{name:<14} {format_stroops(found[name + '_stroops'])} {asset}")
     for item in found["in_challenge"]:
         when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(item["payable_from_s"]))
         print(f"in challenge   {format_stroops(item['stroops'])} until {when}")
@@ -182,9 +183,14 @@ class _run:  # noqa: N801 - used as a block, like a function
     """Opens a client; failures inside the block end the command with one line and status 1."""
 
     def __init__(self, api: str) -> None:
-        if urlsplit(api).scheme not in {"http", "https"}:
+        try:
+            url = urlsplit(api)
+            is_usable = url.scheme in {"http", "https"} and bool(url.hostname)
+            self._client = httpx.Client(base_url=api, timeout=TIMEOUT_S, trust_env=False)
+        except (ValueError, httpx.InvalidURL):
+            is_usable = False
+        if not is_usable:
             raise typer.BadParameter(f"api: got {api!r}, want an http or https URL")
-        self._client = httpx.Client(base_url=api, timeout=TIMEOUT_S, trust_env=False)
 
     def __enter__(self) -> httpx.Client:
         return self._client
@@ -209,7 +215,7 @@ def _sign_in(client: httpx.Client, api: str, seed: bytes, broadcaster: str | Non
     account = format_account(public_key_of(seed))
     challenge = _answer(client, "GET", "/auth", params={"account": account})
     signed = sign_challenge(str(challenge.get("transaction")), identity, seed)
-    token = _answer(client, "POST", "/auth", json={"transaction": signed})["token"]
+    token = _answer(client, "POST", "/auth", json={"transaction": signed}).get("token")
     client.headers["Authorization"] = f"Bearer {token}"
     return SignedIn(client, network_id_of(identity.passphrase), broadcaster)
 
@@ -232,12 +238,15 @@ def _identity_of(client: httpx.Client, api: str) -> ServerIdentity:
         ) from None
 
 
-def _answer(client: httpx.Client, method: str, path: str, **request: Any) -> Any:
+def _answer(client: httpx.Client, method: str, path: str, **request: Any) -> dict[str, Any]:
     response = _send(client, method, path, **request)
     try:
-        return response.json()
+        answer = response.json()
     except ValueError:
-        raise PayeeError(f"{path}: got no JSON, want an object") from None
+        answer = None
+    if not isinstance(answer, dict):
+        raise PayeeError(f"{path}: got no JSON object, want one")
+    return answer
 
 
 def _send(client: httpx.Client, method: str, path: str, **request: Any) -> httpx.Response:

@@ -74,7 +74,12 @@ def _parser() -> argparse.ArgumentParser:
         help="a file with one name a line, or a number of payees",
     )
     setup.add_argument("--deposit", default="0", metavar="AMOUNT", help="first deposit, as 12.5")
-    setup.add_argument("--asset", default="USD", metavar="CODE", help="code of the asset")
+    setup.add_argument(
+        "--asset",
+        default="USD",
+        metavar="CODE[:G…]",
+        help="code of an asset to issue; or code and issuer of one that is there",
+    )
     setup.add_argument("--fee-account", action="store_true", help="make a fee account too")
     add_settler_options(setup, is_needed=False)
     setup.set_defaults(run=_run_setup)
@@ -105,6 +110,7 @@ def _run_setup(gateway: HorizonGateway, arguments: argparse.Namespace) -> dict[s
     from ledger.stellar.domain import DomainKeys, set_up_domain  # noqa: PLC0415
 
     names = _payee_names(arguments.payees)
+    code, _, issuer = arguments.asset.partition(":")
     keys = DomainKeys.load_or_make(
         arguments.keys_dir, arguments.channels, names, with_fee=arguments.fee_account
     )
@@ -112,7 +118,8 @@ def _run_setup(gateway: HorizonGateway, arguments: argparse.Namespace) -> dict[s
         gateway,
         arguments.passphrase,
         keys,
-        asset_code=arguments.asset,
+        asset_code=code,
+        asset_issuer=parse_account(issuer) if issuer else None,
         deposit_stroops=_amount(arguments.deposit),
     )
     treasury = _hand_over(gateway, arguments, keys, made) if arguments.settlers else {}

@@ -195,21 +195,33 @@ def set_up_domain(
     *,
     asset_code: str,
     deposit_stroops: int,
+    asset_issuer: bytes | None = None,
 ) -> SetUp:
-    """Make the domain's accounts, trustlines and asset on a test network, and deposit.
+    """Make the domain's accounts, trustlines and, unless it is somebody's already, the asset.
 
+    The key `issuer` pays for all of it; where there is no friendbot its account has XLM already.
     Running it again on the same keys and network creates what is missing and deposits once more.
+
+    Args:
+        gateway: Where it is sent and checked.
+        passphrase: Of the network.
+        keys: Of everybody who signs.
+        asset_code: Code of the asset.
+        deposit_stroops: First deposit by the broadcaster; 0: none.
+        asset_issuer: Issuer of an asset that others have issued; None: issued with `issuer`'s key.
 
     Raises:
         GatewayError: The network gave no usable answer.
         NotSubmittedError: A transaction had no effect.
     """
     transacting = Transacting(gateway, passphrase)
-    issuer = public_key_of(keys.issuer)
-    if gateway.account(issuer) is None:
-        gateway.fund_by_friendbot(issuer)
+    payer = public_key_of(keys.issuer)
+    issuer = asset_issuer or payer
+    if gateway.account(payer) is None:
+        gateway.fund_by_friendbot(payer)
     _create_accounts(transacting, gateway, keys)
-    _trust_and_issue(transacting, gateway, keys, asset_code, max(deposit_stroops, ISSUED_STROOPS))
+    issued_stroops = max(deposit_stroops, ISSUED_STROOPS) if issuer == payer else 0
+    _trust_and_issue(transacting, gateway, keys, (asset_code, issuer), issued_stroops)
     deposit_tx: bytes | None = None
     if deposit_stroops:
         deposit_tx = deposit(
@@ -273,11 +285,9 @@ def _trust_and_issue(
     transacting: Transacting,
     gateway: Gateway,
     keys: DomainKeys,
-    asset_code: str,
+    asset: tuple[str, bytes],
     issued_stroops: int,
 ) -> None:
-    issuer = public_key_of(keys.issuer)
-    asset = (asset_code, issuer)
     broadcaster = public_key_of(keys.broadcaster)
     work = []
     holders = [
@@ -287,8 +297,8 @@ def _trust_and_issue(
     ]
     if holders:
         operations = [trust(public_key_of(seed), asset) for seed in holders]
-        if keys.broadcaster in holders:
-            operations.append(asset_payment(issuer, broadcaster, asset, issued_stroops))
+        if keys.broadcaster in holders and issued_stroops:
+            operations.append(asset_payment(asset[1], broadcaster, asset, issued_stroops))
         # Escrow and payout accounts sign, but the issuer's account pays and gives the sequence.
         work.append((operations, [keys.issuer, *holders]))
     payees = [

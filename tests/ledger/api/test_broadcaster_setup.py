@@ -79,7 +79,24 @@ def made(run: Run, folder: Path, **changes: str | None) -> dict[str, Any]:
     return document
 
 
+def made_with(run: Run, folder: Path, *more: str) -> tuple[int, str, str]:
+    pairs = [part for pair in init_arguments(folder).items() for part in pair]
+    return run("init", folder, *pairs, *more, "--no-qr")
+
+
 # --- init -----------------------------------------------------------------------------------------
+
+
+def test_any_field_of_first_terms_can_be_set(run: Run, tmp_path: Path) -> None:
+    code, _, error = made_with(run, tmp_path / "a", "--set", "challenge_window_s=3600")
+    assert (code, error) == (0, "")
+    terms = parse_terms((tmp_path / "a" / "broadcaster.terms").read_bytes()).value
+    assert terms.challenge_window_s == 3_600
+    for text in ("challenge_window_s=soon", "genesis_s=1", "nothing=1", "challenge_window_s"):
+        code, _, error = made_with(run, tmp_path / "b", "--set", text)
+        assert code == 2
+        assert error.count("\n") == 1
+        assert not (tmp_path / "b").exists()
 
 
 def test_first_terms_and_binding_register_a_broadcaster(run: Run, tmp_path: Path) -> None:

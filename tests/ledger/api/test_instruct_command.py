@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 from served_app import serve_app
 from shard_scene import ShardScene, make_shard_scene
-from simulated_operator import seed
+from simulated_operator import PASSPHRASE, key, seed
 from typer.testing import CliRunner
 
 from ledger.api.app import make_app
 from ledger.api.instruct_command import app
+from ledger.audit.trust import parse_trust
 from ledger.store.epoch_store import load_closing_state
+from ledger.store.shard_store import parse_registration
 
 pytestmark = pytest.mark.postgres
 
@@ -89,3 +91,30 @@ def test_a_ruling_is_kept_and_others_keys_are_refused(
         assert words in refused.stderr
     wrong = CliRunner().invoke(app, ["rule", "07", "loss", "--key", dao, "--api", api])
     assert wrong.exit_code == 2
+
+
+def test_a_dao_puts_a_contract_in_force_and_says_whom_to_trust(
+    scene: ShardScene, tmp_path: Path
+) -> None:
+    terms_file, out, trust_file = (tmp_path / name for name in ("terms", "activation", "trust"))
+    terms_file.write_bytes(scene.operator.signed_terms.raw)
+    arguments = ["activate", str(terms_file), "--key", key_file(tmp_path, "dao"), "--out", str(out)]
+    arguments += ["--trust-out", str(trust_file), "--passphrase"]
+    other = CliRunner().invoke(app, [*arguments, "another network"])
+    assert other.exit_code == 2
+    assert not out.exists()
+    done = CliRunner().invoke(app, [*arguments, PASSPHRASE])
+    assert done.exit_code == 0, done.output
+    terms = scene.operator.terms
+    assert answer_in(done.stdout)["rules_digest"] == terms.rules_digest.hex()
+    registration = parse_registration(
+        terms=terms_file.read_bytes(),
+        binding=scene.operator.issuing_binding,
+        activation=out.read_bytes(),
+    )
+    assert registration.terms.value == terms
+    trust = parse_trust(trust_file.read_text())
+    assert trust.broadcaster_account == terms.broadcaster_account
+    assert [one.key for one in trust.dao_keys] == [key("dao")]
+    again = CliRunner().invoke(app, [*arguments, PASSPHRASE])
+    assert again.exit_code == 2

@@ -68,6 +68,21 @@ def test_channel_accounts_have_used_no_sequence_number_after_setup(
         assert int(account["sequence"]) & 0xFFFFFFFF == 0
 
 
+def test_setup_takes_an_asset_that_somebody_else_has_issued(
+    devnet: DevnetProcess, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    other = run(devnet, capsys, "setup", "--keys-dir", str(tmp_path / "other"))["accounts"]
+    made = run(
+        devnet, capsys, "setup", "--keys-dir", str(tmp_path / "k"), "--asset",
+        f"USD:{other['issuer']}",
+    )  # fmt: skip
+    accounts, asset = made["accounts"], f"USD:{other['issuer']}"
+    assert made["asset"] == {"code": "USD", "issuer": other["issuer"]}
+    trusting = [accounts[name] for name in ("broadcaster", "escrow", "payout")]
+    shown = run(devnet, capsys, "balances", *trusting)["accounts"]
+    assert [shown[text][asset] for text in trusting] == [0, 0, 0]
+
+
 def test_wrong_network_is_refused(
     devnet: DevnetProcess, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
