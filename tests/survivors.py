@@ -1,5 +1,7 @@
 """What is left when an operator is gone: a mirror, the parties' evidence and a chain's facts."""
 
+import copy
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,6 +43,22 @@ class Survivors:
     mirror: Path
     evidence: Evidence
     facts: tuple
+
+    def copy_to(self, folder: Path) -> "Survivors":
+        """Copy all that a test may change."""
+        shutil.copytree(self.mirror, folder / "mirror")
+        scene = copy.copy(self.scene)
+        scene.operator = copy.copy(self.scene.operator)
+        scene.log_dir = folder / "log"
+        shutil.copytree(self.scene.log_dir, scene.log_dir)
+        evidence = Evidence(
+            broadcaster=self.evidence.broadcaster,
+            bundles=dict(self.evidence.bundles),
+            terms=dict(self.evidence.terms),
+            bindings=list(self.evidence.bindings),
+            instructions=dict(self.evidence.instructions),
+        )
+        return Survivors(scene, folder / "mirror", evidence, self.facts)
 
     def rebuilding(self) -> Rebuilding:
         return Rebuilding(self.mirror, self.scene.operator.trust, self.evidence, self.facts)
