@@ -36,6 +36,7 @@ pytestmark = pytest.mark.postgres
 @pytest.fixture
 def scene(database_url: str, tmp_path: Path) -> Iterator[ShardScene]:
     with make_shard_scene(database_url, tmp_path) as made:
+        made.deposit(10_000_000_000, made.terms.epoch_start_s(0) + 2)
         made.reach_epoch(1)
         yield made
 

@@ -44,6 +44,7 @@ OURS: dict[str, Any] = {"network_id": NETWORK, "broadcaster_account": key("broad
 @pytest.fixture
 def scene(database_url: str, tmp_path: Path) -> Iterator[ShardScene]:
     with make_shard_scene(database_url, tmp_path) as made:
+        made.deposit(10_000_000_000, made.terms.epoch_start_s(0) + 2)
         made.reach_epoch(0)
         ann = make_entitlement(made.operator, "ann")
         receipt = make_receipt(ann, "ann", "seeder", 0, 50_000_017)

@@ -36,6 +36,7 @@ def bundle(scene: ShardScene, epoch: int = 0, total: int = 999_983, number: int 
 
 
 def seal_epoch_zero(scene: ShardScene) -> None:
+    scene.deposit(10_000_000_000, scene.terms.epoch_start_s(0) + 2)
     scene.reach_epoch(0)
     scene.upload(bundle(scene))
     scene.judge_all()
