@@ -50,7 +50,8 @@ PRIVATE: Final = 0o700
 _FIXED: Final = frozenset(
     {
         "network_id", "broadcaster_account", "genesis_s", "epoch_length_s", "price_version",
-        "issuing_key", "channel_accounts", "cdns", "first_epoch",
+        "issuing_key", "channel_accounts", "cdns", "first_epoch", "log_origin", "asset_code",
+        "asset_issuer", "escrow_account", "payout_account", "anchor_account", "grace_s",
     }
 )  # fmt: skip
 """Fields of terms that `--set` does not reach: they stay, or have an option of their own."""

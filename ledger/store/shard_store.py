@@ -153,12 +153,15 @@ _KEPT: Final = (
     "log_origin",
     "genesis_s",
     "epoch_length_s",
+    "grace_s",
     "asset_code",
     "asset_issuer",
     "escrow_account",
     "payout_account",
+    "anchor_account",
 )
-"""What all terms of a ledger have in common: its books are one balance of one asset."""
+"""What all terms of a ledger have in common: its books are one balance of one asset, an epoch
+is anchored when the next terms may be known already, and auditors' trust files name the times."""
 
 
 def _require_kept(known: Terms, new: Terms) -> None:

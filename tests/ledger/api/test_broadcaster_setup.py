@@ -280,7 +280,7 @@ def test_new_price_is_a_new_price_version(run: Run, folder: Path) -> None:
 
 
 def test_same_price_keeps_its_version(run: Run, folder: Path) -> None:
-    code, _, _ = sign_next(run, folder, "--price", "0.01", "--set", "grace_s=60")
+    code, _, _ = sign_next(run, folder, "--price", "0.01", "--set", "address_delay_s=60")
     assert code == 0
     assert parse_terms((folder / "next.terms").read_bytes()).value.price_version == 1
 
@@ -324,9 +324,12 @@ def test_new_issuing_key_signs_and_is_bound(run: Run, folder: Path) -> None:
         ("--set", "genesis_s=1"),
         ("--set", "network_id=" + "00" * 32),
         ("--set", "no_such_field=1"),
-        ("--set", "grace_s"),
-        ("--set", "grace_s=-1"),
-        ("--set", "grace_s=99999999999"),
+        ("--set", f"escrow_account={address('mallory')}"),
+        ("--set", f"anchor_account={address('mallory')}"),
+        ("--set", "grace_s=60"),
+        ("--set", "address_delay_s"),
+        ("--set", "address_delay_s=-1"),
+        ("--set", "address_delay_s=99999999999"),
         ("--set", "log_key=ab"),
         ("--set", "attempt_window_s=0"),
         ("--remove-channel", address("channel 9")),

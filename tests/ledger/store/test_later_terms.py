@@ -36,10 +36,12 @@ def register_later(scene: ShardScene, **changes: object) -> None:
 CHANGES: tuple[dict[str, object], ...] = (
     {"escrow_account": key("another escrow")},
     {"payout_account": key("another payout")},
+    {"anchor_account": key("another anchor")},
     {"asset_code": "OTHER"},
     {"asset_issuer": key("another issuer")},
     {"genesis_s": 60},
     {"epoch_length_s": 7200},
+    {"grace_s": 60},
     {"log_origin": "log.example/another"},
 )
 
