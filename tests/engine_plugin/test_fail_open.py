@@ -38,6 +38,7 @@ from ledger.evidence.bundle import BundleKind
 from ledger.evidence.keys import generate_seed, public_key_of
 from ledger.evidence.terms import CdnTerms
 
+IS_LONG = bool(os.environ.get("SWARMLEDGER_LONG_TESTS"))
 pytestmark = [
     pytest.mark.swarm,
     pytest.mark.process,
@@ -305,6 +306,7 @@ def test_everything_failing_at_once_does_not_stop_the_picture_and_all_is_signed(
     scene.viewer.wait_for("error", where="journal")
 
 
+@pytest.mark.skipif(not IS_LONG, reason="long: set SWARMLEDGER_LONG_TESTS")
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler: nothing hangs a sync")
 def test_a_disk_that_hangs_stops_neither_the_picture_nor_what_is_signed_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
