@@ -220,6 +220,10 @@ class HidingGateway(HorizonGateway):
         page = super().transactions_of(account, after=after)
         return replace(page, facts=()) if account == key("escrow") else page
 
+    def transaction(self, tx_hash: bytes) -> NetworkFact | None:
+        del tx_hash
+        return None
+
 
 def test_sources_that_tell_different_histories_are_not_believed(scene: TreasuryScene) -> None:
     liar = HidingGateway(scene.devnet.url, PASSPHRASE)
@@ -336,6 +340,28 @@ def test_fact_that_no_ledger_has_is_refused(doomed: TreasuryScene, tmp_path: Pat
     wanted = scene.wanted(inventor.plans[number][0])
     for name in (A, B, C):
         assert refusal_of(scene.settler(name), wanted) == Reason.FACTS_DIFFER
+
+
+class Hider(ChainOperator):
+    """Its files leave the last transaction of each epoch out."""
+
+    def facts_between(self, after: int, through: int) -> list[NetworkFact]:
+        return super().facts_between(after, through)[:-1]
+
+
+def test_transaction_that_a_file_leaves_out_is_missed(
+    doomed: TreasuryScene, tmp_path: Path
+) -> None:
+    scene = replace(doomed, folder=tmp_path, settlers={})
+    hider = fork_of(doomed.operator)
+    hider.__class__ = Hider
+    number = hider.epoch
+    deposit = hider.builder("broadcaster", 0).append_payment_op(address("escrow"), ASSET, "7")
+    hider.fact(deposit, "broadcaster")
+    hider.close([hider.owe()])
+    scene.operator = hider
+    wanted = scene.wanted(hider.plans[number][0])
+    assert refusal_of(scene.settler(A), wanted) == Reason.FACTS_DIFFER
 
 
 class Silent(ChainOperator):

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from simulated_operator import key, seed
+from simulated_operator import address, key, seed
 from treasury_scene import CHANNELS, PASSPHRASE, treasury_scene
 
 from ledger.evidence.terms import sign_terms
@@ -39,3 +39,18 @@ def test_open_slots_of_channels_that_newer_terms_drop_are_paid_or_burned(tmp_pat
             settler.look()
             assert settler.halt is None
             assert settler.next_epoch == operator.epoch
+
+
+def test_transactions_of_accounts_that_later_terms_name_stop_nobody(tmp_path: Path) -> None:
+    """Anybody can create the account of an announced channel before its terms are in force."""
+    with treasury_scene(tmp_path) as scene:
+        operator = scene.operator
+        operator.close([operator.owe()])
+        operator.accounts |= {key("channel 2")}
+        creation = operator.builder("issuer", 0).append_create_account_op(address("channel 2"), "5")
+        operator.fact(creation, "issuer")
+        operator.close()
+        settler = scene.settler(A)
+        settler.look()
+        assert settler.halt is None
+        assert settler.next_epoch == operator.epoch
