@@ -66,13 +66,13 @@ class ApiParts:
 
     sessions: SessionFactory
     ledger_time: LedgerTimeSource
-    log_seed: bytes
+    log_seed: bytes = field(repr=False)
     """Seed of the log key: signs promises and the clock."""
 
     log_dir: Path
     """Where the public logs' files stand."""
 
-    next_log_seed: bytes | None = None
+    next_log_seed: bytes | None = field(default=None, repr=False)
     """Seed of the log key that later terms name; None: no rotation is going on."""
 
     audit_dir: Path | None = None

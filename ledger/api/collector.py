@@ -10,7 +10,7 @@ under the same key are a conflict, kept as evidence.
 """
 
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Final
 
@@ -55,7 +55,7 @@ class Admission:
     """By submitter's key; asked once the bundle's signature is known to be its."""
 
     metrics: ApiMetrics
-    sender_secret: bytes
+    sender_secret: bytes = field(repr=False)
     """Makes senders' names in the log lead back to nobody."""
 
 
@@ -65,10 +65,10 @@ class Collector:
 
     sessions: SessionFactory
     ledger_time: LedgerTimeSource
-    log_seed: bytes
+    log_seed: bytes = field(repr=False)
     """Seed of the log key, which signs promises."""
 
-    next_log_seed: bytes | None = None
+    next_log_seed: bytes | None = field(default=None, repr=False)
     """Seed of the log key that later terms name; None: no rotation is going on."""
 
     admission: Admission | None = None

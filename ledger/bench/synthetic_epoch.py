@@ -11,7 +11,7 @@ as the network would record them.
 
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
@@ -65,7 +65,7 @@ class SyntheticEpoch:
     activation: Signed[Activation]
     trust: Trust
     facts: tuple[NetworkFact, ...]
-    log_seed: bytes
+    log_seed: bytes = field(repr=False)
     salt_key: bytes
 
     def inputs(self, checks: Sequence[BundleCheck]) -> EpochInputs:

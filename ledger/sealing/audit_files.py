@@ -7,7 +7,7 @@ format (`ledger.audit.file`) and its proof (`ledger.audit.verify`).
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ledger.audit.compose import EpochLog, Notes, compose_contents
@@ -45,7 +45,7 @@ class AuditFileParts:
     trust: Trust
     """The published trust; files name its digest."""
 
-    log_seed: bytes
+    log_seed: bytes = field(repr=False)
     """Seed of the log key, which signs them."""
 
     log_dir: Path | None = None

@@ -6,7 +6,7 @@ time is how far the network's facts are complete in the database.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -33,7 +33,7 @@ class SealingParts:
     """What sealing is done with."""
 
     sessions: SessionFactory
-    log_seed: bytes
+    log_seed: bytes = field(repr=False)
     """Seed of the log key."""
 
     log_dir: Path
@@ -42,7 +42,7 @@ class SealingParts:
     audit: AuditFileParts | None
     """None: no audit files are written yet; they follow once there is."""
 
-    next_log_seed: bytes | None = None
+    next_log_seed: bytes | None = field(default=None, repr=False)
     """Seed of the log key that later terms name; None: no rotation is going on."""
 
     @property

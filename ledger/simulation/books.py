@@ -61,7 +61,7 @@ class SimulatedBooks:
     """Computes and stores one epoch after the other."""
 
     terms: Terms
-    log_seed: bytes
+    log_seed: bytes = field(repr=False)
     payees: Sequence[bytes]
     seed: int
     earning_epochs: int

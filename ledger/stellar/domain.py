@@ -107,7 +107,7 @@ class SettlementDomain:
         return self.terms.broadcaster_account
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class DomainKeys:
     """Seeds of everybody who signs at set-up, as files below one folder."""
 
