@@ -11,14 +11,14 @@ is left: a mirror of the log, the payees' spools, signed papers, the chain, two 
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import httpx
 
-from ledger.audit.errors import UndecidableError
+from ledger.audit.errors import AuditError
 from ledger.books.state import state_root
 from ledger.embedded.drill_operator import DrillOperator, Setting, read_json
 from ledger.embedded.drill_parties import Party
@@ -30,6 +30,7 @@ from ledger.evidence.units import format_stroops
 from ledger.publiclog.log_keys import keys_of_trust
 from ledger.publiclog.mirror import mirror_log
 from ledger.publiclog.source import FolderSource
+from ledger.stellar.errors import GatewayError
 
 SETTLERS: Final = ("settler-a", "settler-b", "settler-c")
 THRESHOLD: Final = 2
@@ -205,12 +206,14 @@ class OperatorDies:
         return sum(party.earned_stroops(terms, epochs) for party in self._parties)
 
     def _grow_mirror(self, operator: DrillOperator) -> None:
+        """Bring the mirror up to the published log.
+
+        Raises:
+            AuditError: The log cannot be mirrored now; while the operator writes it, that is so
+                between two of its files.
+        """
         source = FolderSource(operator.log_folder)
-        try:
-            done = mirror_log(source, self._mirror, keys_of_trust(self._papers.trust))
-        except UndecidableError:
-            # Nothing is published yet, or files are just being written.
-            return
+        done = mirror_log(source, self._mirror, keys_of_trust(self._papers.trust))
         self._mirrored_epoch = -1 if done.epoch is None else done.epoch
 
     # Death.
@@ -218,7 +221,9 @@ class OperatorDies:
     def _destroy(self, operator: DrillOperator) -> bytes:
         """Kill and delete the operator; return the state hash that it had."""
         operator.kill()
-        self._grow_mirror(operator)
+        # What it was writing when it was killed may be cut off: the mirror stays at what is proven.
+        with suppress(AuditError):
+            self._grow_mirror(operator)
         state = operator.view(self._mirrored_epoch).closing
         if state is None:
             raise DemoError(f"operator: got no state after epoch {self._mirrored_epoch}, want one")
@@ -297,4 +302,12 @@ class OperatorDies:
         )
 
     def _wait(self, holds: Callable[[], bool], what: str) -> None:
-        self._supervisor.wait_until(holds, what=what, seconds=LIMIT_S)
+        """Wait for something; a source or a log that gives no answer is asked again."""
+
+        def answers() -> bool:
+            try:
+                return holds()
+            except (AuditError, GatewayError):
+                return False
+
+        self._supervisor.wait_until(answers, what=what, seconds=LIMIT_S)

@@ -10,13 +10,16 @@ import json
 import sys
 from typing import Annotated
 
+import httpx
 import typer
 
+from ledger.audit.errors import AuditError
 from ledger.embedded.drill import DrillReport, OperatorDies
 from ledger.embedded.errors import DemoStoppedError, EmbeddedError
 from ledger.embedded.processes import StopRequest
 from ledger.embedded.screen import Screen
 from ledger.evidence.units import format_stroops
+from ledger.stellar.errors import StellarError
 
 EXIT_FAILED = 1
 EXIT_SIGNALLED = 128
@@ -55,7 +58,7 @@ def operator_dies(
     except DemoStoppedError as error:
         typer.echo("swarmledger drill: stopped; all processes ended, nothing left", err=True)
         raise typer.Exit(EXIT_SIGNALLED + error.signal_number) from None
-    except EmbeddedError as error:
+    except (EmbeddedError, AuditError, StellarError, httpx.HTTPError) as error:
         typer.echo(f"swarmledger drill: {error}", err=True)
         raise typer.Exit(EXIT_FAILED) from None
     sys.stdout.write(json.dumps(report.describe()) + "\n" if as_json else format_report(report))
