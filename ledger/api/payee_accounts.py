@@ -68,7 +68,7 @@ class PayeeAccounts:
         """Return an account's lines of the computed epochs from first to last.
 
         Raises:
-            RefusedError: 422, more than `STATEMENT_EPOCHS_MAX` epochs.
+            RefusedError: 422, more than `STATEMENT_EPOCHS_MAX` epochs; 404, none is computed yet.
         """
         if not first <= last < first + STATEMENT_EPOCHS_MAX:
             raise RefusedError(
@@ -78,8 +78,11 @@ class PayeeAccounts:
                 got=last,
                 want=f"first to first + {STATEMENT_EPOCHS_MAX - 1}",
             )
+        newest, state = self._newest(session, shard)
+        if account not in state.payees:
+            return []  # nobody but payees makes the operator read whole epochs
         found: list[dict[str, Any]] = []
-        for epoch in range(first, last + 1):
+        for epoch in range(first, min(last, newest) + 1):
             result = find_result(session, shard, epoch)
             line = None if result is None else _lines_of(result.statements).get(account)
             if line is not None:
