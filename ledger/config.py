@@ -90,8 +90,11 @@ class Settings(BaseSettings):
     evidence_sources: int = Field(default=1, ge=1, le=8)
     """Sources that must agree before a payout attempt is called dead; servers want 2."""
 
-    surplus_max_stroops: int = Field(default=0, ge=0)
-    """How much more than the books say escrow or payout account may hold before payouts stop."""
+    surplus_max_stroops: int = Field(default=10_000_000, ge=0)
+    """How much more than the books say escrow or payout account may hold before payouts stop.
+
+    Anybody can send money by a contract, which the books cannot read. A deficit always stops them.
+    """
 
     fee_day_max_stroops: int = Field(default=1_000_000_000, ge=0)
     """Most that raised network fees may cost in a day of ledger time, XLM stroops."""

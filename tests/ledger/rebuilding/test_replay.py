@@ -4,6 +4,8 @@ from dataclasses import replace
 from hashlib import sha256
 
 import pytest
+from simulated_operator import PASSPHRASE, address, key, keypair, seed
+from stellar_sdk import Account, TransactionBuilder
 from survivors import EPOCHS, Survivors, refund
 
 from ledger.audit.errors import DisprovenError
@@ -11,6 +13,7 @@ from ledger.evidence.instruction_list import (
     format_instruction_list,
     instruction_list_path,
 )
+from ledger.evidence.terms import sign_terms
 from ledger.publiclog.log_keys import keys_of_trust
 from ledger.publiclog.mirror import mirror_log
 from ledger.publiclog.source import FolderSource
@@ -57,6 +60,25 @@ def test_a_forged_fact_does_not_fit_the_seal(survivors: Survivors) -> None:
     survivors.facts = (replace(first, close_time_s=first.close_time_s - 1), *survivors.facts[1:])
     with pytest.raises(RebuildError, match="seal"):
         survivors.replay()
+
+
+def test_what_an_account_of_later_terms_did_before_is_not_taken_for_ours(
+    survivors: Survivors,
+) -> None:
+    later = replace(
+        survivors.scene.terms, first_epoch=EPOCHS, fee_account=key("fee"), fee_bid_max_stroops=9_999
+    )
+    survivors.evidence.add_terms(sign_terms(later, seed("issuing")).raw)
+    builder = TransactionBuilder(Account(address("stranger"), 4), PASSPHRASE, base_fee=100)
+    builder.append_create_account_op(address("fee"), "5").add_time_bounds(0, 0)
+    envelope = builder.build()
+    envelope.sign(keypair("stranger"))
+    first = survivors.facts[0]
+    strangers = replace(
+        first, apply_order=999, envelope=envelope.to_xdr_object().to_xdr_bytes(), result=bytes(8)
+    )
+    survivors.facts = tuple(sorted((*survivors.facts, strangers), key=lambda fact: fact.order))
+    assert len(survivors.replay()) == EPOCHS
 
 
 def test_missing_and_other_instructions_are_noticed(survivors: Survivors) -> None:
