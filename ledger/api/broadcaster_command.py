@@ -1,6 +1,6 @@
 """The command `swarmledger broadcaster`: first and next terms; entitlements; revocation.
 
-    init      keys, first terms, deposit link, stellar.toml (`broadcaster_setup`)
+    init      keys, first terms, deposit link, stellar.toml (`broadcaster_setup_command`)
     terms     new terms from old ones (likewise)
     entitle   one session key, or a batch of orders (CSV or JSON lines) to JSON lines
     serve     the HTTP endpoint for players and, with a bearer token, for a player back end
@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ledger.api.answers import RefusedError
-from ledger.api.broadcaster_setup import (
+from ledger.api.broadcaster_setup_command import (
     OneLineParser,
     WrongInputError,
     add_init,
