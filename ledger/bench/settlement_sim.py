@@ -91,6 +91,7 @@ def plan_of(bench: SettlementBench, number: int) -> WorldPlan:
         batch_payments=chance.choice([15, 30]) if size == 100 else chance.choice([30, 100]),
         channels=chance.randint(1, 4),
         workers=chance.randint(1, 2),
+        raises_bids=chance.random() < 0.7,
         focus=list(FaultKind)[number % len(FaultKind)],
     )
 

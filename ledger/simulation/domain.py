@@ -8,6 +8,7 @@ from typing import Final
 
 from contracts.registry import load_standard
 from ledger.audit.stellar_xdr import read_transaction
+from ledger.books.folding import domain_accounts
 from ledger.books.transactions import AppliedTransaction
 from ledger.evidence.binding import BINDING, Binding, Role
 from ledger.evidence.keys import network_id_of, public_key_of
@@ -47,6 +48,9 @@ class WorldPlan:
     workers: int = 2
     kill_share: float = 0.03
     """Chance of a worker to die at each commit or submission."""
+
+    raises_bids: bool = True
+    """Whether there is a fee account that raises bids in a surge."""
 
     focus: FaultKind | None = None
     is_calm: bool = False
@@ -110,9 +114,7 @@ class SimulatedDomain:
         self.network = SimulatedNetwork(PASSPHRASE, GENESIS_S, asset)
         self.made = set_up_accounts(self.network, PASSPHRASE, self.keys, ASSET_CODE)
         self.terms = make_terms(self.made, plan, genesis_s=self.network.close_time_s)
-        self.ours = frozenset(
-            (self.made.escrow, self.made.payout, self.made.anchor, *self.made.channels)
-        )
+        self.ours = domain_accounts(self.terms)
         self.weather = Weather(self.chance, plan.focus, calm=plan.is_calm)
         self.mortal = Mortal(self.chance, 0.0 if plan.is_calm else plan.kill_share)
         self.sources = [
@@ -125,6 +127,8 @@ class SimulatedDomain:
         """Account key → seed of the operator's accounts."""
         keys = self.keys
         seeds = [keys.escrow, keys.payout, keys.anchor, *keys.channels]
+        if keys.fee is not None:
+            seeds.append(keys.fee)
         return {public_key_of(seed): seed for seed in seeds}
 
     def close_ledger(self) -> bool:
@@ -166,6 +170,7 @@ def _keys_of(plan: WorldPlan) -> DomainKeys:
         escrow=seed_of("escrow"),
         payout=seed_of("payout"),
         anchor=seed_of("anchor"),
+        fee=seed_of("fee") if plan.raises_bids else None,
         channels=tuple(seed_of(f"channel {number}") for number in range(plan.channels)),
         payees={f"payee-{number}": seed_of(f"payee {number}") for number in range(plan.payees)},
     )
@@ -201,8 +206,8 @@ def make_terms(made: SetUp, plan: WorldPlan, *, genesis_s: int) -> Terms:
         attempt_window_ledgers=20,
         attempt_window_s=100,
         batch_payments=plan.batch_payments,
-        fee_account=bytes(32),
-        fee_bid_max_stroops=100,
+        fee_account=made.fee or bytes(32),
+        fee_bid_max_stroops=100_000 if made.fee else 100,
         challenge_window_s=0,
         cash_out_least_stroops=1,
         address_delay_s=0,
