@@ -121,6 +121,8 @@ def statement(
     as_json: Json = False,
 ) -> None:
     """Print the account's line of each epoch, as CSV; amounts are stroops."""
+    if last is not None and last < first:
+        raise typer.BadParameter(f"last: got {last}, want {first} or more")
     with _run(api) as client:
         session = _sign_in(client, api, _seed(key), broadcaster)
         end = session.read("/v1/payees/me")["epoch"] if last is None else last

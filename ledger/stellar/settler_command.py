@@ -237,6 +237,7 @@ def _accept(arguments: argparse.Namespace) -> int:
     if len(tx_hash) != 32:
         raise ValueError(f"tx: got {len(tx_hash)} bytes, want 32")
     SettlerFolder(arguments.state).accept(tx_hash, arguments.note)
+    print(json.dumps({"accepted": tx_hash.hex()}))
     return 0
 
 
