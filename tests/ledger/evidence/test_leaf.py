@@ -90,7 +90,7 @@ def test_payout_needs_one_to_a_hundred_payments_of_a_known_kind() -> None:
     for payments in ((), (payment,) * 101):
         with pytest.raises(MalformedRecordError, match="payments"):
             builders.payout_leaf(payments=payments)
-    for kind in (0, 3):
+    for kind in (0, 6):
         with pytest.raises(MalformedRecordError, match="kind"):
             builders.payout_leaf(kind=kind)
 
