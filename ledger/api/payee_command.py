@@ -9,6 +9,8 @@ import json
 import sys
 import time
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -87,7 +89,7 @@ def status(
     key: Key, api: Api = DEFAULT_API, broadcaster: BroadcasterOption = None, as_json: Json = False
 ) -> None:
     """Show what is owed, what waits and why, and where it is paid."""
-    with _run(api) as client:
+    with _client_of(api) as client:
         found = _sign_in(client, api, _seed(key), broadcaster).read("/v1/payees/me")
     if as_json:
         print(json.dumps(found))
@@ -123,7 +125,7 @@ def statement(
     """Print the account's line of each epoch, as CSV; amounts are stroops."""
     if last is not None and last < first:
         raise typer.BadParameter(f"last: got {last}, want {first} or more")
-    with _run(api) as client:
+    with _client_of(api) as client:
         session = _sign_in(client, api, _seed(key), broadcaster)
         end = session.read("/v1/payees/me")["epoch"] if last is None else last
         lines: list[dict[str, Any]] = []
@@ -163,7 +165,7 @@ def _instruct(
 ) -> None:
     seed = _seed(key)
     to_seed = None if to_key is None else _seed(to_key)
-    with _run(api) as client:
+    with _client_of(api) as client:
         session = _sign_in(client, api, seed, broadcaster)
         found = session.read("/v1/payees/me")
         wish = PayeeInstruction(
@@ -181,25 +183,21 @@ def _instruct(
         print(f"instruction {answer['digest']}: {answer['state']}; it counts from the next seal on")
 
 
-class _run:  # noqa: N801 - used as a block, like a function
-    """Opens a client; failures inside the block end the command with one line and status 1."""
-
-    def __init__(self, api: str) -> None:
+@contextmanager
+def _client_of(api: str) -> Iterator[httpx.Client]:
+    """Open a client; failures inside the block end the command with one line and status 1."""
+    try:
+        url = urlsplit(api)
+        is_usable = url.scheme in {"http", "https"} and bool(url.hostname)
+        client = httpx.Client(base_url=api, timeout=TIMEOUT_S, trust_env=False)
+    except (ValueError, httpx.InvalidURL):
+        is_usable = False
+    if not is_usable:
+        raise typer.BadParameter(f"api: got {api!r}, want an http or https URL")
+    with client:
         try:
-            url = urlsplit(api)
-            is_usable = url.scheme in {"http", "https"} and bool(url.hostname)
-            self._client = httpx.Client(base_url=api, timeout=TIMEOUT_S, trust_env=False)
-        except (ValueError, httpx.InvalidURL):
-            is_usable = False
-        if not is_usable:
-            raise typer.BadParameter(f"api: got {api!r}, want an http or https URL")
-
-    def __enter__(self) -> httpx.Client:
-        return self._client
-
-    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        self._client.close()
-        if isinstance(error, PayeeError | StellarError | EvidenceError):
+            yield client
+        except (PayeeError, StellarError, EvidenceError) as error:
             print(f"swarmledger payee: {error}", file=sys.stderr)
             raise typer.Exit(1) from None
 
