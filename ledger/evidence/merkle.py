@@ -14,6 +14,7 @@ tests/ledger/evidence/test_merkle.py.
 
 import hashlib
 import struct
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Self
 
@@ -181,44 +182,23 @@ def fold_subtrees(subtrees: Sequence[bytes]) -> bytes:
     return root
 
 
-class HashTree:
-    """A tree with every full subtree's hash stored: any root or proof in O(log² n).
+class ProvingTree(ABC):
+    """A tree that finds the hash of any of its full subtrees, so any root or proof in O(log² n).
 
-    Memory is 64 bytes a leaf and Python's overhead. Whoever needs one root only takes
-    `RootBuilder`; whoever hands out many proofs takes this.
+    Where the hashes lie is the subclass's: `HashTree` holds them, `tile_proofs.TileReader` reads
+    them from a log's files, and what its reading raises, the methods here raise too.
     """
 
-    __slots__ = ("_levels",)
-
-    def __init__(self, leaf_hashes: Iterable[bytes] = ()) -> None:
-        self._levels: list[list[bytes]] = [[]]
-        for value in leaf_hashes:
-            self.append_hash(value)
+    __slots__ = ()
 
     @property
+    @abstractmethod
     def size(self) -> int:
         """Leaves in the tree."""
-        return len(self._levels[0])
 
-    def append(self, leaf: bytes) -> None:
-        """Append the leaf with these bytes."""
-        self.append_hash(leaf_hash(leaf))
-
-    def append_hash(self, value: bytes) -> None:
-        """Append the leaf that has this leaf hash.
-
-        Raises:
-            ValueError: the hash is not 32 bytes.
-        """
-        _require_hash("leaf hash", value)
-        self._levels[0].append(value)
-        height = 0
-        while len(self._levels[height]) % 2 == 0:
-            left, right = self._levels[height][-2:]
-            height += 1
-            if height == len(self._levels):
-                self._levels.append([])
-            self._levels[height].append(node_hash(left, right))
+    @abstractmethod
+    def _full_hash(self, height: int, place: int) -> bytes:
+        """Hash of the full subtree of 2**height leaves at this place, counted in such subtrees."""
 
     def root(self, tree_size: int | None = None) -> bytes:
         """Root of the first `tree_size` leaves; all of them when None.
@@ -293,9 +273,52 @@ class HashTree:
         subtrees: list[bytes] = []
         while begin < end:
             height = (end - begin).bit_length() - 1
-            subtrees.append(self._levels[height][begin >> height])
+            subtrees.append(self._full_hash(height, begin >> height))
             begin += 1 << height
         return fold_subtrees(subtrees)
+
+
+class HashTree(ProvingTree):
+    """A tree with every full subtree's hash in memory.
+
+    Memory is 64 bytes a leaf and Python's overhead. Whoever needs one root only takes
+    `RootBuilder`; whoever hands out many proofs takes this.
+    """
+
+    __slots__ = ("_levels",)
+
+    def __init__(self, leaf_hashes: Iterable[bytes] = ()) -> None:
+        self._levels: list[list[bytes]] = [[]]
+        for value in leaf_hashes:
+            self.append_hash(value)
+
+    @property
+    def size(self) -> int:
+        """Leaves in the tree."""
+        return len(self._levels[0])
+
+    def append(self, leaf: bytes) -> None:
+        """Append the leaf with these bytes."""
+        self.append_hash(leaf_hash(leaf))
+
+    def append_hash(self, value: bytes) -> None:
+        """Append the leaf that has this leaf hash.
+
+        Raises:
+            ValueError: the hash is not 32 bytes.
+        """
+        _require_hash("leaf hash", value)
+        self._levels[0].append(value)
+        height = 0
+        while len(self._levels[height]) % 2 == 0:
+            left, right = self._levels[height][-2:]
+            height += 1
+            if height == len(self._levels):
+                self._levels.append([])
+            self._levels[height].append(node_hash(left, right))
+
+    def _full_hash(self, height: int, place: int) -> bytes:
+        return self._levels[height][place]
 
 
 def prove_inclusion(

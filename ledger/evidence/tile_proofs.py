@@ -16,7 +16,7 @@ from ledger.evidence.errors import InclusionError, MalformedTileError
 from ledger.evidence.merkle import (
     HASH_BYTES,
     TREE_SIZE_LIMIT,
-    fold_subtrees,
+    ProvingTree,
     largest_power_of_two_below,
     node_hash,
     root_of_hashes,
@@ -33,82 +33,27 @@ from ledger.evidence.tile import (
 _HEIGHT = 8
 
 
-class TileReader:
+class TileReader(ProvingTree):
     """Hashes of a log of a fixed size from its files; a tile is read once, a bundle while it lasts.
 
     Raises:
         ValueError: not `0 <= tree_size < 2**63`.
     """
 
-    __slots__ = ("_bundle", "_read_file", "_tiles", "tree_size")
+    __slots__ = ("_bundle", "_read_file", "_size", "_tiles")
 
     def __init__(self, tree_size: int, read_file: ReadFile) -> None:
         if not 0 <= tree_size < TREE_SIZE_LIMIT:
             raise ValueError(f"tree_size: got {tree_size}, want 0 <= tree_size < 2**63")
-        self.tree_size = tree_size
+        self._size = tree_size
         self._read_file = read_file
         self._tiles: dict[tuple[int, int], list[bytes]] = {}
         self._bundle: tuple[int, list[bytes]] = (-1, [])
 
-    def root(self, tree_size: int | None = None) -> bytes:
-        """Root of the first `tree_size` leaves; of all when None.
-
-        Raises:
-            MalformedTileError: a tile is missing or malformed.
-            ValueError: the log has fewer leaves.
-        """
-        size = self._require_size(tree_size)
-        return self._range_hash(0, size) if size else fold_subtrees([])
-
-    def prove_inclusion(self, leaf_index: int, tree_size: int | None = None) -> list[bytes]:
-        """Proof that leaf `leaf_index` is among the first `tree_size` (RFC 6962 §2.1.1).
-
-        Raises:
-            MalformedTileError: a tile is missing or malformed.
-            ValueError: not `0 <= leaf_index < tree_size`, or the log has fewer leaves.
-        """
-        size = self._require_size(tree_size)
-        if not 0 <= leaf_index < size:
-            raise ValueError(f"leaf_index: got {leaf_index}, want 0 <= leaf_index < {size}")
-        proof: list[bytes] = []
-        begin, end = 0, size
-        while end - begin > 1:
-            middle = begin + largest_power_of_two_below(end - begin)
-            if leaf_index < middle:
-                proof.append(self._range_hash(middle, end))
-                end = middle
-            else:
-                proof.append(self._range_hash(begin, middle))
-                begin = middle
-        proof.reverse()
-        return proof
-
-    def prove_consistency(self, old_size: int, new_size: int | None = None) -> list[bytes]:
-        """Proof that the first `old_size` leaves are a prefix of `new_size` (RFC 6962 §2.1.2).
-
-        Raises:
-            MalformedTileError: a tile is missing or malformed.
-            ValueError: not `0 <= old_size <= new_size`, or the log has fewer leaves.
-        """
-        size = self._require_size(new_size)
-        if not 0 <= old_size <= size:
-            raise ValueError(f"old_size: got {old_size}, want 0 <= old_size <= {size}")
-        if old_size in {0, size}:
-            return []
-        proof: list[bytes] = []
-        begin, end = 0, size
-        while end != old_size:
-            middle = begin + largest_power_of_two_below(end - begin)
-            if old_size <= middle:
-                proof.append(self._range_hash(middle, end))
-                end = middle
-            else:
-                proof.append(self._range_hash(begin, middle))
-                begin = middle
-        if begin != 0:
-            proof.append(self._range_hash(begin, end))
-        proof.reverse()
-        return proof
+    @property
+    def size(self) -> int:
+        """Leaves in the log."""
+        return self._size
 
     def prove_range(self, first: int, end: int) -> list[bytes]:
         """Hashes beside leaves `first` to `end` - 1, left to right: `root_of_range` takes them.
@@ -117,9 +62,7 @@ class TileReader:
             MalformedTileError: a tile is missing or malformed.
             ValueError: not `0 <= first < end <= tree_size`.
         """
-        return [
-            self._range_hash(begin, stop) for begin, stop in _beside(first, end, self.tree_size)
-        ]
+        return [self._range_hash(begin, stop) for begin, stop in _beside(first, end, self._size)]
 
     def leaf_hashes(self, first: int, end: int) -> list[bytes]:
         """Leaf hashes of a run of leaves.
@@ -138,29 +81,14 @@ class TileReader:
             MalformedTileError: the bundle is missing or malformed.
             ValueError: the log has fewer leaves.
         """
-        if not 0 <= leaf_index < self.tree_size:
-            raise ValueError(f"leaf_index: got {leaf_index}, want 0 <= index < {self.tree_size}")
+        if not 0 <= leaf_index < self._size:
+            raise ValueError(f"leaf_index: got {leaf_index}, want 0 <= index < {self._size}")
         tile_index, place = divmod(leaf_index, TILE_WIDTH)
         if self._bundle[0] != tile_index:
-            width = min(TILE_WIDTH, self.tree_size - tile_index * TILE_WIDTH)
+            width = min(TILE_WIDTH, self._size - tile_index * TILE_WIDTH)
             content, found_width = self._find(None, tile_index, width)
             self._bundle = tile_index, parse_entry_bundle(content, found_width)
         return self._bundle[1][place]
-
-    def _require_size(self, tree_size: int | None) -> int:
-        size = self.tree_size if tree_size is None else tree_size
-        if not 0 <= size <= self.tree_size:
-            raise ValueError(f"tree_size: got {size}, want 0 <= tree_size <= {self.tree_size}")
-        return size
-
-    def _range_hash(self, begin: int, end: int) -> bytes:
-        """Hash of leaves begin..end, where `begin` is a multiple of a power of two ≥ the length."""
-        subtrees: list[bytes] = []
-        while begin < end:
-            height = (end - begin).bit_length() - 1
-            subtrees.append(self._full_hash(height, begin >> height))
-            begin += 1 << height
-        return fold_subtrees(subtrees)
 
     def _full_hash(self, height: int, place: int) -> bytes:
         """Hash of the full subtree of 2**height leaves at this place."""
@@ -174,7 +102,7 @@ class TileReader:
         known = self._tiles.get((level, tile_index))
         if known is not None:
             return known
-        count = self.tree_size >> (_HEIGHT * level)
+        count = self._size >> (_HEIGHT * level)
         width = min(TILE_WIDTH, count - tile_index * TILE_WIDTH)
         content, found_width = self._find(level, tile_index, width)
         row = parse_tile(content, found_width)[:width]

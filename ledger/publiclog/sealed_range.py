@@ -75,7 +75,7 @@ def read_sealed_range(reader: TileReader, epoch: int) -> SealedRange | None:
     begin = first_leaf_of(reader, epoch)
     first_index = max(0, begin - 1)
     end = begin
-    while end < reader.tree_size:
+    while end < reader.size:
         leaf = reader.leaf(end)
         end += 1
         if code_of_leaf(leaf) == RecordCode.LEAF_SEAL:
@@ -146,7 +146,7 @@ def first_leaf_of(reader: TileReader, epoch: int) -> int:
     Raises:
         EvidenceError: A file is missing or malformed.
     """
-    low, high = 0, reader.tree_size
+    low, high = 0, reader.size
     while low < high:
         middle = (low + high) // 2
         if epoch_of_leaf(reader.leaf(middle)) < epoch:

@@ -42,7 +42,7 @@ class PublishedLog:
         """
         (leaf,) = load_leaves(self.session, self.shard, first=leaf_index, end=leaf_index + 1)
         hashes = tuple(self.tiles.prove_inclusion(leaf_index))
-        size = self.tiles.tree_size
+        size = self.tiles.size
         check_inclusion(leaf_hash(leaf), leaf_index, size, hashes, self.root)
         return ProvenLeaf(leaf=leaf, proof=LogProof(leaf_index=leaf_index, hashes=hashes))
 
