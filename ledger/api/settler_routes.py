@@ -11,7 +11,7 @@ nothing. Workers check every signature again before they use it.
 """
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Header, Request
 from fastapi import Path as PathParameter
@@ -40,6 +40,7 @@ from ledger.stellar.cosigning import (
     KEY_HEADER,
     REFUSAL_SIZE_MAX,
     SIGNATURE_HEADER,
+    Purpose,
     Wanted,
     audit_request_message,
     parse_cosignature,
@@ -66,6 +67,7 @@ class RefusedSignatureDocument(Document):
 class WantedDocument(Document):
     """A transaction that waits for settlers."""
 
+    purpose: Literal["batch", "burn"]
     epoch: Natural
     batch_number: Natural
     attempt: Natural
@@ -127,6 +129,7 @@ def _describe(session: Session, request: store.SignatureRequest) -> dict[str, An
         batch_number=request.number,
         attempt=request.attempt,
         tx_hash=request.tx_hash,
+        purpose=Purpose(request.purpose),
     )
     signed = store.load_signatures(session, request.tx_hash)
     return wanted_document(wanted) | {

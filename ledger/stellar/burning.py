@@ -9,20 +9,15 @@ evidence, because whichever of them is applied says the same.
 
 import logging
 
-from ledger.evidence.leaf import PayoutLeaf, burn_hash, payout_hash
+from ledger.evidence.leaf import PayoutLeaf
 from ledger.evidence.terms import Terms
+from ledger.stellar.burn_rules import build_burn
 from ledger.stellar.domain import SettlementDomain
-from ledger.stellar.envelopes import (
-    SignedEnvelope,
-    build_anchor,
-    next_attempt,
-    own_demands,
-    payout_bounds,
-    sign_envelope,
-)
+from ledger.stellar.envelopes import SignedEnvelope, next_attempt, own_demands, sign_envelope
 from ledger.stellar.gateway import NetworkLedger
+from ledger.stellar.gathering import ask_settlers
 from ledger.stellar.sending import stored_attempt
-from ledger.stellar.signing import Signer
+from ledger.stellar.signing import SignaturesMissingError, Signer
 from ledger.store import settlement_store as store
 from ledger.store.engine import SessionFactory
 from ledger.store.settlement_states import SettlementState
@@ -46,27 +41,12 @@ def sign_burn(
 ) -> SignedEnvelope:
     """Return the signed no-op of one attempt: a pure function of the leaf and the flag.
 
-    It bids the most that the terms allow, being one operation: a slot that is given up should not
-    wait.
-
     Raises:
         SignaturesMissingError: Others have not signed yet.
         StellarError: A key or its holder gave no usable answer.
     """
-    unsigned = build_anchor(
-        burn_hash(payout_hash(leaf), isolates=isolates),
-        leaf.channel_account,
-        sequence=leaf.channel_sequence,
-        bounds=payout_bounds(leaf, terms, attempt),
-        fee_bid_stroops=burn_bid(leaf, terms),
-        passphrase=passphrase,
-    )
+    unsigned = build_burn(leaf, attempt, terms, passphrase, isolates=isolates)
     return sign_envelope(unsigned, own_demands(leaf.channel_account), signer)
-
-
-def burn_bid(leaf: PayoutLeaf, terms: Terms) -> int:
-    """Return what a no-op offers for its operation."""
-    return max(leaf.fee_bid_stroops, terms.fee_bid_max_stroops)
 
 
 def tend_burn(
@@ -78,7 +58,7 @@ def tend_burn(
         None if another worker moved the batch.
 
     Raises:
-        SignaturesMissingError: Others have not signed yet.
+        SignaturesMissingError: Settlers have been asked, and not enough have signed yet.
         StellarError: A key or its holder gave no usable answer.
     """
     leaf, policy, terms = batch.leaf, domain.policy, domain.terms
@@ -94,9 +74,13 @@ def tend_burn(
         margin_ledgers=policy.room_ledgers,
         margin_s=policy.room_s,
     )
-    signed = sign_burn(
-        leaf, attempt, terms, domain.passphrase, domain.signer, isolates=batch.isolates
-    )
+    try:
+        signed = sign_burn(
+            leaf, attempt, terms, domain.passphrase, domain.signer, isolates=batch.isolates
+        )
+    except SignaturesMissingError as missing:
+        ask_settlers(sessions, terms, leaf, attempt, missing.transaction, purpose=BURN)
+        raise
     stored = stored_attempt(
         signed, attempt, account=leaf.channel_account, sequence=leaf.channel_sequence
     )

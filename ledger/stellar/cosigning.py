@@ -70,8 +70,24 @@ class Reason(StrEnum):
     BOUNDS_FAR = "bounds_far"
     """The attempt could be applied much later than now."""
 
+    BURN_EARLY = "burn_early"
+    """The batch's payment can still be waited for, so its slot is not used up."""
+
+    NOT_COVERED = "not_covered"
+    """The paying account holds less than the batch needs: it would fail and use its slot up."""
+
     SOURCES_SILENT = "sources_silent"
     """The settler's own sources give no usable answer, or not the same one."""
+
+
+class Purpose(StrEnum):
+    """What a transaction that is wanted does with its batch's slot."""
+
+    BATCH = "batch"
+    """It pays."""
+
+    BURN = "burn"
+    """It uses the slot up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +101,8 @@ class Wanted:
     attempt: int
     tx_hash: bytes
     """32 bytes."""
+
+    purpose: Purpose = Purpose.BATCH
 
     signed_by: frozenset[str] = frozenset()
     """Addresses of settlers whose signatures the operator has."""
@@ -193,6 +211,7 @@ def parse_cosignature(data: bytes) -> tuple[bytes, KeySignature]:
 def wanted_document(wanted: Wanted) -> dict[str, Any]:
     """Return a request for signatures as a JSON object."""
     return {
+        "purpose": wanted.purpose,
         "epoch": wanted.epoch,
         "batch_number": wanted.batch_number,
         "attempt": wanted.attempt,
@@ -214,11 +233,16 @@ def parse_wanted(document: object) -> Wanted:
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 32:
             raise MalformedRecordError(field, got=str(value)[:40], want="0 to 2^32 - 1")
         numbers[field] = value
+    purpose = str(document.get("purpose", Purpose.BATCH))
+    if purpose not in set(Purpose):
+        raise MalformedRecordError("purpose", got=purpose[:40], want="batch or burn")
     tx_hash = _digits("tx_hash", str(document.get("tx_hash")), 32)
     signed_by = document.get("signed_by", [])
     if not isinstance(signed_by, list) or not all(isinstance(one, str) for one in signed_by):
         raise MalformedRecordError("signed_by", got=str(signed_by)[:40], want="addresses")
-    return Wanted(tx_hash=tx_hash, signed_by=frozenset(signed_by), **numbers)
+    return Wanted(
+        tx_hash=tx_hash, purpose=Purpose(purpose), signed_by=frozenset(signed_by), **numbers
+    )
 
 
 def _digits(field: str, text: str, size: int) -> bytes:

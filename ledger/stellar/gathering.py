@@ -121,11 +121,22 @@ def ask_settlers(
     leaf: PayoutLeaf,
     attempt: int,
     transaction: UnsignedTransaction,
+    *,
+    purpose: str = BATCH,
 ) -> None:
-    """Ask settlers for their signatures of an attempt at a batch; asking twice changes nothing."""
+    """Ask settlers for their signatures of an attempt; asking twice changes nothing.
+
+    Args:
+        sessions: One commit is made.
+        terms: In force.
+        leaf: Of the batch.
+        attempt: Its number.
+        transaction: What is to be signed.
+        purpose: `BATCH`: its payment; `BURN`: the no-op that uses its slot up.
+    """
     bounds = payout_bounds(leaf, terms, attempt)
     request = store.SignatureRequest(
-        purpose=BATCH,
+        purpose=purpose,
         number=leaf.batch_number,
         epoch=leaf.epoch,
         attempt=attempt,
@@ -138,7 +149,9 @@ def ask_settlers(
         store.ask_for_signatures(session, terms.broadcaster_account, request)
 
 
-def drop_requests(sessions: SessionFactory, broadcaster: bytes, waiting: Sequence[int]) -> None:
-    """Forget the requests of every batch but those that still wait for signatures."""
+def drop_requests(
+    sessions: SessionFactory, broadcaster: bytes, purpose: str, waiting: Sequence[int]
+) -> None:
+    """Forget a purpose's requests of every batch but those that still wait for signatures."""
     with sessions.begin() as session:
-        store.keep_requests(session, broadcaster, BATCH, waiting)
+        store.keep_requests(session, broadcaster, purpose, waiting)

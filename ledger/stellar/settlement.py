@@ -30,6 +30,7 @@ from ledger.evidence.leaf import PAYOUT_FUNDING
 from ledger.stellar import burning
 from ledger.stellar.anchors import settle_anchors
 from ledger.stellar.book_watch import watch_books
+from ledger.stellar.burn_rules import burn_bid
 from ledger.stellar.deciding import (
     decide_by_facts,
     envelopes_of,
@@ -65,7 +66,7 @@ from ledger.store.engine import SessionFactory
 from ledger.store.errors import UnprovenError
 from ledger.store.settlement_states import SettlementState
 from ledger.store.settlement_store import Attempt, Batch
-from ledger.store.settlement_tables import BATCH
+from ledger.store.settlement_tables import BATCH, BURN
 from ledger.store.stop_store import Stop
 
 _log = logging.getLogger(__name__)
@@ -211,6 +212,7 @@ class _Lanes:
         stops = load_stops(sessions, domain)
         self._stopped = {stop.account for stop in stops}
         self._allowance: int | None = None
+        self._burns_waiting: list[int] = []
 
     def go_on(self) -> None:
         """Sign what is ready, then send what is signed."""
@@ -223,7 +225,7 @@ class _Lanes:
                 return
             if not self._sign(batch):
                 waiting.append(batch.leaf.batch_number)
-        drop_requests(self._sessions, self._domain.broadcaster, waiting)
+        drop_requests(self._sessions, self._domain.broadcaster, BATCH, waiting)
         heads: set[bytes] = set()
         for batch in _undecided(self._sessions, self._domain):
             channel = batch.leaf.channel_account
@@ -235,6 +237,7 @@ class _Lanes:
                 self._send_payment(batch)
             elif batch.state == SettlementState.BURNING:
                 self._send_burn(batch)
+        drop_requests(self._sessions, self._domain.broadcaster, BURN, self._burns_waiting)
 
     def _ready(self) -> list[Batch]:
         """Return unsigned batches whose turn it is.
@@ -392,10 +395,11 @@ class _Lanes:
             attempt = burning.tend_burn(self._sessions, self._domain, batch, self._outlook.latest)
         except SignaturesMissingError as error:
             _log.info("batch %d: no-op waits for signatures: %s", batch.leaf.batch_number, error)
+            self._burns_waiting.append(batch.leaf.batch_number)
             return
         if attempt is None:
             return
-        bid_stroops = burning.burn_bid(batch.leaf, self._domain.terms)
+        bid_stroops = burn_bid(batch.leaf, self._domain.terms)
         answer = self._send(batch, attempt, burning.OPERATIONS, bid_stroops)
         if answer is not None and reaction_to_answer(answer) == Reaction.BURN:
             # The no-op touches the channel only: it is the channel that is frozen.

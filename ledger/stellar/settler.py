@@ -23,11 +23,13 @@ from ledger.audit.verify import Report, Verdict, examine_audit_file
 from ledger.books.folding import domain_accounts
 from ledger.books.transactions import NetworkFact, parse_fact
 from ledger.evidence.checkpoint import Checkpoint, body_hash
-from ledger.evidence.leaf import PayoutLeaf
+from ledger.evidence.leaf import PAYOUT_FUNDING, PayoutLeaf
 from ledger.evidence.terms import Terms
-from ledger.stellar.cosigning import Reason, Wanted
+from ledger.stellar.burn_rules import build_burn, may_be_burned
+from ledger.stellar.cosigning import Purpose, Reason, Wanted
 from ledger.stellar.envelopes import build_payout, payout_bounds, unsigned_transaction
 from ledger.stellar.errors import GatewayError, StellarError
+from ledger.stellar.gateway import NetworkLedger
 from ledger.stellar.settler_chain import OwnChain, Plans
 from ledger.stellar.settler_records import SettlerFolder, VerifiedEpoch
 from ledger.stellar.signing import KeyHolder, KeySignature, UnsignedTransaction
@@ -180,14 +182,7 @@ class Settler:
     def _require_transaction(self, wanted: Wanted, leaf: PayoutLeaf) -> UnsignedTransaction:
         """Build what the leaf says and compare; look at slot, signers and bounds on the chain."""
         terms = self._epochs[-1].terms
-        unsigned = build_payout(leaf, wanted.attempt, terms, self._trust.network_passphrase)
-        transaction = unsigned_transaction(unsigned)
-        if transaction.tx_hash != wanted.tx_hash:
-            raise RefusedError(
-                Reason.HASH_DIFFERS,
-                f"batch {leaf.batch_number}, attempt {wanted.attempt}: got "
-                f"{wanted.tx_hash.hex()}, want {transaction.tx_hash.hex()}",
-            )
+        transaction = self._require_hash(wanted, leaf, terms)
         sequence = self._chain.sequence_of(leaf.channel_account)
         is_channel = any(leaf.channel_account in one.channel_accounts for one in self._all_terms())
         if not is_channel or sequence is None or sequence >= leaf.channel_sequence:
@@ -196,13 +191,73 @@ class Settler:
                 f"channel {leaf.channel_account.hex()}: got sequence {sequence}, "
                 f"want less than {leaf.channel_sequence}",
             )
-        signers = read_signers(self._chain.first, [leaf.source_account])
-        if self._key not in signers[leaf.source_account].weights:
-            raise RefusedError(
-                Reason.SIGNERS_DIFFER, f"account {leaf.source_account.hex()}: not signed for by us"
-            )
+        is_burn = wanted.purpose == Purpose.BURN
+        self._require_own(leaf.channel_account if is_burn else leaf.source_account)
         self._require_bounds(leaf, wanted.attempt, terms)
+        if is_burn:
+            self._require_burnable(leaf, terms)
         return transaction
+
+    def _require_hash(self, wanted: Wanted, leaf: PayoutLeaf, terms: Terms) -> UnsignedTransaction:
+        passphrase, attempt = self._trust.network_passphrase, wanted.attempt
+        if wanted.purpose == Purpose.BURN:
+            # Whether the payees are paid one by one afterwards is the operator's choice.
+            planned = [
+                build_burn(leaf, attempt, terms, passphrase, isolates=isolates)
+                for isolates in (False, True)
+            ]
+        else:
+            planned = [build_payout(leaf, attempt, terms, passphrase)]
+        transactions = [unsigned_transaction(one) for one in planned]
+        for transaction in transactions:
+            if transaction.tx_hash == wanted.tx_hash:
+                return transaction
+        raise RefusedError(
+            Reason.HASH_DIFFERS,
+            f"{wanted.purpose} {leaf.batch_number}, attempt {attempt}: got "
+            f"{wanted.tx_hash.hex()}, want {transactions[0].tx_hash.hex()}",
+        )
+
+    def _require_own(self, account: bytes) -> None:
+        signers = read_signers(self._chain.first, [account])
+        if account not in signers or self._key not in signers[account].weights:
+            raise RefusedError(
+                Reason.SIGNERS_DIFFER, f"account {account.hex()}: not signed for by us"
+            )
+
+    def _require_burnable(self, leaf: PayoutLeaf, terms: Terms) -> None:
+        """Raise while the batch's first attempt may still be applied, by our own sources."""
+        since, closed = self.payable_since(leaf), self._chain.newest()[0]
+        if since is None or not may_be_burned(leaf, terms, payable_since=since, closed=closed):
+            what = "its turn has not come" if since is None else "its first attempt is not over"
+            raise RefusedError(Reason.BURN_EARLY, f"batch {leaf.batch_number}: {what}")
+
+    def payable_since(self, leaf: PayoutLeaf) -> NetworkLedger | None:
+        """Return the ledger since which a batch could be paid; None if it cannot be paid yet.
+
+        Its epoch's anchor, the slot before it and the funding before it stand in a ledger by then.
+        What no source remembers was long ago.
+
+        Raises:
+            GatewayError: No usable answer.
+        """
+        epoch = self._epochs[leaf.epoch - self._trust.first_epoch]
+        reference = NetworkLedger(
+            sequence=leaf.reference_ledger_sequence, close_time_s=leaf.reference_close_s
+        )
+        points = [
+            reference,
+            self._chain.applied(epoch.anchor_tx),
+            self._chain.opened(leaf.channel_account, leaf.channel_sequence),
+        ]
+        before = [one for one, _terms in self.payouts if one.batch_number < leaf.batch_number]
+        fundings = [one for one in before if one.kind == PAYOUT_FUNDING]
+        if leaf.kind != PAYOUT_FUNDING and fundings:
+            last = fundings[-1]
+            slot = (last.channel_account, last.channel_sequence)
+            points.append(self._chain.used(slot, since=last.reference_ledger_sequence))
+        found = [point for point in points if point is not None]
+        return max(found, key=_sequence) if len(found) == len(points) else None
 
     def _require_bounds(self, leaf: PayoutLeaf, attempt: int, terms: Terms) -> None:
         bounds = payout_bounds(leaf, terms, attempt)
@@ -374,6 +429,10 @@ class Settler:
         terms = self._epochs[-1].terms
         now_s = self._chain.newest()[1].close_time_s
         return max(0, terms.epoch_at(now_s) - self._epochs[-1].epoch - 1)
+
+
+def _sequence(ledger: NetworkLedger) -> int:
+    return ledger.sequence
 
 
 def _size(checkpoint: Checkpoint | None) -> int:

@@ -25,6 +25,10 @@ Slot = tuple[bytes, int]
 """(channel account, sequence number)."""
 
 
+LONG_AGO: Final = NetworkLedger(sequence=0, close_time_s=0)
+"""Stands for a ledger that no source remembers."""
+
+
 class OwnChain:
     """The settler's own sources, of which none is believed alone if there are several."""
 
@@ -111,6 +115,51 @@ class OwnChain:
         """
         views = [gateway.account(account) for gateway in self._gateways]
         return max((view.sequence for view in views if view is not None), default=None)
+
+    def opened(self, account: bytes, sequence: int) -> NetworkLedger | None:
+        """Return the ledger since which a sequence number is the next; None if it is not.
+
+        All sources must have it so. `LONG_AGO` if nobody remembers.
+
+        Raises:
+            GatewayError: No usable answer.
+        """
+        views = [gateway.account(account) for gateway in self._gateways]
+        found = [view for view in views if view is not None and view.sequence == sequence - 1]
+        if len(found) < len(views):
+            return None
+        since = max(view.sequence_ledger for view in found)
+        return (self.first.ledger(since) if since else None) or LONG_AGO
+
+    def applied(self, tx_hash: bytes) -> NetworkLedger:
+        """Return the ledger of a transaction that is in one; `LONG_AGO` if it is forgotten.
+
+        Raises:
+            GatewayError: No usable answer.
+        """
+        return _ledger_of(self.first.transaction(tx_hash))
+
+    def used(self, slot: Slot, *, since: int) -> NetworkLedger | None:
+        """Return the ledger in which a slot was used; None if it is open.
+
+        Args:
+            slot: Channel account and sequence number.
+            since: No ledger before this one has it.
+
+        Raises:
+            GatewayError: No usable answer.
+        """
+        account, sequence = slot
+        taken = self.sequence_of(account)
+        if taken is None or taken < sequence:
+            return None
+        return _ledger_of(self.first.transaction_of_slot(account, sequence, since=since).fact)
+
+
+def _ledger_of(fact: NetworkFact | None) -> NetworkLedger:
+    if fact is None:
+        return LONG_AGO
+    return NetworkLedger(sequence=fact.ledger_sequence, close_time_s=fact.close_time_s)
 
 
 def _facts_of(
