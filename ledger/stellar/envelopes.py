@@ -13,7 +13,6 @@ from hashlib import sha256
 
 from stellar_sdk import (
     Asset,
-    DecoratedSignature,
     HashMemo,
     LedgerBounds,
     MuxedAccount,
@@ -175,19 +174,10 @@ def attach_signatures(
     """Return the envelope with signatures in the given order.
 
     Args:
-        unsigned: Made by this module and not signed; it is changed.
+        unsigned: Made by this module and not signed.
         signatures: Of its hash.
     """
-    preconditions = unsigned.transaction.preconditions
-    if preconditions is None or not (preconditions.ledger_bounds and preconditions.time_bounds):
-        raise AssertionError("envelope: got no bounds, want a last ledger and a last time")
-    bounds = Bounds(
-        max_ledger_sequence=preconditions.ledger_bounds.max_ledger,
-        max_time_s=preconditions.time_bounds.max_time,
-    )
-    tx_hash = unsigned_transaction(unsigned).tx_hash
-    unsigned.signatures.extend(DecoratedSignature(s.hint, s.signature) for s in signatures)
-    return SignedEnvelope(envelope=_encode(unsigned), tx_hash=tx_hash, bounds=bounds)
+    return _attach(unsigned, unsigned_transaction(unsigned), signatures)
 
 
 def sign_envelope(
@@ -196,7 +186,7 @@ def sign_envelope(
     """Sign with exactly what the demands need, in ascending order of keys.
 
     Args:
-        unsigned: Made by this module and not signed; it is changed.
+        unsigned: Made by this module and not signed.
         demands: In the order in which the network checks them.
         signer: Who makes the signatures.
 
@@ -204,7 +194,8 @@ def sign_envelope(
         SignaturesMissingError: Others have not signed yet.
         StellarError: A key or its holder gave no usable answer.
     """
-    return attach_signatures(unsigned, signer.sign(unsigned_transaction(unsigned), demands))
+    transaction = unsigned_transaction(unsigned)
+    return _attach(unsigned, transaction, signer.sign(transaction, demands))
 
 
 def payout_demands(leaf: PayoutLeaf) -> tuple[Demand, Demand]:
@@ -234,6 +225,33 @@ def sign_payout(
     """
     unsigned = build_payout(leaf, attempt, terms, passphrase)
     return sign_envelope(unsigned, payout_demands(leaf), signer)
+
+
+def _attach(
+    unsigned: TransactionEnvelope,
+    transaction: UnsignedTransaction,
+    signatures: Sequence[KeySignature],
+) -> SignedEnvelope:
+    """Put signatures in the place of the empty list that ends the envelope.
+
+    The operations are not encoded again: that takes far longer than to sign them.
+    """
+    preconditions = unsigned.transaction.preconditions
+    if preconditions is None or not (preconditions.ledger_bounds and preconditions.time_bounds):
+        raise AssertionError("envelope: got no bounds, want a last ledger and a last time")
+    bounds = Bounds(
+        max_ledger_sequence=preconditions.ledger_bounds.max_ledger,
+        max_time_s=preconditions.time_bounds.max_time,
+    )
+    attached = [len(signatures).to_bytes(4)]
+    for each in signatures:
+        # DecoratedSignature: hint, and a signature whose 64 bytes need no padding.
+        attached += [each.hint, len(each.signature).to_bytes(4), each.signature]
+    return SignedEnvelope(
+        envelope=b"".join([transaction.envelope[:-4], *attached]),
+        tx_hash=transaction.tx_hash,
+        bounds=bounds,
+    )
 
 
 def _encode(envelope: TransactionEnvelope) -> bytes:

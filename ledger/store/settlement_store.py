@@ -6,6 +6,7 @@ stands in `ledger.store.settlement_states`; what to do next in `ledger.stellar`.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from sqlalchemy import func, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
@@ -349,9 +350,15 @@ def load_batches(
     return tuple(_batch_of(row) for row in session.scalars(query))
 
 
+@lru_cache(maxsize=256)
+def _leaf_of(raw: bytes) -> PayoutLeaf:
+    """Parse a leaf: a tick reads the open ones many times, and they never change."""
+    return parse_payout_leaf(raw)
+
+
 def _batch_of(row: BatchRow) -> Batch:
     return Batch(
-        leaf=parse_payout_leaf(row.leaf),
+        leaf=_leaf_of(row.leaf),
         state=SettlementState(row.state),
         attempt=row.attempt,
         tx_hash=row.tx_hash,
