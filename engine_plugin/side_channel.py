@@ -32,14 +32,14 @@ from engine_plugin.wire import (
     ChannelRole,
     ConnectionPorts,
     Endpoint,
+    FrameReader,
     Hello,
     ProofOfKey,
+    SlowFrameError,
     format_connections,
     format_frame,
     pack_address,
     parse_connections,
-    read_code,
-    read_record,
     unpack_address,
 )
 from ledger.evidence.encoding import RecordCode, Signed
@@ -133,7 +133,7 @@ class Channel:
         self.bytes_received = 0
         """The same for those read."""
         self._identity = identity
-        self._reader = reader
+        self._frames = FrameReader(reader, SEAL_SIZE)
         self._writer = writer
         self._expected_key = expected_key
         self._exchange_secret = generate_seed()
@@ -236,15 +236,12 @@ class Channel:
             owner.on_closed(self, refusal, detail)
 
     async def _read(self) -> tuple[RecordCode, bytes]:
-        """Read one frame; between frames a peer may be silent, within one it may not."""
-        code = await read_code(self._reader)
+        """Read one frame."""
         try:
-            async with asyncio.timeout(FRAME_TIMEOUT_S):
-                record, seal = await read_record(self._reader, code, SEAL_SIZE)
-        except TimeoutError:
-            raise ChannelRefusedError(Refusal.TOO_SLOW, code.name) from None
-        has_length = FRAMES[code].least != FRAMES[code].most
-        self.bytes_received += 1 + 2 * has_length + len(record) + len(seal)
+            code, record, seal, size = await self._frames.read(FRAME_TIMEOUT_S)
+        except SlowFrameError as error:
+            raise ChannelRefusedError(Refusal.TOO_SLOW, str(error)) from None
+        self.bytes_received += size
         if FRAMES[code].is_sealed:
             if self._sealers is None:
                 raise ChannelRefusedError(Refusal.OUT_OF_TURN, f"{code.name} before hello")

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
 
+from engine_plugin.errors import EngineError
 from ledger.evidence.binding import BINDING
 from ledger.evidence.encoding import Layout, RecordCode, RecordType
 from ledger.evidence.entitlement import ENTITLEMENT
@@ -341,6 +342,9 @@ FRAMES: dict[RecordCode, FrameKind] = {
 """The records of the side channel; all others are refused."""
 
 
+_READ_BYTES = 8 << 10
+
+
 def format_frame(code: RecordCode, record: bytes, seal: bytes = b"") -> bytes:
     """Return one frame.
 
@@ -354,42 +358,91 @@ def format_frame(code: RecordCode, record: bytes, seal: bytes = b"") -> bytes:
     return code.to_bytes(1, "little") + length + record + seal
 
 
-async def read_code(reader: asyncio.StreamReader) -> RecordCode:
-    """Read the first byte of a frame.
+class Frame(NamedTuple):
+    """One frame that came in."""
 
-    Raises:
-        MalformedRecordError: It names no record of the side channel.
-        asyncio.IncompleteReadError: The peer closed the stream.
+    code: RecordCode
+    record: bytes
+    seal: bytes
+    size: int
+    """Bytes of the whole frame."""
+
+
+class SlowFrameError(EngineError):
+    """A frame that began did not become whole in time."""
+
+
+class FrameReader:
+    """Cuts a stream into frames; what came at once is read at once.
+
+    Nobody makes us wait for, or hold, more than a frame of its kind and one read of the stream.
     """
-    (number,) = await reader.readexactly(1)
-    if number not in FRAMES:
-        raise MalformedRecordError("frame.code", got=number, want="a record of the side channel")
-    return RecordCode(number)
 
+    def __init__(self, reader: asyncio.StreamReader, seal_size: int) -> None:
+        """Bind it to a stream that nobody else reads.
 
-async def read_record(
-    reader: asyncio.StreamReader, code: RecordCode, seal_size: int
-) -> tuple[bytes, bytes]:
-    """Read what follows the first byte; nobody makes us wait for, or hold, more than its kind.
+        Args:
+            reader: The stream.
+            seal_size: Bytes of a seal, where a kind has one.
+        """
+        self._reader = reader
+        self._seal_size = seal_size
+        self._buffer = bytearray()
 
-    Args:
-        reader: Where the frame's first byte was read.
-        code: What it named.
-        seal_size: Bytes of a seal, where the kind has one.
+    async def read(self, timeout_s: float) -> Frame:
+        """Read the next frame; between frames a peer may be silent, within one it may not.
 
-    Returns:
-        The record and its seal.
+        Args:
+            timeout_s: Longest time from a frame's first byte to its last.
 
-    Raises:
-        MalformedRecordError: The length is out of range.
-        asyncio.IncompleteReadError: The peer closed the stream.
-    """
-    kind, length = FRAMES[code], FRAMES[code].most
-    if kind.least != kind.most:
-        length = int.from_bytes(await reader.readexactly(2), "little")
-    if not kind.least <= length <= kind.most:
-        raise MalformedRecordError(
-            "frame.length", got=length, want=f"{kind.least}..{kind.most} for {code.name}"
-        )
-    record = await reader.readexactly(length)
-    return record, await reader.readexactly(seal_size) if kind.is_sealed else b""
+        Raises:
+            MalformedRecordError: It names no record of the side channel, or its length is out of
+                range.
+            SlowFrameError: It did not become whole in time.
+            asyncio.IncompleteReadError: The peer closed the stream.
+        """
+        if not self._buffer:
+            await self._fill()
+        frame = self._take()
+        if frame is None:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    while frame is None:
+                        await self._fill()
+                        frame = self._take()
+            except TimeoutError:
+                raise SlowFrameError(f"frame: not whole after {timeout_s} s") from None
+        return frame
+
+    async def _fill(self) -> None:
+        data = await self._reader.read(_READ_BYTES)
+        if not data:
+            raise asyncio.IncompleteReadError(bytes(self._buffer), None)
+        self._buffer += data
+
+    def _take(self) -> Frame | None:
+        """Take the first frame off the buffer; None: it is not whole yet."""
+        buffer = self._buffer
+        if buffer[0] not in FRAMES:
+            raise MalformedRecordError(
+                "frame.code", got=buffer[0], want="a record of the side channel"
+            )
+        code = RecordCode(buffer[0])
+        kind = FRAMES[code]
+        length, begin = kind.most, 1
+        if kind.least != kind.most:
+            begin = 3
+            if len(buffer) < begin:
+                return None
+            length = int.from_bytes(buffer[1:begin], "little")
+        if not kind.least <= length <= kind.most:
+            raise MalformedRecordError(
+                "frame.length", got=length, want=f"{kind.least}..{kind.most} for {code.name}"
+            )
+        middle = begin + length
+        end = middle + self._seal_size if kind.is_sealed else middle
+        if len(buffer) < end:
+            return None
+        frame = Frame(code, bytes(buffer[begin:middle]), bytes(buffer[middle:end]), end)
+        del buffer[:end]
+        return frame

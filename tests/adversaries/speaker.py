@@ -18,12 +18,11 @@ from engine_plugin.wire import (
     PROOF_OF_KEY,
     ChannelRole,
     Endpoint,
+    FrameReader,
     Hello,
     ProofOfKey,
     format_frame,
     pack_address,
-    read_code,
-    read_record,
 )
 from ledger.evidence.encoding import RecordCode, Signed
 from ledger.evidence.keys import agree_secret, exchange_key_of, generate_seed
@@ -63,6 +62,7 @@ class Speaker:
         self.reader, self.writer = await asyncio.open_connection(
             *self.target, local_addr=(self.party.ip, 0)
         )
+        self.frames = FrameReader(self.reader, SEAL_SIZE)
         return self
 
     async def __aexit__(
@@ -139,9 +139,8 @@ class Speaker:
         self.writer.write(data)
 
     async def read(self) -> tuple[RecordCode, bytes]:
-        code = await read_code(self.reader)
-        record, _ = await read_record(self.reader, code, SEAL_SIZE)
-        return code, record
+        frame = await self.frames.read(10)
+        return frame.code, frame.record
 
     async def await_end(self) -> None:
         """Read until the target closes."""

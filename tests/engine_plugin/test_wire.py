@@ -12,12 +12,11 @@ from engine_plugin.wire import (
     FRAMES,
     AcknowledgementStep,
     ConnectionPorts,
+    FrameReader,
     format_acknowledgement,
     format_connections,
     format_frame,
     parse_connections,
-    read_code,
-    read_record,
 )
 from ledger.evidence.encoding import RecordCode
 from ledger.evidence.errors import MalformedRecordError
@@ -30,9 +29,11 @@ def read(data: bytes) -> tuple[RecordCode, bytes, bytes]:
         reader = asyncio.StreamReader()
         reader.feed_data(data)
         reader.feed_eof()
-        code = await read_code(reader)
-        record, seal = await read_record(reader, code, SEAL_SIZE)
-        assert reader.at_eof()
+        frames = FrameReader(reader, SEAL_SIZE)
+        code, record, seal, size = await frames.read(1)
+        assert size == len(data)
+        with pytest.raises(asyncio.IncompleteReadError):
+            await frames.read(1)
         return code, record, seal
 
     return asyncio.run(run())
