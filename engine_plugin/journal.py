@@ -46,7 +46,7 @@ from engine_plugin.journal_records import (
     Source,
     pack_blocks,
 )
-from engine_plugin.journal_rows import SELECT_LANE, lane_of, list_statements, take_part
+from engine_plugin.journal_rows import SELECT_LANE, ClaimSums, lane_of, list_statements, take_part
 from engine_plugin.journal_stays import EarlierStays
 
 _BUSY_MS = 5000
@@ -75,8 +75,9 @@ class MeterJournal:
         self._keys: dict[PeerKey, bytes] = {}
         self._cdn_keys: dict[str, bytes] = {}
         self._live: set[int] = set()
-        self._claims: list[Claim] | None = None
-        """As last read; None since some credit, key or epoch changed."""
+        self._claims = ClaimSums()
+        self._touches_claims = False
+        """Whether the open transaction may change claims in ways that `_claims` is not told of."""
         self._stays = EarlierStays()
         self._disk: DiskSync | None = None
         try:
@@ -119,16 +120,18 @@ class MeterJournal:
         threads wait. Use the yielded connection for own tables; do not commit on it.
 
         Args:
-            touches_claims: Whether what `list_claims` returns may change in the outermost block.
+            touches_claims: Whether what `list_claims` returns may change in other ways than by
+                `commit_batch` and `take_credits`.
 
         Raises:
             JournalError: SQLite refused; nothing of the transaction is durable.
         """
         with self._lock:
             if self._depth:
+                self._touches_claims |= touches_claims
                 yield self._connection
                 return
-            self._depth = 1
+            self._depth, self._touches_claims = 1, touches_claims
             rows, keys, cdn_keys = dict(self._rows), dict(self._keys), dict(self._cdn_keys)
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
@@ -138,6 +141,7 @@ class MeterJournal:
                 if self._disk is not None:
                     self._disk.note_commit(self.path)
             except BaseException as error:
+                self._touches_claims = True
                 # What was remembered of rows that are rolled back must go with them.
                 self._rows, self._keys, self._cdn_keys = rows, keys, cdn_keys
                 self._roll_back()
@@ -146,8 +150,7 @@ class MeterJournal:
                 raise
             finally:
                 self._depth = 0
-                if touches_claims:
-                    self._claims = None
+                self._claims.end_transaction(is_known=not self._touches_claims)
 
     def start_run(self, *, session_id: bytes, session_key: bytes, started_at_ms: int) -> None:
         """Begins a process run; what follows is booked under it.
@@ -234,8 +237,7 @@ class MeterJournal:
             epoch: The ledger's current epoch, stamped on blocks of proved peers; None while the
                 ledger's clock is unknown (see `stamp_epoch`).
         """
-        has_credits = any(update.blocks for update in batch.peers)
-        with self.transaction(touches_claims=has_credits) as tx:
+        with self.transaction(touches_claims=False) as tx:
             for update in batch.peers:
                 self._book_peer(tx, update, epoch)
             tx.executemany(
@@ -341,29 +343,12 @@ class MeterJournal:
     def list_claims(self) -> list[Claim]:
         """Returns what is creditable and on no lane yet, oldest epoch first."""
         with self._lock:
-            if self._claims is None or self._depth:
-                self._claims = self._read_claims()
-            return list(self._claims)
-
-    def _read_claims(self) -> list[Claim]:
-        rows = self.read(
-            "SELECT r.session_key, t.scope_id, p.source, p.public_key, c.epoch, sum(c.bytes)"
-            " FROM journal_credit c JOIN journal_peer p ON p.id = c.peer"
-            " JOIN journal_run r ON r.id = p.run JOIN journal_torrent t ON t.id = p.torrent"
-            " WHERE p.public_key IS NOT NULL AND c.epoch IS NOT NULL"
-            " GROUP BY 5, 1, 2, 3, 4 ORDER BY 5, 1, 2, 3, 4"
-        )
-        return [
-            Claim(
-                session_key=row[0],
-                scope_id=row[1],
-                source=Source(row[2]),
-                payee_key=row[3],
-                epoch=row[4],
-                byte_count=row[5],
-            )
-            for row in rows
-        ]
+            try:
+                if self._depth:
+                    return ClaimSums().list(self._connection)
+                return self._claims.list(self._connection)
+            except sqlite3.Error as error:
+                raise JournalError(f"{self.path}: {error}") from error
 
     def take_credits(
         self, claim: Claim, *, row_limit: int = 1000, byte_limit: int | None = None
@@ -384,7 +369,7 @@ class MeterJournal:
         with self._lock:
             if not self._depth:
                 raise ValueError("take_credits: got no open transaction, want one with the lane")
-            with self.transaction() as tx:
+            with self.transaction(touches_claims=False) as tx:
                 rows = tx.execute(
                     "SELECT c.id, t.content_id, c.bytes, c.blocks FROM journal_credit c"
                     " JOIN journal_peer p ON p.id = c.peer JOIN journal_run r ON r.id = p.run"
@@ -412,6 +397,7 @@ class MeterJournal:
                     if left is not None:
                         left -= byte_count
                 tx.executemany("DELETE FROM journal_credit WHERE id = ?", spent)
+                self._claims.note_taken(claim, sum(part.byte_count for part in taken))
             return taken
 
     def find_lane(self, key: LaneKey) -> Lane | None:
@@ -437,7 +423,7 @@ class MeterJournal:
             JournalError: Its sequence or a total would fall.
         """
         key = lane.key
-        with self.transaction() as tx:
+        with self.transaction(touches_claims=False) as tx:
             tx.execute(
                 "INSERT INTO journal_lane (session_key, entitlement_digest, payee_key, epoch,"
                 " nonce, source, sequence, cumulative_bytes, media_ms, root_state)"
@@ -550,6 +536,8 @@ class MeterJournal:
                 "INSERT INTO journal_credit (peer, epoch, bytes, blocks) VALUES (?, ?, ?, ?)",
                 (row, epoch if is_proved else None, firm, pack_blocks(update.blocks)),
             )
+            if is_proved and epoch is not None:
+                self._claims.note_credit(tx, row, epoch, firm)
 
     def _peer_row(self, tx: sqlite3.Connection, update: PeerUpdate) -> int:
         cache_key = update.torrent, update.peer

@@ -160,7 +160,7 @@ class ReceiptLanes:
             epoch=claim.epoch,
             nonce=_LANE_NONCE.to_bytes(4, "little"),
         )
-        with self._journal.transaction() as tx:
+        with self._journal.transaction(touches_claims=False) as tx:
             taken = self._take_credits(claim, byte_limit)
             if not taken:
                 return None
