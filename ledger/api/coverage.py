@@ -26,6 +26,7 @@ from ledger.api.documents import (
 )
 from ledger.api.shards import Broadcaster, shard_of
 from ledger.audit.address import format_account
+from ledger.books.slots import reserve_stroops
 from ledger.evidence.binding import BINDING
 from ledger.evidence.terms import Terms
 from ledger.store.coverage_store import (
@@ -67,10 +68,10 @@ class CoverageReader:
 
     def read(self, session: Session, shard: Shard) -> dict[str, Any]:
         """Return the answer about a broadcaster."""
-        funds = self._books.newest(session, shard)
+        terms = terms_in_force(session, shard).value
+        funds = self._books.newest(session, shard, terms)
         after = -1 if funds is None else funds.epoch
         pending_bytes = self._pending(session, shard, after)
-        terms = terms_in_force(session, shard).value
         return describe_coverage(
             shard,
             terms,
@@ -175,7 +176,7 @@ def describe_coverage(
     liable = owed + fees + pending
     unspent = 0 if funds is None else funds.unspent_stroops
     refund = 0 if funds is None else funds.refund_stroops
-    free = unspent - refund + fresh_stroops - pending
+    free = unspent - refund + fresh_stroops - pending - 2 * reserve_stroops(terms)
     return {
         "broadcaster": format_account(shard.account),
         "escrow_account": format_account(terms.escrow_account),
@@ -202,14 +203,14 @@ class _Books:
         self._lock = threading.Lock()
         self._known: dict[int, BookedFunds] = {}
 
-    def newest(self, session: Session, shard: Shard) -> BookedFunds | None:
+    def newest(self, session: Session, shard: Shard, terms: Terms) -> BookedFunds | None:
         epoch = newest_computed_epoch(session, shard)
         if epoch is None:
             return None
         with self._lock:
             known = self._known.get(shard.id)
         if known is None or known.epoch != epoch:
-            known = load_booked_funds(session, shard, epoch)
+            known = load_booked_funds(session, shard, terms, epoch)
             if known is not None:
                 with self._lock:
                     self._known[shard.id] = known

@@ -56,9 +56,9 @@ def run_contract(
         _parameters(terms),
         _contract_state(opening),
     )
-    last_epochs = {
-        **{digest: use.last_epoch for digest, use in opening.cap_use.items()},
-        **{one.digest: one.last_epoch for one in columns.entitlements},
+    known = {
+        **{digest: (use.last_epoch, use.max_bytes) for digest, use in opening.cap_use.items()},
+        **{one.digest: (one.last_epoch, one.max_bytes) for one in columns.entitlements},
     }
     return Settlement(
         lanes=columns,
@@ -68,7 +68,8 @@ def run_contract(
             row.entitlement: CapUse(
                 credited_bytes=row.credited_bytes,
                 media_ms=row.media_ms,
-                last_epoch=last_epochs[row.entitlement],
+                last_epoch=known[row.entitlement][0],
+                max_bytes=known[row.entitlement][1],
             )
             for row in result.closing.cap_use
         },

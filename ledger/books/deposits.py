@@ -8,7 +8,7 @@ broadcaster's own account sent it. Everything else is kept in suspense, by its s
 claimed or goes back. Not here: batches and the fold itself (`folding`), refunds (`payouts`).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from hashlib import sha256
 from typing import Final
@@ -21,7 +21,11 @@ from ledger.evidence.leaf import PAYOUT_REFUND
 from ledger.evidence.terms import Terms
 
 CLAIMABLE_MAX: Final = 10_000
-"""Most claimable balances the books keep an eye on; later ones cannot be claimed by plan."""
+"""Most claimable balances the books keep an eye on between epochs; the others cannot be claimed.
+
+Those that the broadcaster's own account made go first, which nobody can forge, then the largest: to
+hide one, a stranger has to lock up as many that are as large, and the books do not grow.
+"""
 
 _DOMAIN: Final = b"swarmledger deposit id v1\0"
 
@@ -122,10 +126,33 @@ def fold_movement(
             sender=movement.source, amount_stroops=movement.amount_stroops, is_known=is_known
         )
         take_in(draft, terms, transaction, movement, deposit)
-    elif terms.escrow_account in movement.claimants and len(draft.claimable) < CLAIMABLE_MAX:
+    elif terms.escrow_account in movement.claimants:
         draft.claimable[movement.balance_id] = ClaimableDeposit(
             sender=movement.source, amount_stroops=movement.amount_stroops, is_known=is_known
         )
+
+
+def forget_small_offers(draft: Draft, rows_max: int | None = None) -> None:
+    """Keep the claimable balances that matter most, so that dust neither hides them nor piles up.
+
+    Args:
+        draft: Changed.
+        rows_max: How many stay; None: `CLAIMABLE_MAX`.
+    """
+    most = CLAIMABLE_MAX if rows_max is None else rows_max
+    if len(draft.claimable) > most:
+        broadcaster = draft.opening.broadcaster_account
+        draft.claimable = dict(rank_offers(draft.claimable, broadcaster)[:most])
+
+
+def rank_offers(
+    offers: Mapping[bytes, ClaimableDeposit], broadcaster_account: bytes
+) -> list[tuple[bytes, ClaimableDeposit]]:
+    """Return claimable balances by what they matter: the broadcaster's own, then the largest."""
+    return sorted(
+        offers.items(),
+        key=lambda item: (item[1].sender != broadcaster_account, -item[1].amount_stroops, item[0]),
+    )
 
 
 def is_priced(terms: Terms, movement: Movement) -> bool:

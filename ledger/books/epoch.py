@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from contracts.registry import Rule
 from ledger.books.charges import Settlement, run_contract
-from ledger.books.deposits import cover_of
+from ledger.books.deposits import cover_of, forget_small_offers
 from ledger.books.draft import Draft
 from ledger.books.errors import require_equal
 from ledger.books.folding import fold_transactions
@@ -32,6 +32,7 @@ from ledger.books.lane_judgement import Codes, Cover, codes_root_of, judge_lanes
 from ledger.books.lanes import JudgedLane, LanePayee
 from ledger.books.payouts import plan_payouts
 from ledger.books.refunding import forget_dust
+from ledger.books.slots import reserve_stroops
 from ledger.books.standing import CarryReason, Standing, maturity_s
 from ledger.books.state import CorrectedLane, PayeeBalance, State, state_root
 from ledger.books.statements import StatementLine, salt_of_line, sum_tree_of
@@ -190,7 +191,7 @@ def seal_epoch(inputs: EpochInputs) -> Seal:
         void_from=inputs.opening.void_from,
         counted_before=_counts_so_far(inputs),
         cover=Cover(
-            free_stroops=cover_of(inputs.opening, inputs.terms.value, inputs.transactions),
+            free_stroops=free_cover(inputs),
             running=inputs.opening.cap_use,
         ),
     )
@@ -202,6 +203,13 @@ def seal_epoch(inputs: EpochInputs) -> Seal:
     leaves.extend(CORRECTION_LEAF.format_body(correction) for correction in corrections)
     leaves.append(SEAL_LEAF.format_body(_seal_leaf(inputs, len(corrections))))
     return Seal(judgement=judgement, corrections=corrections, leaves=tuple(leaves))
+
+
+def free_cover(inputs: EpochInputs) -> int:
+    """Return what receipts of a seal may cost together; below 1: none of them counts."""
+    terms = inputs.terms.value
+    cover_stroops = cover_of(inputs.opening, terms, inputs.transactions)
+    return cover_stroops - 2 * reserve_stroops(terms)
 
 
 def _counts_so_far(inputs: EpochInputs) -> dict[bytes, LaneCount]:
@@ -438,6 +446,7 @@ def _forget(draft: Draft, terms: Terms, epoch: int) -> None:
         entitlement: use for entitlement, use in draft.cap_use.items() if use.last_epoch >= oldest
     }
     forget_dust(draft)
+    forget_small_offers(draft)
     forget_accounts(draft, terms)
 
 

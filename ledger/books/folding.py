@@ -19,7 +19,7 @@ from ledger.books.slots import source_of_batch
 from ledger.books.state import OpenBatch
 from ledger.books.transactions import AppliedTransaction
 from ledger.evidence.instruction import Booking
-from ledger.evidence.leaf import burn_hash
+from ledger.evidence.leaf import burn_hash, opening_hash
 from ledger.evidence.terms import Terms
 
 Slots: TypeAlias = dict[tuple[bytes, int], int]
@@ -150,6 +150,8 @@ def _batch_of_slot(slots: Slots, transaction: AppliedTransaction, terms: Terms) 
     number = slots.pop((transaction.source_account, transaction.sequence), None)
     if number is not None or transaction.source_account not in terms.channel_accounts:
         return number
+    if _is_opening(terms, transaction):
+        return None
     raise UnknownTransactionError(
         f"transaction {transaction.tx_hash.hex()}: got sequence {transaction.sequence} of channel "
         f"{transaction.source_account.hex()}, want the slot of an undecided batch"
@@ -221,8 +223,21 @@ def _fold_native_movements(
             draft.receive_xlm(movement.destination, movement.amount_stroops, time_s, reference)
 
 
+def _is_opening(terms: Terms, transaction: AppliedTransaction) -> bool:
+    """Tell whether a channel account's own no-op says that its slots begin after it."""
+    account = transaction.source_account
+    is_named = transaction.memo_hash == opening_hash(terms.network_id, account)
+    return is_named and not transaction.movements and account in terms.channel_accounts
+
+
 def _open_channels(draft: Draft, terms: Terms, transaction: AppliedTransaction) -> None:
-    """A new account starts at sequence ledger << 32; its first slot is the number after."""
+    """A new account starts at sequence ledger << 32; its first slot is the number after.
+
+    One that was there before its terms were in force, whoever created it, begins after its own
+    opening transaction: the numbers before that are nobody's slots.
+    """
+    if _is_opening(terms, transaction):
+        draft.channels[transaction.source_account] = transaction.sequence + 1
     for movement in transaction.movements:
         if movement.creates_account and movement.destination in terms.channel_accounts:
             first_sequence = (transaction.ledger_sequence << 32) + 1

@@ -19,6 +19,7 @@ from ledger.books.refunding import plan_refunds
 from ledger.books.slots import (
     forbidden_addresses,
     free_escrow,
+    funding_lacking,
     funding_needed,
     open_channels,
     plan_batch,
@@ -42,7 +43,7 @@ def plan_payouts(draft: Draft, terms: Terms) -> list[PayoutLeaf]:
     _pass_time(draft, terms)
     due = _due(draft, terms)
     has_channel = bool(open_channels(draft, terms))
-    covered = _covered(draft, due) if has_channel else {}
+    covered = _covered(draft, terms, due) if has_channel else {}
     for payee in due:
         carried = CarryReason.NOT_COVERED if has_channel else CarryReason.NO_CHANNEL
         draft.reasons[payee] = CarryReason.PLANNED if payee in covered else carried
@@ -125,17 +126,18 @@ def _why_small(open_stroops: int, least_stroops: int, *, is_pending: bool) -> Ca
     return CarryReason.BELOW_THRESHOLD if open_stroops else CarryReason.NOTHING_OWED
 
 
-def _covered(draft: Draft, due: dict[bytes, _Due]) -> dict[bytes, _Due]:
+def _covered(draft: Draft, terms: Terms, due: dict[bytes, _Due]) -> dict[bytes, _Due]:
     """Return the payees that escrow can pay beside all undecided payments, small amounts first.
 
     Nobody, where not even the undecided payments are covered.
     """
-    free_stroops = free_escrow(draft)
+    # Both are sums over all undecided payments: taken once, not for each payee.
+    free_stroops, lacking_stroops = free_escrow(draft, terms), funding_lacking(draft, terms)
     new_stroops = 0
     covered: set[bytes] = set()
     for account, one in sorted(due.items(), key=lambda item: (item[1].amount_stroops, item[0])):
         new_stroops += one.amount_stroops
-        if funding_needed(draft, new_stroops) > free_stroops:
+        if max(0, new_stroops + lacking_stroops) > free_stroops:
             break
         covered.add(account)
     return {account: one for account, one in due.items() if account in covered}
@@ -143,8 +145,9 @@ def _covered(draft: Draft, due: dict[bytes, _Due]) -> dict[bytes, _Due]:
 
 def _plan_payments(draft: Draft, terms: Terms, covered: dict[bytes, _Due]) -> list[PayoutLeaf]:
     # Undecided payments whose funding failed need money even when nobody new is payable.
-    needed_stroops = funding_needed(draft, sum(one.amount_stroops for one in covered.values()))
-    if needed_stroops > free_escrow(draft):
+    new_stroops = sum(one.amount_stroops for one in covered.values())
+    needed_stroops = funding_needed(draft, terms, new_stroops)
+    if needed_stroops > free_escrow(draft, terms):
         return []
     leaves: list[PayoutLeaf] = []
     if needed_stroops:

@@ -3,15 +3,18 @@
 A request of the broadcaster is paid once, when the challenge window and the correction window of
 the epoch that sealed it are over: then nothing that was open when it asked can cost it any more.
 Only what is free leaves: not what payees are owed, what is in batches that are not decided, the
-fees, or what is in suspense. A deposit that nobody could place goes back to where it came from
-after the terms' time, each in a batch of its own: one whose sender is gone holds up nobody else.
-Not here: what a decided refund changes (`deciding`).
+fees, what is in suspense, or what entitlements in use may still cost until nothing can be receipted
+under them any more. What they keep back is paid later, as they end. A deposit that nobody could
+place goes back to where it came from after the terms' time, each in a batch of its own: one whose
+sender is gone holds up nobody else. Not here: what a decided refund changes (`deciding`).
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
 from ledger.books.draft import Draft
+from ledger.books.lane_judgement import ENTITLEMENT_BYTES_MAX
 from ledger.books.slots import (
     forbidden_addresses,
     free_escrow,
@@ -20,7 +23,7 @@ from ledger.books.slots import (
     undecided_stroops,
 )
 from ledger.books.standing import accepts
-from ledger.books.state import SuspenseKey
+from ledger.books.state import CapUse, SuspenseKey
 from ledger.evidence.instruction import Readiness
 from ledger.evidence.leaf import (
     PAYOUT_REFUND,
@@ -97,25 +100,57 @@ def _give_back(draft: Draft, terms: Terms) -> PayoutLeaf | None:
         return None
     if terms.epoch_end_s(draft.epoch) < request.due_s or draft.epoch < request.first_epoch:
         return None
-    amount_stroops = min(request.left_stroops, refundable_stroops(draft))
+    free_stroops = refundable_stroops(draft, terms)
+    kept_stroops = live_cost_stroops(draft.cap_use, draft.void_from, terms, draft.epoch)
+    amount_stroops = min(request.left_stroops, free_stroops - kept_stroops)
+    is_kept = min(request.left_stroops, free_stroops) > max(0, amount_stroops)
+    if is_kept and amount_stroops < max(1, terms.cash_out_least_stroops):
+        return None
     account = terms.broadcaster_account
     readiness = accepts(draft.seen_accounts.get(account), amount_stroops)
     if amount_stroops > 0 and readiness != Readiness.READY:
         return None
     planned_stroops = max(0, amount_stroops)
-    draft.refund = replace(request, left_stroops=0, planned_stroops=planned_stroops)
+    left_stroops = request.left_stroops - planned_stroops if is_kept else 0
+    draft.refund = replace(request, left_stroops=left_stroops, planned_stroops=planned_stroops)
     if not planned_stroops:
         return None
     payment = Payment(account=account, amount_stroops=amount_stroops)
     return plan_batch(draft, terms, PAYOUT_REFUND, (payment,))
 
 
-def refundable_stroops(draft: Draft) -> int:
-    """Return what is free for the broadcaster; below 1: nothing.
+def refundable_stroops(draft: Draft, terms: Terms) -> int:
+    """Return what nobody is owed; below 1: nothing.
 
     Twice computed, from what was deposited and from what lies in escrow, and the lesser counts.
     """
     owed = sum(payee.owed_stroops for payee in draft.payees.values())
-    lacking = max(0, owed - payout_stroops(draft))
+    lacking = max(0, owed - payout_stroops(draft, terms)) if owed else 0
     unspent = draft.head.unspent_stroops - undecided_stroops(draft, PAYOUT_REFUND)
-    return min(unspent, free_escrow(draft) - lacking)
+    return min(unspent, free_escrow(draft, terms) - lacking)
+
+
+def live_cost_stroops(
+    cap_use: Mapping[bytes, CapUse], void_from: Mapping[bytes, int], terms: Terms, epoch: int
+) -> int:
+    """Return what entitlements that were used may still cost, at the dearest price, rounded up.
+
+    The state keeps an entitlement's use until it has expired and its last epochs can no longer be
+    corrected. One without a cap of bytes may cost what one may cost in a seal.
+
+    Args:
+        cap_use: By entitlement, of a state.
+        void_from: Entitlements that count for nothing from an epoch on.
+        terms: In force: their prices.
+        epoch: The epoch asked about.
+    """
+    prices = [(terms.price_stroops, terms.price_quantity_bytes)]
+    prices += [(cdn.price_stroops, cdn.price_quantity_bytes) for cdn in terms.cdns]
+    left_bytes = [
+        max(0, (use.max_bytes or ENTITLEMENT_BYTES_MAX) - use.credited_bytes)
+        for entitlement, use in cap_use.items()
+        if void_from.get(entitlement, epoch + 1) > epoch
+    ]
+    return max(
+        sum(-(-each * stroops // quantity) for each in left_bytes) for stroops, quantity in prices
+    )

@@ -4,6 +4,7 @@ Shared by everything that plans a batch. Not here: whom to pay (`payouts`, `refu
 """
 
 from dataclasses import replace
+from typing import Final
 
 from ledger.books.draft import Draft
 from ledger.books.state import OpenBatch
@@ -19,6 +20,18 @@ from ledger.evidence.leaf import (
     payout_hash,
 )
 from ledger.evidence.terms import Terms
+
+RESERVE_STROOPS: Final = 12 * 10_000_000
+"""XLM that an account has to keep: reserve of 0.5 XLM a unit, for the account (2), as many signers
+as an account can have (20), and two entries more."""
+
+
+def reserve_stroops(terms: Terms) -> int:
+    """Return what escrow, and likewise the payout account, can never spend of the priced asset.
+
+    Nothing, unless that is XLM: then the network refuses what would leave less than the reserve.
+    """
+    return RESERVE_STROOPS if terms.asset_issuer == ZERO_KEY else 0
 
 
 def source_of_batch(kind: int, terms: Terms) -> bytes:
@@ -46,24 +59,34 @@ def _stray_stroops(draft: Draft) -> int:
     return waiting + undecided_stroops(draft, PAYOUT_STRAY_REFUND)
 
 
-def free_escrow(draft: Draft) -> int:
-    """Return what escrow can give to payees: not fees, suspense, or what is under way already."""
+def free_escrow(draft: Draft, terms: Terms) -> int:
+    """Return what escrow can give to payees: not fees, suspense, reserve, or what is under way."""
     head = draft.head
     in_suspense = head.suspense_stroops - _stray_stroops(draft)
     under_way = undecided_stroops(draft, PAYOUT_FUNDING) + undecided_stroops(draft, PAYOUT_REFUND)
-    return head.escrow_stroops - head.fees_stroops - in_suspense - under_way
+    kept = head.fees_stroops + in_suspense + reserve_stroops(terms)
+    return head.escrow_stroops - kept - under_way
 
 
-def payout_stroops(draft: Draft) -> int:
-    """Return what the payout account will hold for payees once undecided funding has applied."""
+def payout_stroops(draft: Draft, terms: Terms) -> int:
+    """Return what the payout account will hold for payees once undecided funding has applied.
+
+    Below 0 where its reserve is still to be funded.
+    """
     funded = undecided_stroops(draft, PAYOUT_FUNDING)
-    return draft.head.payout_stroops - _stray_stroops(draft) + funded
+    return draft.head.payout_stroops - _stray_stroops(draft) + funded - reserve_stroops(terms)
 
 
-def funding_needed(draft: Draft, new_payments_stroops: int) -> int:
+def funding_lacking(draft: Draft, terms: Terms) -> int:
+    """Return what the payout account lacks for all undecided payments; below 0: has to spare."""
+    return undecided_stroops(draft, PAYOUT_PAYMENTS) - payout_stroops(draft, terms)
+
+
+def funding_needed(draft: Draft, terms: Terms, new_payments_stroops: int) -> int:
     """Return what the payout account lacks for all undecided and new payments."""
-    to_pay_stroops = new_payments_stroops + undecided_stroops(draft, PAYOUT_PAYMENTS)
-    return max(0, to_pay_stroops - payout_stroops(draft))
+    if not new_payments_stroops + undecided_stroops(draft, PAYOUT_PAYMENTS):
+        return 0
+    return max(0, new_payments_stroops + funding_lacking(draft, terms))
 
 
 def open_channels(draft: Draft, terms: Terms) -> list[bytes]:

@@ -84,6 +84,9 @@ class CapUse:
     last_epoch: int
     """Last epoch the entitlement's time meets."""
 
+    max_bytes: int = 0
+    """Its cap of bytes; 0: none."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cumulative:
@@ -286,7 +289,8 @@ def _values(state: State) -> Iterator[tuple[RowKind, Sequence[int | bytes]]]:
     head = state.head
     yield RowKind.HEAD, [getattr(head, name.name) for name in STATE_LAYOUTS[RowKind.HEAD].fields]
     for entitlement, use in state.cap_use.items():
-        yield RowKind.CAP_USE, (entitlement, use.credited_bytes, use.media_ms, use.last_epoch)
+        used = (use.credited_bytes, use.media_ms, use.last_epoch, use.max_bytes)
+        yield RowKind.CAP_USE, (entitlement, *used)
     for entitlement, first_epoch in state.void_from.items():
         yield RowKind.VOID, (entitlement, first_epoch)
     for key, total in state.cumulative.items():

@@ -56,6 +56,7 @@ _LAYOUTS: Mapping[RowKind, Layout] = {
             ("credited_bytes", "u64"),
             ("media_ms", "u64"),
             ("last_epoch", "u32"),
+            ("max_bytes", "u64"),
         ],
     ),
     RowKind.VOID: Layout("state.void", [("entitlement", "bytes32"), ("first_epoch", "u32")]),

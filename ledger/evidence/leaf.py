@@ -52,6 +52,7 @@ PAID_FROM_PAYOUT = frozenset((PAYOUT_PAYMENTS, PAYOUT_STRAY_REFUND))
 _SALT_KEY_DOMAIN = b"swarmledger salt key v1\0"
 _VOID_DOMAIN = b"swarmledger void slot v1\0"
 _ISOLATE_DOMAIN = b"swarmledger void slot, pay alone v1\0"
+_OPEN_DOMAIN = b"swarmledger open channel v1\0"
 
 
 def derive_salt(epoch_salt_key: bytes, kind: RecordCode, subject: bytes) -> bytes:
@@ -441,6 +442,19 @@ def burn_hash(batch_hash: bytes, *, isolates: bool = False) -> bytes:
             of them is suspected to be what no node takes.
     """
     return sha256((_ISOLATE_DOMAIN if isolates else _VOID_DOMAIN) + batch_hash).digest()
+
+
+def opening_hash(network_id: bytes, channel_account: bytes) -> bytes:
+    """Return the memo of the no-op by which a channel account that was there before opens.
+
+    Its slots begin after that transaction's sequence number, and only the account's key can sign
+    it: whoever created the account first has no part in them.
+
+    Args:
+        network_id: 32 bytes.
+        channel_account: Its source; 32 bytes.
+    """
+    return sha256(_OPEN_DOMAIN + network_id + channel_account).digest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ledger.audit.address import format_account, parse_account
+from ledger.books.deposits import rank_offers
 from ledger.config import ConfigError, Settings, load_settings, need
 from ledger.evidence.errors import EvidenceError
 from ledger.evidence.instruction import Readiness
@@ -294,7 +295,9 @@ def _claim(desk: _Desk, arguments: argparse.Namespace) -> dict[str, Any]:
         shard = find_shard(session, desk.terms.broadcaster_account)
         epoch = newest_computed_epoch(session, shard)
         state = None if epoch is None else load_closing_state(session, shard, epoch)
-    balance_ids = [] if state is None else sorted(state.claimable)[: claiming.CLAIMS_MAX]
+    offers = {} if state is None else state.claimable
+    ranked = rank_offers(offers, desk.terms.broadcaster_account)[: claiming.CLAIMS_MAX]
+    balance_ids = [balance_id for balance_id, _ in ranked]
     told: dict[str, Any] = {"claims": [balance_id.hex() for balance_id in balance_ids]}
     if not balance_ids:
         return told

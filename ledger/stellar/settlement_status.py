@@ -9,6 +9,8 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from ledger.audit.address import format_account
+from ledger.books.deposits import rank_offers
+from ledger.books.slots import reserve_stroops
 from ledger.evidence.terms import Terms
 from ledger.store import halt_store, stop_store
 from ledger.store.coverage_store import (
@@ -62,12 +64,14 @@ def describe_money(
     pending = -(-pending_bytes * terms.price_stroops // terms.price_quantity_bytes)
     if state is None or epoch is None:
         free = sum_deposits_after(session, shard, terms, 0) - pending
+        free -= 2 * reserve_stroops(terms)
         level = level_of(free, low_balance_stroops)
         return {"epoch": None, "free_stroops": free, "level": str(level), "claimable": []}
     head = state.head
     fresh = sum_deposits_after(session, shard, terms, head.last_ledger_sequence)
-    refund = refund_of(state)
-    free = state.unspent_stroops - refund + fresh - pending
+    refund = refund_of(state, terms)
+    reserve = 2 * reserve_stroops(terms)
+    free = state.unspent_stroops - refund + fresh - pending - reserve
     proofs = halt_store.load_proofs(session, shard.account, epoch)
     proven = halt_store.last_proven_epoch(session, shard.account)
     return {
@@ -98,7 +102,7 @@ def describe_money(
                 "stroops": offered.amount_stroops,
                 "is_broadcasters": offered.is_known,
             }
-            for balance_id, offered in sorted(state.claimable.items())[:SHOWN_MAX]
+            for balance_id, offered in rank_offers(state.claimable, shard.account)[:SHOWN_MAX]
         ],
     }
 

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from ledger.audit.stellar_xdr import read_transaction
 from ledger.books.deposits import cover_of
+from ledger.books.refunding import live_cost_stroops
 from ledger.books.state import State, genesis_state
 from ledger.evidence.leaf import PAYOUT_REFUND
 from ledger.evidence.terms import Terms
@@ -76,7 +77,9 @@ def newest_computed_epoch(session: Session, shard: Shard) -> int | None:
     )
 
 
-def load_booked_funds(session: Session, shard: Shard, epoch: int) -> BookedFunds | None:
+def load_booked_funds(
+    session: Session, shard: Shard, terms: Terms, epoch: int
+) -> BookedFunds | None:
     """Return the closing figures of an epoch, or None if it is not computed."""
     state = load_closing_state(session, shard, epoch)
     if state is None:
@@ -90,19 +93,24 @@ def load_booked_funds(session: Session, shard: Shard, epoch: int) -> BookedFunds
         fees_stroops=head.fees_stroops,
         unspent_stroops=state.unspent_stroops,
         last_ledger_sequence=head.last_ledger_sequence,
-        refund_stroops=refund_of(state),
+        refund_stroops=refund_of(state, terms),
     )
 
 
-def refund_of(state: State) -> int:
+def refund_of(state: State, terms: Terms) -> int:
     """Return what of the unspent deposits is promised back: nothing else may be promised of it.
 
-    At most what is unspent: who asks for all that is free names a sum above it.
+    At most what is unspent and not kept back for entitlements in use: who asks for all that is free
+    names a sum above it.
     """
     asked_stroops = 0 if state.refund is None else state.refund.left_stroops
     under_way_stroops = sum(
         batch.total_stroops for batch in state.batches.values() if batch.kind == PAYOUT_REFUND
     )
+    if asked_stroops:
+        epoch = state.head.next_epoch
+        kept_stroops = live_cost_stroops(state.cap_use, state.void_from, terms, epoch)
+        asked_stroops = min(asked_stroops, max(0, state.unspent_stroops - kept_stroops))
     return min(max(0, state.unspent_stroops), asked_stroops + under_way_stroops)
 
 

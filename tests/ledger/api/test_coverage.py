@@ -72,9 +72,9 @@ def draft_with_refund(left_stroops: int, **batches: tuple[int, int]) -> Draft:
 
 def test_what_goes_back_to_the_broadcaster_is_promised_to_nobody_else() -> None:
     asked = draft_with_refund(300, back=(PAYOUT_REFUND, 100), paid=(PAYOUT_PAYMENTS, 7))
-    assert refund_of(asked.finish()) == 400
-    assert refund_of(draft_with_refund(REFUND_ALL).finish()) == 1_000
-    assert refund_of(draft_with_refund(0).finish()) == 0
+    assert refund_of(asked.finish(), terms()) == 400
+    assert refund_of(draft_with_refund(REFUND_ALL).finish(), terms()) == 1_000
+    assert refund_of(draft_with_refund(0).finish(), terms()) == 0
     funds = BookedFunds(
         epoch=4,
         escrow_stroops=1_000,

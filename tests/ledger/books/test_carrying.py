@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from ledger.books.draft import Draft
 from ledger.books.folding import fold_transactions
+from ledger.books.lane_judgement import ENTITLEMENT_BYTES_MAX
 from ledger.books.payouts import plan_payouts
-from ledger.books.refunding import forget_dust, refundable_stroops
+from ledger.books.refunding import forget_dust, live_cost_stroops, refundable_stroops
 from ledger.books.standing import (
     BUCKETS_MAX,
     CarryReason,
@@ -21,7 +22,7 @@ from ledger.books.standing import (
     Standing,
     maturity_s,
 )
-from ledger.books.state import PayeeBalance, SuspenseDeposit
+from ledger.books.state import CapUse, PayeeBalance, SuspenseDeposit
 from ledger.evidence.instruction import REFUND_ALL, Readiness
 from ledger.evidence.leaf import (
     PAYOUT_FUNDING,
@@ -249,9 +250,9 @@ def test_all_that_is_free_goes_back_and_nothing_that_is_owed() -> None:
 def test_what_was_lost_does_not_go_back_whatever_escrow_holds() -> None:
     draft = draft_with()
     draft.head = replace(draft.head, lost_stroops=9_000)
-    assert refundable_stroops(draft) == 1_000
+    assert refundable_stroops(draft, TERMS) == 1_000
     draft.head = replace(draft.head, escrow_stroops=700)
-    assert refundable_stroops(draft) == 700
+    assert refundable_stroops(draft, TERMS) == 700
 
 
 def test_a_part_is_paid_once() -> None:
@@ -294,6 +295,51 @@ def test_nothing_goes_back_where_more_was_charged_than_deposited() -> None:
     draft.refund = request()
     assert plan_payouts(draft, TERMS) == []
     assert draft.refund == request(left_stroops=0)
+
+
+def live(*, max_bytes: int, credited_bytes: int = 0) -> CapUse:
+    return CapUse(credited_bytes=credited_bytes, media_ms=0, last_epoch=40, max_bytes=max_bytes)
+
+
+PER_BYTE = replace(TERMS, price_stroops=3, price_quantity_bytes=1)
+"""What one byte costs is three stroops."""
+
+
+def test_what_entitlements_in_use_may_still_cost_stays_until_they_are_forgotten() -> None:
+    draft = draft_with()
+    draft.cap_use = {b"1" * 32: live(max_bytes=1_000, credited_bytes=400)}
+    draft.refund = request()
+    (leaf,) = plan_payouts(draft, PER_BYTE)
+    assert leaf.total_stroops == 10_000 - 3 * 600
+    fold_transactions(draft, PER_BYTE, [books.decision(leaf, 60)])
+    assert plan_payouts(draft, PER_BYTE) == []
+    draft.cap_use = {}  # expired, and nothing under it can be corrected any more
+    (rest,) = plan_payouts(draft, PER_BYTE)
+    assert rest.total_stroops == 3 * 600
+    assert draft.refund is not None
+    assert draft.refund.left_stroops == 0
+
+
+def test_a_part_that_live_entitlements_keep_back_is_still_asked_for() -> None:
+    draft = draft_with()
+    draft.cap_use = {b"1" * 32: live(max_bytes=3_000)}
+    draft.refund = request(left_stroops=1_500)
+    (leaf,) = plan_payouts(draft, PER_BYTE)
+    assert leaf.total_stroops == 1_000
+    fold_transactions(draft, PER_BYTE, [books.decision(leaf, 60)])
+    assert draft.refund == request(left_stroops=500)
+
+
+def test_one_without_a_cap_keeps_everything_back_unless_it_is_void() -> None:
+    draft = draft_with()
+    draft.cap_use = {b"1" * 32: live(max_bytes=0)}
+    kept = live_cost_stroops(draft.cap_use, draft.void_from, PER_BYTE, draft.epoch)
+    assert kept == 3 * ENTITLEMENT_BYTES_MAX
+    draft.refund = request()
+    assert plan_payouts(draft, PER_BYTE) == []
+    assert draft.refund == request()
+    draft.void_from[b"1" * 32] = draft.epoch
+    assert [leaf.total_stroops for leaf in plan_payouts(draft, PER_BYTE)] == [10_000]
 
 
 def test_a_broadcaster_that_cannot_take_it_waits() -> None:

@@ -9,10 +9,14 @@ import builders
 import pytest
 
 from ledger.books import deposits
-from ledger.books.deposits import deposit_id
+from ledger.books.deposits import deposit_id, forget_small_offers
 from ledger.books.draft import Draft
+from ledger.books.epoch import free_cover
 from ledger.books.errors import UnknownTransactionError
 from ledger.books.folding import fold_transactions
+from ledger.books.payouts import plan_payouts
+from ledger.books.refunding import refundable_stroops
+from ledger.books.slots import RESERVE_STROOPS
 from ledger.books.state import ClaimableDeposit, SuspenseDeposit
 from ledger.books.transactions import AppliedTransaction, Movement
 
@@ -149,6 +153,38 @@ def test_network_fee_out_of_deposits_stops_the_books(holder: str) -> None:
     fold([quiet])  # the priced asset is another one: XLM is a book apart
 
 
+@pytest.mark.parametrize("creator", ["broadcaster", "operator"])
+def test_the_reserve_of_escrow_and_payout_account_is_never_planned(creator: str) -> None:
+    """The network would refuse the payment: the deposit pays for the accounts it lies in."""
+    terms = builders.terms(payout_threshold_stroops=1, **XLM_PRICED)
+    opened = [
+        books.applied(creator, books.native_movement(creator, name, amount, creates_account=True))
+        for name, amount in (("escrow", 10**8), ("payout", 10**7))
+    ]
+    deposit = books.applied("broadcaster", books.native_movement("broadcaster", "escrow", 10**9))
+    for owed, is_paid in ((10**9 - 2 * RESERVE_STROOPS, True), (10**9, False)):
+        draft = fold([*books.channel_creations(), *opened, deposit], **XLM_PRICED)
+        draft.accrue(builders.key_of("ann"), owed, 0)
+        leaves = plan_payouts(draft, terms)
+        assert bool(leaves) is is_paid
+        if is_paid:
+            funding, payment = leaves
+            assert payment.total_stroops == owed
+            payout = draft.head.payout_stroops + funding.total_stroops - owed
+            escrow = draft.head.escrow_stroops - funding.total_stroops
+            assert min(payout, escrow) >= RESERVE_STROOPS
+
+
+def test_no_receipt_counts_against_the_reserve_and_no_refund_takes_it() -> None:
+    terms = builders.terms(**XLM_PRICED)
+    deposit = books.applied("broadcaster", books.native_movement("broadcaster", "escrow", 10**9))
+    draft = fold([*books.channel_creations(), deposit], **XLM_PRICED)
+    assert refundable_stroops(draft, terms) == 10**9 - RESERVE_STROOPS
+    inputs = books.epoch_inputs(books.genesis(), transactions=[deposit])
+    inputs = replace(inputs, terms=builders.signed_terms(**XLM_PRICED))
+    assert free_cover(inputs) == 10**9 - 2 * RESERVE_STROOPS
+
+
 # --- claimable balances ---------------------------------------------------------------------------
 
 
@@ -209,18 +245,41 @@ def test_claim_by_another_claimant_is_nothing_of_ours() -> None:
     assert draft.head.escrow_stroops == 0
 
 
-def test_claimable_balances_beyond_the_bound_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever makes millions of them costs the books nothing more."""
-    monkeypatch.setattr(deposits, "CLAIMABLE_MAX", 2)
-    offers = [
+def offers_of(sender: str, amount: int, count: int, first: int = 0) -> list[AppliedTransaction]:
+    return [
         books.applied(
-            "stranger",
-            replace(offered("stranger", 1, "escrow"), balance_id=builders.digest_of(str(number))),
+            sender,
+            replace(offered(sender, amount, "escrow"), balance_id=builders.digest_of(str(number))),
             apply_order=number + 1,
         )
-        for number in range(5)
+        for number in range(first, first + count)
     ]
-    assert len(fold(offers).claimable) == 2
+
+
+def test_claimable_balances_beyond_the_bound_are_not_kept() -> None:
+    """Whoever makes millions of them costs the books nothing more."""
+    draft = fold(offers_of("stranger", 1, 5))
+    forget_small_offers(draft, 2)
+    assert len(draft.claimable) == 2
+
+
+@pytest.mark.parametrize("dust_first", [True, False])
+def test_dust_hides_no_deposit_however_much_of_it_there_is(dust_first: bool) -> None:
+    dust, real = offers_of("stranger", 1, 6), offers_of("exchange", 800, 1, first=6)
+    own = offers_of("broadcaster", 1, 1, first=7)
+    draft = fold([*dust, *real, *own] if dust_first else [*own, *real, *dust])
+    forget_small_offers(draft, 2)
+    kept = [(held.sender, held.amount_stroops) for held in draft.claimable.values()]
+    assert kept == [(builders.key_of("broadcaster"), 1), (builders.key_of("exchange"), 800)]
+
+
+def test_the_state_of_an_epoch_holds_no_more_than_the_bound(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(deposits, "CLAIMABLE_MAX", 2)
+    inputs = books.epoch_inputs(books.genesis(), transactions=offers_of("stranger", 1, 5))
+    _, result = books.run_epoch(inputs)
+    assert len(result.closing.claimable) == 2
 
 
 def test_balance_that_escrow_itself_offers_stops_the_books() -> None:

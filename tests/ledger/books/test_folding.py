@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import book_builders as books
 import builders
@@ -14,7 +15,13 @@ from ledger.books.journal import Account, Book, EntryKind, sum_postings
 from ledger.books.payouts import plan_payouts
 from ledger.books.state import PayeeBalance
 from ledger.books.transactions import AppliedTransaction, Movement
-from ledger.evidence.leaf import PAYOUT_FUNDING, PayoutLeaf, burn_hash, payout_hash
+from ledger.evidence.leaf import (
+    PAYOUT_FUNDING,
+    PayoutLeaf,
+    burn_hash,
+    opening_hash,
+    payout_hash,
+)
 
 ZEROS = bytes(32)
 PAYEE = builders.key_of("seeder account")
@@ -353,6 +360,43 @@ def test_channel_opens_at_the_ledger_that_created_it() -> None:
         builders.key_of("channel 0"): (7 << 32) + 1,
         builders.key_of("channel 1"): (8 << 32) + 1,
     }
+
+
+def opening(sequence: int, name: str = "channel 0", **changes: Any) -> AppliedTransaction:
+    memo = opening_hash(builders.NETWORK_ID, builders.key_of(name))
+    values: dict[str, Any] = {"sequence": sequence, "memo_hash": memo}
+    return books.applied(name, **values | changes)
+
+
+def test_channel_that_a_stranger_created_before_its_terms_opens_by_its_own_key() -> None:
+    """Its creation is in no epoch that names it; the memo is its own, so it opens nobody else."""
+    draft = fold([opening(sequence=(3 << 32) + 8)])
+    assert draft.channels == {builders.key_of("channel 0"): (3 << 32) + 9}
+
+
+def test_channel_that_its_terms_saw_begin_may_open_again() -> None:
+    draft = fold([*books.channel_creations(first_ledger=7), opening(sequence=(7 << 32) + 1)])
+    assert draft.channels[builders.key_of("channel 0")] == (7 << 32) + 2
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"memo_hash": opening_hash(builders.NETWORK_ID, builders.key_of("channel 1"))},
+        {"memo_hash": opening_hash(bytes(32), builders.key_of("channel 0"))},
+        {"movements": (books.native_movement("channel 0", "stranger", 5),)},
+    ],
+    ids=["of-another-channel", "of-another-network", "moves-money"],
+)
+def test_other_transaction_of_a_channel_opens_nothing_and_stops_the_books(
+    changes: dict[str, Any],
+) -> None:
+    with pytest.raises(UnknownTransactionError, match="want the slot"):
+        fold([opening(sequence=8, **changes)])
+
+
+def test_opening_of_an_account_that_no_terms_name_is_nobodys() -> None:
+    assert fold([opening(sequence=8, name="stranger")]).channels == {}
 
 
 def test_creation_of_another_account_or_money_for_a_channel_opens_none() -> None:
