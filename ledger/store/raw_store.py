@@ -38,10 +38,11 @@ def store_raw(session: Session, sealing_epoch: int, bundle_id: int, raw: bytes) 
 
 def load_raws(session: Session, keys: Collection[tuple[int, int]]) -> dict[int, bytes]:
     """Return bundles' bytes by id, of (sealing epoch, id) each; those that are there."""
-    pages: dict[int, list[bytes]] = {}
+    pages: dict[int, dict[int, bytes]] = {}
+    # Put in order here: the server would sort the pages' bytes, on disk if there are many.
     query = (
-        "SELECT bundle_id, raw FROM bundle_raws"
-        " WHERE sealing_epoch = %s AND bundle_id = ANY(%s) ORDER BY bundle_id, page"
+        "SELECT bundle_id, page, raw FROM bundle_raws"
+        " WHERE sealing_epoch = %s AND bundle_id = ANY(%s)"
     )
     with raw_cursor(session, binary=True) as cursor:
         for epoch in sorted({epoch for epoch, _ in keys}):
@@ -51,6 +52,9 @@ def load_raws(session: Session, keys: Collection[tuple[int, int]]) -> dict[int, 
                 some = ids[at : at + _BUNDLES_PER_STATEMENT]
                 # Planned anew: a plan kept from when the partition was small would read all of it.
                 cursor.execute(query, (epoch, some), prepare=False)
-                for bundle_id, piece in cursor:
-                    pages.setdefault(bundle_id, []).append(piece)
-    return {bundle_id: b"".join(pieces) for bundle_id, pieces in pages.items()}
+                for bundle_id, page, piece in cursor:
+                    pages.setdefault(bundle_id, {})[page] = piece
+    return {
+        bundle_id: b"".join(pieces[page] for page in sorted(pieces))
+        for bundle_id, pieces in pages.items()
+    }

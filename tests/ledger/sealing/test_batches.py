@@ -127,6 +127,56 @@ def test_workers_with_the_same_lanes_in_opposite_order_do_not_wait_for_each_othe
     assert kept(scene) == [(8, 8_000)] * 40
 
 
+def test_new_lanes_go_straight_in_and_a_known_one_behind_them_is_merged(scene):
+    ann = make_entitlement(scene.operator, "ann")
+    receipts = [
+        make_receipt(ann, "ann", "seeder", 0, 1_000, sequence=1, nonce=nonce) for nonce in range(3)
+    ]
+    receipts.sort(key=lambda one: one.value.lane_digest)
+    scene.upload(make_payee_bundle("seeder", 0, [ann], receipts[1:], 0))
+    better = [
+        make_receipt(ann, "ann", "seeder", 0, 2_000, sequence=2, nonce=one.value.nonce)
+        for one in receipts
+    ]
+    # Its first lane is new, so that only the key itself tells that the others are not.
+    scene.upload(make_payee_bundle("seeder", 0, [ann], better, 1))
+    ids = scene.sweep()
+    with scene.sessions.begin() as session:
+        first, second = _claimed_again(session, ids)
+    with scene.sessions.begin() as session:
+        merge_receipts(session, [first])
+        assert session.scalar(text("SELECT to_regclass('pg_temp.staged_receipts')")) is None
+    assert kept(scene) == [(1, 1_000)] * 2
+    with scene.sessions.begin() as session:
+        merge_receipts(session, [second])
+    assert kept(scene) == [(2, 2_000)] * 3
+    with scene.sessions.begin() as session:
+        merge_receipts(session, [first])
+    assert kept(scene) == [(2, 2_000)] * 3
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_lanes_that_another_worker_is_bringing_just_now_are_merged_with_its(scene, order):
+    upload(scene, range(2))
+    with scene.sessions.begin() as session:
+        claimed = _claimed_again(session, scene.sweep())
+    with scene.sessions.begin() as session:
+        merge_receipts(session, [claimed[order[0]]])
+
+        def merge_other() -> None:
+            with scene.sessions.begin() as other:
+                merge_receipts(other, [claimed[order[1]]])
+
+        thread = threading.Thread(target=merge_other)
+        thread.start()
+        waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        while thread.is_alive() and not session.scalar(waiting):
+            time.sleep(0.01)
+        assert thread.is_alive()
+    thread.join()
+    assert kept(scene) == [(2, 2_000)] * 3
+
+
 def _claimed_again(session, ids):
     from ledger.books.codes import ReceiptCode
     from ledger.evidence.bundle import parse_bundle
