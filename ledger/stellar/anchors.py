@@ -166,9 +166,10 @@ def _send(
         attempt=attempt, operations=1, bid_stroops=bid_stroops, replaces_stroops=bid_stroops
     )
     may_bump = domain.terms.fee_account not in stopped
-    answer = send_once(sessions, outlook, domain, bidding, may_bump=may_bump)
-    if answer is None:
+    sent = send_once(sessions, outlook, domain, bidding, may_bump=may_bump)
+    if sent is None:
         return
+    answer = sent.answer
     if anchor.state == SettlementState.SIGNED:
         with sessions.begin() as session:
             store.move_anchor(session, domain.broadcaster, anchor, SettlementState.IN_FLIGHT)

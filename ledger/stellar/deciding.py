@@ -261,7 +261,7 @@ def expire(
         marks=outlook.marks,
     ):
         if complete is not None and _is_over(attempts, complete.sequence):
-            _find_used(sessions, outlook.gateways, domain, leaf)
+            find_used(sessions, outlook.gateways, domain, leaf)
         return False
     with sessions.begin() as session:
         # What was stored since the facts were read above would forbid it.
@@ -277,7 +277,7 @@ def _is_over(attempts: Sequence[Attempt], sequence: int) -> bool:
     return all(attempt.max_ledger_sequence < sequence for attempt in attempts)
 
 
-def _find_used(
+def find_used(
     sessions: SessionFactory,
     gateways: Sequence[Gateway],
     domain: SettlementDomain,

@@ -14,7 +14,7 @@ from typing import Final, Protocol
 from ledger.evidence.keys import public_key_of
 from ledger.evidence.terms import CHANNELS_MAX, Terms
 from ledger.stellar.errors import SeedFileError
-from ledger.stellar.gateway import Gateway
+from ledger.stellar.gateway import NATIVE, Gateway
 from ledger.stellar.seed_files import load_or_make_seed
 from ledger.stellar.signing import Signer
 from ledger.stellar.transacting import (
@@ -33,6 +33,10 @@ PAYEE_XLM_STROOPS: Final = 2 * XLM
 
 ACCOUNT_XLM_STROOPS: Final = 20 * XLM
 """What each account of the domain starts with: reserves and thousands of transactions."""
+
+LEAST_XLM_STROOPS: Final = 5 * XLM
+"""An account of the domain that has less is given what it should start with: strangers can create
+accounts whose addresses they know, with next to nothing."""
 
 ISSUED_STROOPS: Final = 1_000_000 * 10_000_000
 """What the broadcaster holds of the asset after set-up, unless the deposit is larger."""
@@ -65,6 +69,13 @@ class Policy:
 
     fee_day_max_stroops: int = 1_000_000_000
     """Most that raised bids may cost in a day of ledger time, XLM stroops."""
+
+    close_s: int = 5
+    """Seconds that closes of the network lie apart, as they are counted on; ≥ 1."""
+
+    proof_wait_ledgers: int = 0
+    """Ledgers for which a payment that can never be applied may wait for the proof of it, and be
+    signed anew in its slot; where it takes longer the slot is used up, and that decides at once."""
 
     attempts_max: int = 8
     """Attempts after which a batch that never got into a ledger gives its slot up, ≥ 1."""
@@ -271,11 +282,14 @@ def _create_accounts(transacting: Transacting, gateway: Gateway, keys: DomainKey
     ours = (keys.broadcaster, *keys.operator_seeds)
     starts = {public_key_of(seed): ACCOUNT_XLM_STROOPS for seed in ours}
     starts |= {public_key_of(seed): PAYEE_XLM_STROOPS for seed in keys.payees.values()}
-    operations = [
-        account_creation(issuer, account, stroops)
-        for account, stroops in starts.items()
-        if gateway.account(account) is None
-    ]
+    operations = []
+    for account, stroops in starts.items():
+        view = gateway.account(account)
+        if view is None:
+            operations.append(account_creation(issuer, account, stroops))
+        elif view.balances.get(NATIVE, 0) < min(stroops, LEAST_XLM_STROOPS):
+            missing = stroops - view.balances.get(NATIVE, 0)
+            operations.append(asset_payment(issuer, account, NATIVE, missing))
     # One after another: all of them take their sequence number from the issuer.
     for at in range(0, len(operations), 100):
         transacting.apply_all([(operations[at : at + 100], [keys.issuer])])

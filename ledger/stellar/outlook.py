@@ -32,6 +32,9 @@ class Outlook:
     latest: NetworkLedger
     """Newest closed ledger of the first one."""
 
+    closed: NetworkLedger
+    """What as many sources have closed as must agree: the least number and time they tell."""
+
     apart_s: int
     """Seconds between the newest closes of the sources that answered."""
 
@@ -86,9 +89,14 @@ def look(
             )
             marks[gateway.name] = max(marks.get(gateway.name, point), point, key=_sequence_of)
     close_times = [latest.close_time_s for _, latest in told]
+    agreeing = told[: max(1, domain.policy.evidence_sources)]
     return Outlook(
         gateways=tuple(gateway for gateway, _ in told),
         latest=told[0][1],
+        closed=NetworkLedger(
+            sequence=min(latest.sequence for _, latest in agreeing),
+            close_time_s=min(latest.close_time_s for _, latest in agreeing),
+        ),
         apart_s=max(close_times) - min(close_times),
         looks=looks.get(told[0][0].name, 0),
         contradiction=contradiction,

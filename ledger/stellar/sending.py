@@ -7,6 +7,7 @@ proof that no ledger can have it (`ledger.stellar.evidence`).
 """
 
 import logging
+from dataclasses import dataclass
 
 from ledger.stellar.domain import SettlementDomain
 from ledger.stellar.envelopes import SignedEnvelope
@@ -16,9 +17,21 @@ from ledger.stellar.gateway import NetworkLedger, SubmitAnswer, SubmitStatus
 from ledger.stellar.outlook import Outlook
 from ledger.store import sending_store
 from ledger.store.engine import SessionFactory
+from ledger.store.sending_store import Sending
 from ledger.store.settlement_store import Attempt
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """What sending an envelope came to."""
+
+    answer: SubmitAnswer
+    """The last one."""
+
+    is_banned: bool
+    """Whether a node refuses again what it was sent ledgers ago, and no more could be bid."""
 
 
 def stored_attempt(
@@ -43,7 +56,7 @@ def send_once(
     bidding: Bidding,
     *,
     may_bump: bool,
-) -> SubmitAnswer | None:
+) -> Sent | None:
     """Send unless it was sent since the last close or its bounds are over.
 
     Args:
@@ -54,7 +67,7 @@ def send_once(
         may_bump: Whether a higher bid may be offered.
 
     Returns:
-        The last answer; None if nothing was sent.
+        The last answer and what it means; None if nothing was sent.
 
     Raises:
         StellarError: The fee account's key or its holder gave no usable answer.
@@ -65,20 +78,34 @@ def send_once(
     with sessions() as session:
         bumps = sending_store.load_bumps(session, [attempt.tx_hash])
         newest_hash = bumps[-1].outer_hash if bumps else attempt.tx_hash
-        if sending_store.last_sent_sequence(session, newest_hash) >= latest.sequence:
-            return None
+        before = sending_store.load_sending(session, newest_hash)
+    if before is not None and before.ledger_sequence >= latest.sequence:
+        return None
     envelope = bumps[-1].envelope if bumps else attempt.envelope
+    raised = None
     if may_bump:
         raised = raise_bid(sessions, outlook, domain, bidding, is_refused=False)
         if raised is not None:
             newest_hash, envelope = raised.outer_hash, raised.envelope
     answer = _submit(sessions, outlook, newest_hash, envelope)
-    while may_bump and reaction_to_answer(answer) == Reaction.RAISE_BID:
+    is_banned = raised is None and _is_banned(before, answer, domain, latest)
+    while may_bump and (is_banned or reaction_to_answer(answer) == Reaction.RAISE_BID):
         raised = raise_bid(sessions, outlook, domain, bidding, is_refused=True)
         if raised is None:
             break
+        is_banned = False
         answer = _submit(sessions, outlook, raised.outer_hash, raised.envelope)
-    return answer
+    return Sent(answer=answer, is_banned=is_banned)
+
+
+def _is_banned(
+    before: Sending | None, answer: SubmitAnswer, domain: SettlementDomain, latest: NetworkLedger
+) -> bool:
+    """Tell whether a node that took an envelope once, or had no room for it, refuses it now."""
+    if before is None or answer.status != SubmitStatus.TRY_AGAIN:
+        return False
+    waited = latest.sequence - before.first_sequence
+    return before.status == SubmitStatus.TRY_AGAIN or waited >= domain.policy.bump_after_ledgers
 
 
 def _is_over(attempt: Attempt, latest: NetworkLedger) -> bool:

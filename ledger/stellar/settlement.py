@@ -13,6 +13,8 @@ workers may run at once: they make the same bytes, and only one moves a row. The
   never of an API's error or a refused submission;
 - a new attempt takes the same slot, and so does the no-op that cancels a batch, so the network can
   apply at most one of them;
+- a payment that can be in no ledger any more, and is not proven dead yet, gives its slot up to a
+  no-op (`overdue`), so that ledgers decide soon;
 - only a payout leaf that is proven to be in the anchored log is signed; another halts the domain;
 - a slot that holds a transaction nobody planned halts the domain: a person looks; so does money
   of ours that moved without a plan, and a balance that is not the books' (`book_watch`).
@@ -35,6 +37,7 @@ from ledger.stellar.deciding import (
     decide_by_facts,
     envelopes_of,
     expire,
+    find_used,
     give_up,
     halt_batch,
 )
@@ -44,11 +47,26 @@ from ledger.stellar.errors import ExternalSignerError, GatewayError, TreasuryErr
 from ledger.stellar.facts import ingest_facts
 from ledger.stellar.failures import FILTERED, Reaction, reaction_to_answer
 from ledger.stellar.fees import Bidding, lane_allowance
-from ledger.stellar.gateway import AccountView, Gateway, NetworkLedger, SubmitAnswer
+from ledger.stellar.gateway import (
+    AccountView,
+    Gateway,
+    NetworkLedger,
+    SubmitAnswer,
+    SubmitStatus,
+)
 from ledger.stellar.gathering import ask_settlers, drop_requests
 from ledger.stellar.outlook import Outlook, look
+from ledger.stellar.overdue import (
+    BANNED,
+    MAKES_WAY,
+    OVERDUE,
+    TOO_LATE,
+    can_be_next,
+    ledgers_to_proof,
+    sign_no_op,
+)
 from ledger.stellar.payout_proof import AnchoredLog
-from ledger.stellar.sending import send_once, stored_attempt
+from ledger.stellar.sending import Sent, send_once, stored_attempt
 from ledger.stellar.signing import SignaturesMissingError
 from ledger.stellar.stopping import (
     OTHER_HISTORY,
@@ -264,8 +282,8 @@ class _Lanes:
             ):
                 ready.append(batch)
             is_funding_open |= is_funding
-        under_way = [batch for batch in undecided if batch.state in _SIGNED]
-        return self._covered(self._within_lane(ready, under_way), under_way)
+        covered = self._covered(ready, undecided)
+        return self._within_lane(covered, [batch for batch in undecided if batch.state in _SIGNED])
 
     def _anchored(self, epochs: set[int]) -> dict[int, bool]:
         with self._sessions() as session:
@@ -290,7 +308,8 @@ class _Lanes:
             self._allowance = lane_allowance(self._outlook.primary, self._domain)
         taken = sum(len(batch.leaf.payments) for batch in under_way)
         admitted: list[Batch] = []
-        for batch in ready:
+        # First what was out already: its slot has waited longest.
+        for batch in sorted(ready, key=lambda batch: batch.attempt < 0):
             operations = len(batch.leaf.payments)
             if taken and taken + operations > self._allowance:
                 break
@@ -307,13 +326,15 @@ class _Lanes:
         ledgers = -(-operations // (self._allowance or 1))
         return self._outlook.latest.sequence - last >= ledgers
 
-    def _covered(self, ready: list[Batch], under_way: list[Batch]) -> list[Batch]:
+    def _covered(self, ready: list[Batch], undecided: Sequence[Batch]) -> list[Batch]:
         """Return the ready batches whose account holds enough beside what is under way."""
         views: dict[bytes, AccountView | None] = {}
         needed: dict[bytes, int] = {}
-        for batch in under_way:
-            account = batch.leaf.source_account
-            needed[account] = needed.get(account, 0) + batch.leaf.total_stroops
+        for batch in undecided:
+            # A burning batch's payment may still be the one that a ledger takes.
+            if batch.state in _SIGNED or batch.state == SettlementState.BURNING:
+                account = batch.leaf.source_account
+                needed[account] = needed.get(account, 0) + batch.leaf.total_stroops
         covered: list[Batch] = []
         for batch in ready:
             leaf = batch.leaf
@@ -325,15 +346,28 @@ class _Lanes:
             needed[account] = needed.get(account, 0) + leaf.total_stroops
             if holds >= needed[account]:
                 covered.append(batch)
-            else:
-                _log.error(
-                    "batch %d: account %s holds %d stroops, want %d before anything is sent",
-                    leaf.batch_number,
-                    account.hex(),
-                    holds,
-                    needed[account],
-                )
+                continue
+            _log.error(
+                "batch %d: account %s holds %d stroops, want %d before anything is sent",
+                leaf.batch_number,
+                account.hex(),
+                holds,
+                needed[account],
+            )
+            if view is not None and view.as_of_sequence >= self._outlook.latest.sequence:
+                self._make_way(batch, undecided)
         return covered
+
+    def _make_way(self, batch: Batch, undecided: Sequence[Batch]) -> None:
+        """Give the slot of a batch without money up if a funding batch waits behind it."""
+        leaf = batch.leaf
+        if leaf.kind != PAYOUT_FUNDING and any(
+            other.leaf.kind == PAYOUT_FUNDING
+            and other.leaf.channel_account == leaf.channel_account
+            and other.leaf.batch_number > leaf.batch_number
+            for other in undecided
+        ):
+            give_up(self._sessions, self._domain, batch, reason=MAKES_WAY)
 
     def _halt_unproven(self, batch: Batch, reason: str) -> None:
         now = self._outlook.latest
@@ -371,14 +405,17 @@ class _Lanes:
         return True
 
     def _send_payment(self, batch: Batch) -> None:
-        """Send the stored envelope, at most once a ledger."""
+        """Send the stored envelope, at most once a ledger; use its slot up if that is no use."""
         with self._sessions() as session:
             attempts = store.load_attempts(
                 session, self._domain.broadcaster, BATCH, batch.leaf.batch_number
             )
+        if not can_be_next(attempts[-1], self._outlook.closed, self._domain.policy):
+            self._use_up(batch, OVERDUE)
+            return
         bid_stroops = batch.leaf.fee_bid_stroops
-        answer = self._send(batch, attempts[-1], len(batch.leaf.payments), bid_stroops)
-        if answer is None:
+        sent = self._send(batch, attempts[-1], len(batch.leaf.payments), bid_stroops)
+        if sent is None:
             return
         if batch.state == SettlementState.SIGNED:
             with self._sessions.begin() as session:
@@ -386,28 +423,74 @@ class _Lanes:
                     session, self._domain.broadcaster, batch, SettlementState.IN_FLIGHT
                 )
             batch = replace(batch, state=SettlementState.IN_FLIGHT)
-        if reaction_to_answer(answer) == Reaction.BURN:
-            give_up(self._sessions, self._domain, batch, reason=answer.code, isolates=True)
+        if reaction_to_answer(sent.answer) == Reaction.BURN:
+            give_up(self._sessions, self._domain, batch, reason=sent.answer.code, isolates=True)
+        elif sent.answer.code == "txTOO_LATE":
+            self._use_up(batch, TOO_LATE)
+        elif sent.is_banned:
+            self._use_up(batch, BANNED)
 
-    def _send_burn(self, batch: Batch) -> None:
-        """Send the no-op, signed first if it has to be."""
+    def _use_up(self, batch: Batch, reason: str) -> None:
+        """Send a no-op in place of a payment, unless the proof that it is dead is near."""
+        domain, outlook, leaf = self._domain, self._outlook, batch.leaf
+        envelopes, _ = envelopes_of(self._sessions, domain, batch)
+        wait_ledgers = domain.policy.proof_wait_ledgers
+        if ledgers_to_proof(envelopes, outlook.closed, domain.policy) <= wait_ledgers:
+            return
+        view = outlook.primary.account(leaf.channel_account)
+        if view is not None and view.sequence >= leaf.channel_sequence:
+            # The slot is used; a no-op would tell nothing that its transaction does not.
+            find_used(self._sessions, outlook.gateways, domain, leaf)
+            return
+        self._burn_anew(batch, reason)
+
+    def _burn_anew(self, batch: Batch, reason: str) -> None:
+        """Sign a no-op with fresh bounds and send it; a batch that lacks its key stays as it is."""
+        domain, number = self._domain, batch.leaf.batch_number
         try:
-            attempt = burning.tend_burn(self._sessions, self._domain, batch, self._outlook.latest)
+            burning_batch = sign_no_op(
+                self._sessions, domain, batch, self._outlook.latest, reason=reason
+            )
+        except SignaturesMissingError as missing:
+            _log.info("batch %d: waits for proof, no key signs a no-op: %s", number, missing)
+            return
+        if burning_batch is not None:
+            _log.warning("batch %d: its slot is used up: %s", number, reason)
+            self._send_burn(burning_batch, is_fresh=True)
+
+    def _send_burn(self, batch: Batch, *, is_fresh: bool = False) -> None:
+        """Send the no-op, signed first if it has to be; another one if it is of no use."""
+        domain, outlook = self._domain, self._outlook
+        try:
+            attempt = burning.tend_burn(self._sessions, domain, batch, outlook.latest)
         except SignaturesMissingError as error:
             _log.info("batch %d: no-op waits for signatures: %s", batch.leaf.batch_number, error)
             self._burns_waiting.append(batch.leaf.batch_number)
             return
         if attempt is None:
             return
-        bid_stroops = burn_bid(batch.leaf, self._domain.terms)
-        answer = self._send(batch, attempt, burning.OPERATIONS, bid_stroops)
-        if answer is not None and reaction_to_answer(answer) == Reaction.BURN:
+        batch = replace(batch, attempt=attempt.attempt)
+        if not is_fresh and not can_be_next(attempt, outlook.closed, domain.policy):
+            self._burn_anew(batch, batch.reason)
+            return
+        sent = self._send(batch, attempt, burning.OPERATIONS, burn_bid(batch.leaf, domain.terms))
+        if sent is None:
+            return
+        answer = sent.answer
+        if reaction_to_answer(answer) == Reaction.BURN:
             # The no-op touches the channel only: it is the channel that is frozen.
             self._stop(batch, Reaction.HALT_LANE, answer)
+        elif answer.code == "txBAD_SEQ":
+            find_used(self._sessions, outlook.gateways, domain, batch.leaf)
+        elif not is_fresh and (
+            answer.status == SubmitStatus.TRY_AGAIN or answer.code == "txTOO_LATE"
+        ):
+            # A node drops what starves and bans it, but takes another no-op at once.
+            self._burn_anew(batch, batch.reason)
 
     def _send(
         self, batch: Batch, attempt: Attempt, operations: int, bid_stroops: int
-    ) -> SubmitAnswer | None:
+    ) -> Sent | None:
         domain = self._domain
         _, bumps = envelopes_of(self._sessions, domain, batch)
         bidding = Bidding(
@@ -416,16 +499,16 @@ class _Lanes:
             bid_stroops=bid_stroops,
             replaces_stroops=max((bump.bid_stroops for bump in bumps), default=bid_stroops),
         )
-        answer = send_once(
+        sent = send_once(
             self._sessions,
             self._outlook,
             domain,
             bidding,
             may_bump=domain.terms.fee_account not in self._stopped,
         )
-        if answer is not None:
-            self._stop(batch, reaction_to_answer(answer), answer)
-        return answer
+        if sent is not None:
+            self._stop(batch, reaction_to_answer(sent.answer), sent.answer)
+        return sent
 
     def _stop(self, batch: Batch, reaction: Reaction, answer: SubmitAnswer) -> None:
         if reaction not in {Reaction.HALT, Reaction.HALT_LANE, Reaction.PAUSE_LANE}:

@@ -1,8 +1,14 @@
 """A domain that many rows of the failure table share, and a gateway that answers as told."""
 
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
-from settlement_scene import PASSPHRASE, Scene
+import psycopg
+import pytest
+from settlement_scene import PASSPHRASE, DevnetProcess, Scene, make_scene
 from stellar_sdk import Asset, Keypair
 from stellar_sdk.operation import ChangeTrust, CreateAccount, SetOptions
 from stellar_sdk.operation.set_options import AuthorizationFlag
@@ -10,6 +16,7 @@ from stellar_sdk.operation.set_options import AuthorizationFlag
 from ledger.audit.address import format_account
 from ledger.books.transactions import NetworkFact
 from ledger.devnet.control import DevnetControl
+from ledger.embedded.postgres import PostgresCluster
 from ledger.evidence.leaf import PayoutLeaf
 from ledger.stellar.gateway import NATIVE, NetworkLedger, SubmitAnswer, SubmitStatus
 from ledger.stellar.horizon import HorizonGateway
@@ -17,11 +24,34 @@ from ledger.stellar.settlement import SettlementReport
 from ledger.stellar.transacting import Transacting
 from ledger.store import sending_store, stop_store
 from ledger.store import settlement_store as store
+from ledger.store.engine import make_session_factory, open_engine
 from ledger.store.settlement_tables import BATCH
 
 TICKS_MAX = 60
 SHORT = 6
 """Ledgers and seconds that an attempt is valid where a row waits for its end."""
+
+
+@contextmanager
+def shared_domain(
+    devnet: DevnetProcess,
+    cluster: PostgresCluster,
+    template: str,
+    folders: pytest.TempPathFactory,
+    *,
+    with_fee: bool,
+) -> Iterator[Scene]:
+    """A domain with a database of its own, for all rows of a module."""
+    name = f"rows_{uuid.uuid4().hex}"
+    with psycopg.connect(cluster.conninfo(), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+    engine = open_engine(cluster.url(name))
+    folder = folders.mktemp("rows")
+    made = make_scene(devnet, make_session_factory(engine), folder, with_fee=with_fee)
+    yield made
+    made.gateway.close()
+    engine.dispose()
+    shutil.rmtree(folder)
 
 
 class Answering(HorizonGateway):
@@ -146,10 +176,12 @@ class Row:
         return facts[-1]
 
     def shorten(self) -> None:
+        """Let attempts end soon, and wait for the proof of it before anything else is done."""
         terms = replace(
             self.scene.domain.terms, attempt_window_ledgers=SHORT, attempt_window_s=SHORT
         )
-        self.scene.domain = replace(self.scene.domain, terms=terms)
+        policy = replace(self.scene.domain.policy, proof_wait_ledgers=10_000)
+        self.scene.domain = replace(self.scene.domain, terms=terms, policy=policy)
 
 
 def troubled_payees(scene: Scene) -> dict[str, bytes]:

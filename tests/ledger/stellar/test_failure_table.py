@@ -6,14 +6,20 @@ kills and lost databases stand in test_crashes and test_settlement, those about 
 without a plan in test_book_watch, those of a payee's own failures at the end.
 """
 
-import shutil
-import uuid
 from collections.abc import Iterator
 
-import psycopg
 import pytest
-from failure_rows import SHORT, TICKS_MAX, Answering, Row, rejected, troubled_payees, xlm_of
-from settlement_scene import DevnetProcess, Scene, make_scene
+from failure_rows import (
+    SHORT,
+    TICKS_MAX,
+    Answering,
+    Row,
+    rejected,
+    shared_domain,
+    troubled_payees,
+    xlm_of,
+)
+from settlement_scene import DevnetProcess, Scene
 
 from ledger.audit.address import format_account
 from ledger.audit.stellar_xdr import read_transaction
@@ -26,7 +32,6 @@ from ledger.stellar.envelopes import sign_payout
 from ledger.stellar.failures import FROZEN
 from ledger.stellar.gateway import SubmitAnswer, SubmitStatus
 from ledger.store import sending_store
-from ledger.store.engine import make_session_factory, open_engine
 from ledger.store.settlement_tables import BURN
 
 pytestmark = [pytest.mark.postgres, pytest.mark.process]
@@ -39,16 +44,10 @@ def domain(
     template_database: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Scene]:
-    name = f"failures_{uuid.uuid4().hex}"
-    with psycopg.connect(postgres_cluster.conninfo(), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template_database}")
-    engine = open_engine(postgres_cluster.url(name))
-    folder = tmp_path_factory.mktemp("failures")
-    made = make_scene(devnet_process, make_session_factory(engine), folder, with_fee=True)
-    yield made
-    made.gateway.close()
-    engine.dispose()
-    shutil.rmtree(folder)
+    with shared_domain(
+        devnet_process, postgres_cluster, template_database, tmp_path_factory, with_fee=True
+    ) as made:
+        yield made
 
 
 @pytest.fixture

@@ -111,6 +111,8 @@ def test_api_fault_neither_loses_nor_repeats_a_payment(
 
 
 def test_attempt_that_expired_is_replaced_in_the_same_slot(scene: Scene) -> None:
+    patient = replace(scene.domain.policy, proof_wait_ledgers=10_000)
+    scene.domain = replace(scene.domain, policy=patient)
     scene.plan(amounts(scene, 23))
     while scene.states()[0] != "in_flight":
         scene.tick()
