@@ -7,24 +7,32 @@ world tells what the network's fees come to, and a stretch of planning and signi
 """
 
 import random
+import shutil
+import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from hashlib import sha256
 from multiprocessing import get_context
+from multiprocessing.synchronize import Event
+from types import FrameType
 from typing import Any, Final
 
+from ledger.bench import worlds
 from ledger.bench.errors import BenchError
 from ledger.bench.report import describe_machine, round_figure
 from ledger.books.draft import Draft
 from ledger.books.payouts import plan_payouts
 from ledger.books.state import genesis_state
 from ledger.embedded.postgres import PostgresCluster, create_state_dir
+from ledger.simulation.database import WorldDatabase
 from ledger.simulation.domain import PASSPHRASE, SimulatedDomain, WorldPlan
-from ledger.simulation.errors import SimulationError
+from ledger.simulation.errors import SimulationError, StoppedError
 from ledger.simulation.faults import FaultKind
-from ledger.simulation.world import Outcome, World, run_naive
+from ledger.simulation.world import Outcome, World
 from ledger.stellar.envelopes import sign_payout
 from ledger.stellar.signing import SeedSigner
 from ledger.store.copies import copy_database
@@ -37,8 +45,23 @@ NETWORK_OPERATIONS_PER_S: Final = 200
 
 BASE_FEE_STROOPS: Final = 100
 SIGNED_PAYMENTS: Final = 2_000
+LARGE_WORLD: Final = 1_000
+"""Most payees of a world."""
+
+NAIVE_EVERY: Final = 5
+"""In each of so many worlds the policy that pays twice pays too."""
+
+BAR_WIDTH: Final = 30
 # Nothing of a world outlives its run, so nothing has to reach the disk.
-_FAST_SETTINGS: Final = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+_FAST_SETTINGS: Final = {
+    "autovacuum": "off",
+    "checkpoint_timeout": "1h",
+    "fsync": "off",
+    "full_page_writes": "off",
+    "max_wal_senders": "0",
+    "synchronous_commit": "off",
+    "wal_level": "minimal",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,108 +76,185 @@ class SettlementBench:
     """Worlds that run side by side, each in a process."""
 
 
+@dataclass(kw_only=True)
+class _Totals:
+    """What all worlds came to so far."""
+
+    settlement: Outcome = field(default_factory=Outcome)
+    naive: Outcome = field(default_factory=Outcome)
+    worlds: int = 0
+    payees_least: int = 0
+    payees_most: int = 0
+
+    def add(self, plan: WorldPlan, settlement: Outcome, naive: Outcome | None) -> None:
+        self.settlement.add(settlement)
+        if naive is not None:
+            self.naive.add(naive)
+        self.payees_least = min(self.payees_least or plan.payees, plan.payees)
+        self.payees_most = max(self.payees_most, plan.payees)
+        self.worlds += 1
+
+
 def run_settlement_bench(bench: SettlementBench, tell: Callable[[str], None]) -> dict[str, Any]:
     """Run worlds until enough was paid; returns the report.
+
+    SIGINT or SIGTERM ends it early: then the report is of the worlds that came to their end, and
+    its `is_complete` is False. A second one ends the process.
 
     Raises:
         BenchError: An invariant did not hold; the message names the world's seed.
     """
-    total, naive, worlds = Outcome(), Outcome(), 0
     folder = create_state_dir("swarmledger-settlement-")
-    with PostgresCluster(folder / "postgres", settings=_FAST_SETTINGS) as cluster:
-        server_url = cluster.url()
-        copy_database(server_url, "template1", TEMPLATE)
-        upgrade(cluster.url(TEMPLATE))
-        try:
-            for kind, outcome in _outcomes(bench, server_url, total):
-                if kind == "naive":
-                    naive.add(outcome)
-                    continue
-                total.add(outcome)
-                worlds += 1
-                tell(f"{worlds} worlds, {total.payouts:,} payouts, {_kills(total)} kills")
-            calm = _run_world(_calm_plan(bench.seed), server_url)
-        except SimulationError as error:
-            raise BenchError(str(error)) from None
-    return _report(bench, total, naive, calm, worlds)
+    totals, began_s = _Totals(), time.monotonic()
+    try:
+        with PostgresCluster(folder / "postgres", settings=_FAST_SETTINGS) as cluster:
+            server_url = cluster.url()
+            copy_database(server_url, "template1", TEMPLATE)
+            upgrade(cluster.url(TEMPLATE))
+            calm = _run_calm(bench.seed, server_url)
+            progress = Progress(goal=bench.payouts, began_s=time.monotonic())
+            for plan, settlement, naive in _outcomes(bench, server_url, totals):
+                totals.add(plan, settlement, naive)
+                done = totals.settlement
+                tell(progress.line(done.payouts, totals.worlds, done.deaths.total()))
+    except SimulationError as error:
+        raise BenchError(str(error)) from None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return _report(bench, totals, calm, time.monotonic() - began_s)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a run is, and how long it may still take."""
+
+    goal: int
+    began_s: float
+
+    def line(self, payouts: int, worlds: int, kills: int) -> str:
+        """Return a bar, what there is so far, and the minutes that are left at this pace."""
+        share = min(1.0, payouts / self.goal)
+        filled = int(share * BAR_WIDTH)
+        took_s = time.monotonic() - self.began_s
+        left = f"{took_s * (1 - share) / share / 60:.0f} min left" if share else "no pace yet"
+        bar = "#" * filled + "-" * (BAR_WIDTH - filled)
+        return (
+            f"[{bar}] {100 * share:.0f} %  {payouts:,} payouts, {worlds} worlds, {kills:,} kills, "
+            f"{left}"
+        )
 
 
 def plan_of(bench: SettlementBench, number: int) -> WorldPlan:
-    """Return the plan of a world; the same bench and number give the same plan."""
+    """Return the plan of a world; the same bench and number give the same plan.
+
+    Most worlds of a large run are large: a world's network ledgers take time however few it pays.
+    Every fifth is small, and meets as many faults and deaths with a few batches.
+    """
     chance = random.Random(f"{bench.seed} world {number}")
-    # Small runs have few, large worlds: a world's network ledgers take time however few it pays.
-    size = max(100, min(400, bench.payouts // 60))
+    size = max(100, min(LARGE_WORLD, bench.payouts // 25))
+    is_small = size > 100 and number % 5 == 1
+    payees = chance.randint(5, 100) if is_small else chance.randint(size // 2, size)
     return WorldPlan(
         seed=chance.getrandbits(48),
-        payees=chance.randint(size // 2, size),
-        earning_epochs=4,
-        batch_payments=chance.choice([15, 30]) if size == 100 else chance.choice([30, 100]),
-        channels=chance.randint(1, 4),
+        payees=payees,
+        earning_epochs=chance.randint(3, 6),
+        batch_payments=chance.choice([15, 30]) if payees <= 100 else chance.choice([50, 100, 100]),
+        channels=chance.randint(1, 4) if payees <= 100 else chance.randint(2, 8),
         workers=chance.randint(1, 2),
+        kill_share=chance.choice([0.01, 0.03, 0.06]),
+        lane_share_ppm=chance.choice([200_000, 500_000, MILLION]),
         raises_bids=chance.random() < 0.7,
         focus=list(FaultKind)[number % len(FaultKind)],
     )
 
 
-def _calm_plan(seed: int) -> WorldPlan:
-    return WorldPlan(seed=seed, payees=400, earning_epochs=2, batch_payments=100, is_calm=True)
+def _run_calm(seed: int, server_url: str) -> Outcome:
+    plan = WorldPlan(seed=seed, payees=400, earning_epochs=2, batch_payments=100, is_calm=True)
+    database = WorldDatabase(server_url, TEMPLATE, "calm_world")
+    try:
+        return World(plan, database).run()
+    finally:
+        database.close()
 
 
 def _outcomes(
-    bench: SettlementBench, server_url: str, total: Outcome
-) -> Iterator[tuple[str, Outcome]]:
-    """Run worlds, some side by side, until the total is large enough; it grows meanwhile."""
+    bench: SettlementBench, server_url: str, totals: _Totals
+) -> Iterator[tuple[WorldPlan, Outcome, Outcome | None]]:
+    """Run worlds, some side by side, until there are enough or a signal comes."""
     # Spawned, not forked: worlds use threads.
-    with ProcessPoolExecutor(bench.jobs, mp_context=get_context("spawn")) as pool:
-        number = 0
-        running: dict[Future[tuple[Outcome, Outcome]], int] = {}
-        while total.payouts < bench.payouts or running:
-            while total.payouts < bench.payouts and len(running) < bench.jobs:
-                plan = plan_of(bench, number)
-                running[pool.submit(_run_both, plan, server_url)] = number
-                number += 1
-            done = next(as_completed(running))
-            del running[done]
-            naive, outcome = done.result()
-            yield "naive", naive
-            yield "settlement", outcome
+    context = get_context("spawn")
+    stopped = context.Event()
+    number = 0
+    running: dict[Future[tuple[Outcome, Outcome | None]], WorldPlan] = {}
+    with (
+        _set_by_signals(stopped),
+        ProcessPoolExecutor(
+            bench.jobs,
+            mp_context=context,
+            initializer=worlds.begin,
+            initargs=(server_url, TEMPLATE, stopped),
+        ) as pool,
+    ):
+        try:
+            while True:
+                is_enough = totals.settlement.payouts >= bench.payouts or stopped.is_set()
+                while not is_enough and len(running) < bench.jobs:
+                    plan = plan_of(bench, number)
+                    running[pool.submit(worlds.run, plan, number % NAIVE_EVERY == 0)] = plan
+                    number += 1
+                if not running:
+                    return
+                done = next(as_completed(running))
+                plan = running.pop(done)
+                with suppress(StoppedError):
+                    settlement, naive = done.result()
+                    yield plan, settlement, naive
+        finally:
+            stopped.set()  # after an error, worlds that still run are not waited for
 
 
-def _run_both(plan: WorldPlan, server_url: str) -> tuple[Outcome, Outcome]:
-    return run_naive(plan), _run_world(plan, server_url)
+@contextmanager
+def _set_by_signals(stopped: Event) -> Iterator[None]:
+    """Set an event when the process is asked to end, once; the second time it ends."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in numbers}
 
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        stopped.set()
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
 
-def _run_world(plan: WorldPlan, server_url: str) -> Outcome:
-    world = World(plan, server_url, TEMPLATE)
+    for number in numbers:
+        signal.signal(number, stop)
     try:
-        return world.run()
+        yield
     finally:
-        world.close()
-
-
-def _kills(outcome: Outcome) -> int:
-    return sum(outcome.deaths.values())
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _report(
-    bench: SettlementBench, total: Outcome, naive: Outcome, calm: Outcome, worlds: int
+    bench: SettlementBench, totals: _Totals, calm: Outcome, took_s: float
 ) -> dict[str, Any]:
+    total, naive = totals.settlement, totals.naive
     decisions = sorted(total.decision_ledgers)
     per_s = _payments_signed_per_s()
     return {
         "bench": "settlement-sim",
+        "is_complete": total.payouts >= bench.payouts,
         "payouts": total.payouts,
         "seed": bench.seed,
-        "worlds": worlds,
+        "worlds": totals.worlds,
+        "payees_least": totals.payees_least,
+        "payees_most": totals.payees_most,
         "network_ledgers": total.ledgers,
-        "faults_injected": sum(total.faults.values()),
+        "faults_injected": total.faults.total(),
         "faults": dict(sorted(total.faults.items())),
-        "kills": _kills(total),
-        "kills_by_moment": dict(sorted(total.deaths.items())),
-        "moments_never_killed_at": sorted(set(total.moments) - set(total.deaths)),
-        "kill_and_fault_pairs": len(total.pairs),
-        "kill_and_fault_pairs_possible": len(total.moments) * (len(FaultKind) + 1),
+        "kills": total.deaths.total(),
+        **_deaths(total),
         "databases_restored": total.restores,
+        "payouts_with_spoiled_submission_ppm": _ppm(total.spoiled_payouts, total.payouts),
+        "payouts_on_their_way_in_trouble_ppm": _ppm(total.troubled_payouts, total.payouts),
         "double_paid_stroops": total.double_paid_stroops,
         "lost_stroops": total.lost_stroops,
         "naive_policy_payouts": naive.payouts,
@@ -165,7 +265,25 @@ def _report(
         "fee_per_payout_ratio": round_figure(calm.fees_stroops / calm.payouts / BASE_FEE_STROOPS),
         "payouts_signed_per_cpu_s": round_figure(per_s),
         "payouts_signed_to_network_rate_ratio": round_figure(per_s / NETWORK_OPERATIONS_PER_S),
+        "payouts_simulated_per_s": round_figure(total.payouts / took_s),
         "machine": describe_machine(),
+    }
+
+
+def _deaths(total: Outcome) -> dict[str, Any]:
+    """Return where workers died: at each moment, and which moment never met which spell."""
+    by_moment: Counter[str] = Counter()
+    for (moment, _), count in total.deaths.items():
+        by_moment[moment] += count
+    moments = sorted({moment for moment, _ in total.moments})
+    spells = [*map(str, FaultKind), "none"]
+    never = [f"{m} x {s}" for m in moments for s in spells if not total.deaths[m, s]]
+    return {
+        "kills_by_moment": dict(sorted(by_moment.items())),
+        "moments_never_killed_at": [moment for moment in moments if not by_moment[moment]],
+        "kill_and_fault_pairs": len(moments) * len(spells) - len(never),
+        "kill_and_fault_pairs_possible": len(moments) * len(spells),
+        "kill_and_fault_pairs_never": never,
     }
 
 

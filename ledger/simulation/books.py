@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from ledger.audit.stellar_xdr import read_transaction
 from ledger.books.draft import Draft
 from ledger.books.folding import fold_transactions
 from ledger.books.payouts import plan_payouts
@@ -21,6 +20,8 @@ from ledger.evidence.leaf import PayoutLeaf, format_payout_leaf
 from ledger.evidence.merkle import RootBuilder
 from ledger.evidence.note import format_note
 from ledger.evidence.terms import Terms
+from ledger.simulation.errors import SimulationError
+from ledger.simulation.network import read_fact
 from ledger.simulation.turns import MortalSessions
 from ledger.store.engine import Session
 from ledger.store.epoch_store import (
@@ -41,7 +42,7 @@ from ledger.store.shard_store import find_shard
 EARNING_STROOPS_MAX: Final = 1_000_000
 
 
-class BooksDifferError(AssertionError):
+class BooksDifferError(SimulationError):
     """Two views of the same money differ, or an epoch came out otherwise the second time."""
 
 
@@ -73,6 +74,8 @@ class SimulatedBooks:
     computed: dict[int, SimulatedEpoch] = field(default_factory=dict)
     """All that were ever computed, also those that a restored database forgot."""
 
+    _earned: dict[bytes, int] = field(default_factory=dict)
+
     def advance(self, sessions: MortalSessions) -> bool:
         """Compute and store the next epoch, if the facts are complete; tells whether it did."""
         with sessions() as session:
@@ -80,7 +83,11 @@ class SimulatedBooks:
             if epoch_ledger(session, self.terms.broadcaster_account, number) is None:
                 return False
             made = self._compute(session, number)
-        known = self.computed.setdefault(number, made)
+        if number not in self.computed:
+            self.computed[number] = made
+            for account, amount_stroops in made.earnings.items():
+                self._earned[account] = self._earned.get(account, 0) + amount_stroops
+        known = self.computed[number]
         if known.closing_root != made.closing_root or known.leaves != made.leaves:
             raise BooksDifferError(f"epoch {number}: came out otherwise than before")
         with sessions.begin() as session:
@@ -89,13 +96,9 @@ class SimulatedBooks:
             self._store(session, made)
         return True
 
-    def earned_stroops(self) -> dict[bytes, int]:
+    def earned_stroops(self) -> Mapping[bytes, int]:
         """What each payee has earned in all epochs that were ever computed."""
-        total = dict.fromkeys(self.payees, 0)
-        for epoch in self.computed.values():
-            for account, amount in epoch.earnings.items():
-                total[account] += amount
-        return total
+        return self._earned
 
     def earnings(self, number: int) -> dict[bytes, int]:
         """Return what the payees earn in an epoch, by account; stroops ≥ 1."""
@@ -136,7 +139,7 @@ class SimulatedBooks:
             last_ledger_sequence=ledger.sequence,
             last_ledger_close_s=ledger.close_time_s,
         )
-        fold_transactions(draft, terms, [read_transaction(fact) for fact in facts])
+        fold_transactions(draft, terms, [read_fact(fact) for fact in facts])
         earnings = self.earnings(number)
         for account, amount_stroops in earnings.items():
             draft.accrue(account, amount_stroops, 0)

@@ -1,13 +1,14 @@
 """What all simulated worlds are made of: a plan, a domain on a network, and what the chain paid."""
 
 import random
+from collections import Counter
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
 
 from contracts.registry import load_standard
-from ledger.audit.stellar_xdr import read_transaction
 from ledger.books.folding import domain_accounts
 from ledger.books.transactions import AppliedTransaction
 from ledger.evidence.binding import BINDING, Binding, Role
@@ -16,12 +17,13 @@ from ledger.evidence.leaf import ACTIVATION, EVIDENCE_DAO_KEY, Activation
 from ledger.evidence.terms import Terms, sign_terms
 from ledger.simulation.errors import SimulationError
 from ledger.simulation.faults import FaultKind, Weather
-from ledger.simulation.network import ROOM_OPERATIONS, SimulatedNetwork
+from ledger.simulation.network import ROOM_OPERATIONS, SimulatedNetwork, read_fact
 from ledger.simulation.setting_up import set_up_accounts
 from ledger.simulation.source import SimulatedSource
 from ledger.simulation.turns import Mortal
 from ledger.stellar.domain import DomainKeys, Policy, SettlementDomain, SetUp
 from ledger.stellar.signing import SeedSigner
+from ledger.stellar.slots import Slot
 from ledger.store.engine import SessionFactory
 from ledger.store.shard_store import parse_registration, register
 
@@ -49,6 +51,9 @@ class WorldPlan:
     kill_share: float = 0.03
     """Chance of a worker to die at each commit or submission."""
 
+    lane_share_ppm: int = 1_000_000
+    """Most of a network ledger's operations that payments take, parts per million."""
+
     raises_bids: bool = True
     """Whether there is a fee account that raises bids in a surge."""
 
@@ -63,6 +68,7 @@ class PaidOnChain:
     def __init__(self, network: SimulatedNetwork, payer: bytes, ours: frozenset[bytes]) -> None:
         self._network, self._payer, self._ours = network, payer, ours
         self._seen = len(network.network.records)
+        self._by_slot: Counter[Slot] = Counter()
         self._truth = SimulatedSource(
             "truth", network, Weather(random.Random(0), None, calm=True), None
         )
@@ -79,9 +85,14 @@ class PaidOnChain:
             self._take(self._read(record.tx.hash), earned)
         self._seen = len(records)
 
+    def payouts_of(self, slots: AbstractSet[Slot]) -> int:
+        """Return how many payouts were made in some slots."""
+        return sum(self._by_slot[slot] for slot in slots)
+
     def _take(self, transaction: AppliedTransaction, earned: Mapping[bytes, int]) -> None:
         if transaction.fee_account in self._ours:
             self.fees_stroops += transaction.fee_charged_stroops
+        slot = (transaction.source_account, transaction.sequence)
         for movement in transaction.movements:
             payee = movement.destination
             if movement.source != self._payer or movement.is_native or payee in self._ours:
@@ -92,6 +103,7 @@ class PaidOnChain:
                 movement.amount_stroops, max(0, paid_stroops - earned.get(payee, 0))
             )
             self.payouts += 1
+            self._by_slot[slot] += 1
             self.double_paid_stroops += excess_stroops
             self.double_paid_payouts += excess_stroops > 0
 
@@ -99,7 +111,7 @@ class PaidOnChain:
         fact = self._truth.transaction(tx_hash)
         if fact is None:
             raise SimulationError(f"transaction {tx_hash.hex()}: got none, want an applied one")
-        return read_transaction(fact)
+        return read_fact(fact)
 
 
 class SimulatedDomain:
@@ -116,7 +128,9 @@ class SimulatedDomain:
         self.terms = make_terms(self.made, plan, genesis_s=self.network.close_time_s)
         self.ours = domain_accounts(self.terms)
         self.weather = Weather(self.chance, plan.focus, calm=plan.is_calm)
-        self.mortal = Mortal(self.chance, 0.0 if plan.is_calm else plan.kill_share)
+        self.mortal = Mortal(
+            self.chance, 0.0 if plan.is_calm else plan.kill_share, lambda: self.weather.spell
+        )
         self.sources = [
             SimulatedSource(f"source {number}", self.network, self.weather, self.mortal)
             for number in range(SOURCES)
@@ -154,7 +168,7 @@ class SimulatedDomain:
             terms=self.terms,
             passphrase=PASSPHRASE,
             signer=SeedSigner(self.seeds()),
-            policy=Policy(evidence_sources=SOURCES),
+            policy=Policy(evidence_sources=SOURCES, lane_share_ppm=self.plan.lane_share_ppm),
         )
 
 

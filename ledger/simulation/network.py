@@ -5,8 +5,11 @@ Time moves only when a network ledger closes. Nothing here decides what goes wro
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
+from ledger.audit.stellar_xdr import read_transaction
+from ledger.books.transactions import AppliedTransaction, NetworkFact
 from ledger.devnet.closing import Closed
 from ledger.devnet.entries import TrustLine, trustline_key
 from ledger.devnet.envelope import EnvelopeError
@@ -21,6 +24,12 @@ CLOSE_S: Final = 5
 
 ROOM_OPERATIONS: Final = 1_000
 """Operations of a network ledger when nobody else wants one."""
+
+
+@lru_cache(maxsize=512)
+def read_fact(fact: NetworkFact) -> AppliedTransaction:
+    """Read a transaction; the books and the judge of a world read the same ones."""
+    return read_transaction(fact)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +53,8 @@ class SimulatedNetwork:
         self._asset = asset
         self._late: list[tuple[int, bytes]] = []
         self._past = Past(self.network)
+        self.spoiled_slots: set[tuple[bytes, int]] = set()
+        """Slots of envelopes whose submission went wrong in some way."""
 
     @property
     def sequence(self) -> int:

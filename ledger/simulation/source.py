@@ -15,7 +15,7 @@ from ledger.devnet.network import Record
 from ledger.devnet.queue import Status, Submission
 from ledger.simulation.faults import FaultKind, Weather
 from ledger.simulation.network import ROOM_OPERATIONS, SimulatedNetwork
-from ledger.simulation.turns import Mortal
+from ledger.simulation.turns import KilledError, Mortal
 from ledger.stellar.errors import GatewayError
 from ledger.stellar.gateway import (
     PERCENTILES,
@@ -34,6 +34,7 @@ from ledger.stellar.gateway import (
     TransactionPage,
 )
 from ledger.stellar.horizon_records import account_states_of
+from ledger.stellar.slots import Slot, slot_of
 
 PAGE_LIMIT: Final = 200
 LAG_LEDGERS_MAX: Final = 4
@@ -185,33 +186,44 @@ class SimulatedSource:
 
     def submit(self, envelope: bytes) -> SubmitAnswer:
         """Hand an envelope to the node, or to what stands between."""
-        self._pass("before a submission")
-        answer = self._submit(envelope)
-        self._pass("after a submission")
+        slot = slot_of(envelope)
+        self._pass("before a submission", slot)
+        answer = self._submit(envelope, slot)
+        self._pass("after a submission", slot)
         return answer
 
-    def _submit(self, envelope: bytes) -> SubmitAnswer:
-        weather = self._weather
-        if weather.strikes(FaultKind.DROP):
+    def _submit(self, envelope: bytes, slot: Slot) -> SubmitAnswer:
+        if self._spoils(FaultKind.DROP, slot):
             return SubmitAnswer(status=SubmitStatus.UNKNOWN, code="ConnectError")
-        if weather.strikes(FaultKind.LATE):
+        if self._spoils(FaultKind.LATE, slot):
             self._network.submit_late(envelope, self._chance.randint(1, LATE_LEDGERS_MAX))
             return SubmitAnswer(status=SubmitStatus.UNKNOWN, code="ReadTimeout")
-        if weather.strikes(FaultKind.DUPLICATE):
+        if self._spoils(FaultKind.DUPLICATE, slot):
             self._network.submit_late(envelope, self._chance.randint(1, LATE_LEDGERS_MAX))
         submission = self._network.submit(envelope)
-        if weather.strikes(FaultKind.RESET_AFTER_ACCEPT):
+        if self._spoils(FaultKind.RESET_AFTER_ACCEPT, slot):
             return SubmitAnswer(status=SubmitStatus.UNKNOWN, code="ConnectionReset")
-        if weather.strikes(FaultKind.GATEWAY_TIMEOUT):
+        if self._spoils(FaultKind.GATEWAY_TIMEOUT, slot):
             return SubmitAnswer(status=SubmitStatus.UNKNOWN, code="HTTP 504")
         return _answer_of(submission)
+
+    def _spoils(self, kind: FaultKind, slot: Slot) -> bool:
+        strikes = self._weather.strikes(kind)
+        if strikes:
+            self._network.spoiled_slots.add(slot)
+        return strikes
 
     def _head(self) -> int:
         return max(1, self._network.sequence - self._lag)
 
-    def _pass(self, moment: str) -> None:
-        if self._mortal is not None:
+    def _pass(self, moment: str, slot: Slot) -> None:
+        if self._mortal is None:
+            return
+        try:
             self._mortal.at(moment)
+        except KilledError:
+            self._network.spoiled_slots.add(slot)
+            raise
 
     def _may_drop(self) -> None:
         if self._weather.strikes(FaultKind.DROP):

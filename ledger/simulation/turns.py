@@ -13,8 +13,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Final
 
 from ledger.store.engine import Session, SessionFactory
+
+FIRST_DEATH_SHARE: Final = 0.1
+"""How much likelier a death is at a moment, under a spell, where nobody has died yet."""
 
 
 class KilledError(BaseException):
@@ -81,17 +85,20 @@ class Turns:
 
 @dataclass
 class Mortal:
-    """Where workers die: at each moment by chance, as long as they may."""
+    """Where workers die: at each moment by chance, more readily where none has died yet."""
 
     chance: random.Random
     share: float
-    """Chance of dying at each moment, 0 to 1."""
+    """Chance of dying at a moment at which many have, 0 to 1."""
 
-    deaths: Counter[str] = field(default_factory=Counter)
-    """How many died at each moment, by its name."""
+    spell: Callable[[], str] = lambda: "none"
+    """Tells what is wrong outside while a moment comes."""
 
-    moments: Counter[str] = field(default_factory=Counter)
-    """How often each moment came."""
+    moments: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """(moment, spell that was on) → how often it came."""
+
+    deaths: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """(moment, spell that was on) → how many died."""
 
     is_armed: bool = True
 
@@ -101,9 +108,14 @@ class Mortal:
         Raises:
             KilledError: The worker is dead.
         """
-        self.moments[moment] += 1
-        if self.is_armed and self.chance.random() < self.share:
-            self.deaths[moment] += 1
+        pair = (moment, self.spell())
+        self.moments[pair] += 1
+        if not self.is_armed or not self.share:
+            return
+        # Rare moments are as good a place for a defect as common ones.
+        share = self.share if self.deaths[pair] else self.share + FIRST_DEATH_SHARE
+        if self.chance.random() < share:
+            self.deaths[pair] += 1
             raise KilledError(moment)
 
 

@@ -8,11 +8,13 @@ books with the chain's balances. When the weather clears, everything must be pai
 """
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, cast
 
 from ledger.evidence.leaf import Payment
 from ledger.simulation.books import SimulatedBooks
+from ledger.simulation.database import WorldDatabase
 from ledger.simulation.domain import (
     ASSET_CODE,
     EPOCH_LENGTH_S,
@@ -23,15 +25,15 @@ from ledger.simulation.domain import (
     WorldPlan,
     register_domain,
 )
-from ledger.simulation.errors import SimulationError
+from ledger.simulation.errors import SimulationError, StoppedError
 from ledger.simulation.faults import FaultKind
 from ledger.simulation.naive import NaivePolicy
 from ledger.simulation.network import CLOSE_S
 from ledger.simulation.turns import KilledError, MortalSessions, Turns
 from ledger.stellar.settlement import settle
+from ledger.stellar.slots import Slot
 from ledger.store import settlement_store as store
-from ledger.store.copies import copy_database, drop_database
-from ledger.store.engine import SessionFactory, make_session_factory, open_engine
+from ledger.store.engine import SessionFactory
 from ledger.store.settlement_states import SettlementState
 
 BACKUP_EVERY_LEDGERS: Final = 12
@@ -49,18 +51,21 @@ class Outcome:
     lost_stroops: int = 0
     ledgers: int = 0
     fees_stroops: int = 0
+    spoiled_payouts: int = 0
+    """Whose envelope's submission was spoiled by a fault, or by the death of who sent it."""
+
+    troubled_payouts: int = 0
+    """While an envelope of whose batch was on its way, a fault struck or a worker died."""
+
     restores: int = 0
     faults: Counter[str] = field(default_factory=Counter)
     """How often each kind struck."""
 
-    deaths: Counter[str] = field(default_factory=Counter)
-    """How many workers died at each moment."""
+    deaths: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """(moment, kind of the spell that was on) → how many workers died there."""
 
-    moments: Counter[str] = field(default_factory=Counter)
-    """How often each moment came."""
-
-    pairs: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """(moment of a death, kind of the spell that was on) → how often."""
+    moments: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """(moment, kind of the spell that was on) → how often it came."""
 
     decision_ledgers: list[int] = field(default_factory=list)
     """For each batch in flight when the weather cleared: network ledgers until it was decided."""
@@ -74,26 +79,32 @@ class Outcome:
         self.ledgers += other.ledgers
         self.fees_stroops += other.fees_stroops
         self.restores += other.restores
+        self.spoiled_payouts += other.spoiled_payouts
+        self.troubled_payouts += other.troubled_payouts
         self.faults += other.faults
         self.deaths += other.deaths
         self.moments += other.moments
-        self.pairs += other.pairs
         self.decision_ledgers += other.decision_ledgers
 
 
 class World:
     """A domain under simulation; `run` drives it to its end."""
 
-    def __init__(self, plan: WorldPlan, server_url: str, template: str) -> None:
+    def __init__(
+        self,
+        plan: WorldPlan,
+        database: WorldDatabase,
+        is_stopped: Callable[[], bool] = lambda: False,
+    ) -> None:
         """Set a domain up on a network of its own.
 
         Args:
             plan: How.
-            server_url: The server's database `postgres`: connected to while others are copied.
-            template: Name of a migrated database without rows, nobody connected to it.
+            database: Its rows are deleted.
+            is_stopped: Asked before each network ledger; ends the run.
         """
         self.plan = plan
-        self._server_url = server_url
+        self._is_stopped = is_stopped
         self.domain = SimulatedDomain(plan)
         self.settlement = self.domain.settlement()
         self.books = SimulatedBooks(
@@ -106,18 +117,12 @@ class World:
         self.paid = PaidOnChain(self.domain.network, self.domain.made.payout, self.domain.ours)
         self.outcome = Outcome()
         self._checked_epoch = -1
-        self._name = f"world_{plan.seed}_{self.domain.chance.getrandbits(40):x}"
-        self._backup_name = f"{self._name}_backup"
-        copy_database(server_url, template, self._name)
-        self._connect()
+        self._troubled: set[Slot] = set()
+        self._database = database
+        database.clear()
+        self._sessions = database.sessions
         register_domain(self._sessions, self.domain.terms, self.domain.keys.broadcaster)
-        self._back_up()
-
-    def close(self) -> None:
-        """Drop the world's databases and folder."""
-        self._engine.dispose()
-        for name in (self._name, self._backup_name):
-            drop_database(self._server_url, name)
+        database.back_up()
 
     def run(self) -> Outcome:
         """Drive the world until everything is paid.
@@ -125,10 +130,11 @@ class World:
         Raises:
             SimulationError: Not everything was paid in the end, two views differed, or the
                 settlement halted.
+            StoppedError: Somebody asked for it.
         """
         for step in range(_faulty_ledgers(self.plan)):
             if step % BACKUP_EVERY_LEDGERS == 0 and not self.plan.is_calm:
-                self._back_up()
+                self._database.back_up()
             self._step()
         self.domain.weather.clear_up()
         self.domain.mortal.is_armed = False
@@ -167,13 +173,23 @@ class World:
     # One network ledger
 
     def _step(self) -> None:
+        if self._is_stopped():
+            raise StoppedError(f"world of seed {self.plan.seed}: stopped")
         domain = self.domain
+        troubles = self._count_troubles()
         self.outcome.ledgers += domain.close_ledger()
         if domain.weather.strikes(FaultKind.RESTORED_BACKUP):
-            self._restore()
+            self._database.restore()
+            self.outcome.restores += 1
         turns = Turns(domain.chance)
         sessions = MortalSessions(self._sessions, domain.mortal, turns.wait)
         turns.run([lambda: self._work(sessions)] * self.plan.workers)
+        if self._count_troubles() > troubles:
+            self._troubled |= {
+                (batch.leaf.channel_account, batch.leaf.channel_sequence)
+                for batch in self._undecided()
+                if batch.attempt >= 0
+            }
         self._check()
 
     def _work(self, sessions: MortalSessions) -> None:
@@ -182,32 +198,16 @@ class World:
             # It makes sessions as the real factory does, and that is all the settlement asks.
             settle(cast("SessionFactory", sessions), self.domain.sources, self.settlement)
             self.books.advance(sessions)
-        except KilledError as death:
-            self.outcome.pairs[str(death), self.domain.weather.spell] += 1
+        except KilledError:
+            return  # counted where it died
+
+    def _count_troubles(self) -> int:
+        """Return how many faults struck and workers died until now."""
+        return self.domain.weather.struck.total() + self.domain.mortal.deaths.total()
 
     def _undecided(self) -> tuple[store.Batch, ...]:
         with self._sessions() as session:
             return store.load_batches(session, self.settlement.broadcaster, undecided=True)
-
-    # The database, and its backup
-
-    def _connect(self) -> None:
-        url = self._server_url.replace("/postgres?", f"/{self._name}?")
-        self._engine = open_engine(url)
-        self._sessions = make_session_factory(self._engine)
-
-    def _back_up(self) -> None:
-        self._engine.dispose()
-        drop_database(self._server_url, self._backup_name)
-        copy_database(self._server_url, self._name, self._backup_name)
-
-    def _restore(self) -> None:
-        """The database is lost, and comes back as it was at the last backup."""
-        self._engine.dispose()
-        drop_database(self._server_url, self._name)
-        copy_database(self._server_url, self._backup_name, self._name)
-        self._connect()
-        self.outcome.restores += 1
 
     # Checks
 
@@ -247,6 +247,8 @@ class World:
         outcome, domain = self.outcome, self.domain
         outcome.payouts = self.paid.payouts
         outcome.fees_stroops = self.paid.fees_stroops
+        outcome.spoiled_payouts = self.paid.payouts_of(domain.network.spoiled_slots)
+        outcome.troubled_payouts = self.paid.payouts_of(self._troubled)
         outcome.double_paid_stroops = self.paid.double_paid_stroops
         outcome.double_paid_payouts = self.paid.double_paid_payouts
         outcome.lost_stroops = self._owed_stroops()
@@ -255,7 +257,7 @@ class World:
         return outcome
 
 
-def run_naive(plan: WorldPlan) -> Outcome:
+def run_naive(plan: WorldPlan, is_stopped: Callable[[], bool] = lambda: False) -> Outcome:
     """Let the policy that pays twice pay the same earnings on the same kind of network."""
     domain = SimulatedDomain(plan)
     domain.mortal.is_armed = False  # its faults alone are bad enough
@@ -278,6 +280,8 @@ def run_naive(plan: WorldPlan) -> Outcome:
             earned.update(earnings)
             policy.owe([Payment(account=a, amount_stroops=n) for a, n in earnings.items()])
             epoch += 1
+        if is_stopped():
+            raise StoppedError(f"world of seed {plan.seed}: stopped")
         domain.close_ledger()
         policy.turn(domain.sources[0])
         paid.take_new(earned)

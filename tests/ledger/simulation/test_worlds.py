@@ -9,6 +9,7 @@ import pytest
 
 from ledger.bench.settlement_sim import SettlementBench, run_settlement_bench
 from ledger.embedded.postgres import PostgresCluster
+from ledger.simulation.database import WorldDatabase
 from ledger.simulation.domain import WorldPlan
 from ledger.simulation.errors import SimulationError
 from ledger.simulation.faults import FaultKind, Weather
@@ -36,13 +37,13 @@ def test_payouts_under_faults_kills_and_restored_backups_are_made_once_and_none_
 @pytest.fixture
 def world(postgres_cluster: PostgresCluster, template_database: str) -> Iterator[World]:
     plan = WorldPlan(seed=7, payees=6, earning_epochs=2, batch_payments=4, is_calm=True)
-    made = World(plan, postgres_cluster.url(), template_database)
-    yield made
-    made.close()
+    database = WorldDatabase(postgres_cluster.url(), template_database, "simulated_world")
+    yield World(plan, database)
+    database.close()
 
 
 def test_a_payment_that_nobody_earned_ends_a_world(world: World) -> None:
-    world.books.earned_stroops = lambda: dict.fromkeys(world.domain.payees, 0)
+    world.books.earned_stroops = dict
     with pytest.raises(SimulationError, match="paid twice"):
         world.run()
     assert world.paid.double_paid_stroops > 0
