@@ -1,9 +1,13 @@
 """Channel accounts: create, fund, look at, retire; rotating them is naming others in new terms.
 
 A channel's slots count from the sequence number its account begins with, so the books have to see
-the transaction that creates it: an account is created only when terms in force name it. Channels
-that new terms no longer name get no new slot; their open slots are decided first, and then the
-account is merged away. A channel's own transactions are slots and nothing else: it never bumps its
+the transaction that creates it: an account is created only when terms in force name it. Whoever
+reads new terms before that can create the account first, with next to nothing on it; it is its
+key's nevertheless. Then it is funded, and a no-op of its own, which only its key can sign, tells
+the books where its slots begin. What is not its key's alone, with other signers or entries, is
+left as it is and named: the other channels go on, and the next terms name another. Channels that
+new terms no longer name get no new slot; their open slots are decided first, and then the account
+is merged away. A channel's own transactions are slots and nothing else: it never bumps its
 sequence, and no precondition of ours lets it jump.
 """
 
@@ -13,13 +17,27 @@ from dataclasses import dataclass
 from stellar_sdk.operation import AccountMerge
 
 from ledger.audit.address import format_account
+from ledger.audit.stellar_xdr import read_transaction
 from ledger.evidence.keys import public_key_of
+from ledger.evidence.leaf import opening_hash
 from ledger.evidence.terms import Terms
+from ledger.stellar.envelopes import Bounds, build_anchor, own_demands, sign_envelope
 from ledger.stellar.errors import NotSubmittedError
-from ledger.stellar.gateway import NATIVE, Gateway
-from ledger.stellar.transacting import Transacting, account_creation, asset_payment
+from ledger.stellar.gateway import NATIVE, AccountState, EntryKey, Gateway
+from ledger.stellar.signing import Signer
+from ledger.stellar.transacting import (
+    FEE_BID_STROOPS,
+    WINDOW_LEDGERS,
+    WINDOW_S,
+    Transacting,
+    account_creation,
+    asset_payment,
+)
 from ledger.store import settlement_store as store
 from ledger.store.engine import SessionFactory
+from ledger.store.epoch_store import load_closing_state
+from ledger.store.instruction_store import newest_computed_epoch
+from ledger.store.shard_store import find_shard
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +103,86 @@ def create_channels(
     if creations:
         Transacting(gateway, passphrase).apply_all([(creations, [funder_seed])])
     return tuple(missing)
+
+
+def unopened_channels(
+    sessions: SessionFactory, gateway: Gateway, terms: Terms
+) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
+    """Return the terms' channels that are on the network and that the books do not know.
+
+    Nothing before the first epoch is computed: its facts have every account's beginning.
+
+    Returns:
+        Those that are their own key's alone, and those that are not.
+
+    Raises:
+        GatewayError: The network gave no usable answer.
+    """
+    with sessions() as session:
+        shard = find_shard(session, terms.broadcaster_account)
+        epoch = newest_computed_epoch(session, shard)
+        state = None if epoch is None else load_closing_state(session, shard, epoch)
+        progress = store.fact_progress(session, terms.broadcaster_account)
+        facts = (
+            ()
+            if state is None or progress is None
+            else store.load_facts(
+                session,
+                terms.broadcaster_account,
+                after_sequence=state.head.last_ledger_sequence,
+                through_sequence=progress.sequence,
+            )
+        )
+    if state is None:
+        return (), ()
+    seen = {
+        movement.destination
+        for transaction in map(read_transaction, facts)
+        for movement in transaction.movements
+        if movement.creates_account and transaction.succeeded
+    }
+    own: list[bytes] = []
+    others: list[bytes] = []
+    for account in terms.channel_accounts:
+        if account in state.channels or account in seen:
+            continue
+        key = EntryKey(account=account)
+        entry = gateway.entries([key]).entries.get(key)
+        if isinstance(entry, AccountState):
+            is_own = set(entry.signers) == {format_account(account)} and not entry.subentry_count
+            (own if is_own else others).append(account)
+    return tuple(own), tuple(others)
+
+
+def open_channels(
+    gateway: Gateway, passphrase: str, terms: Terms, accounts: Sequence[bytes], signer: Signer
+) -> tuple[bytes, ...]:
+    """Tell the books where the slots of accounts begin that were there before; returns the hashes.
+
+    Raises:
+        GatewayError: The network gave no usable answer.
+        NotSubmittedError: A transaction had no effect.
+        StellarError: The signer has no key of an account.
+    """
+    signed = []
+    for account in accounts:
+        view, latest = gateway.account(account), gateway.latest_ledger()
+        if view is None:
+            raise NotSubmittedError(f"channel {format_account(account)}: not on the network")
+        unsigned = build_anchor(
+            opening_hash(terms.network_id, account),
+            account,
+            sequence=view.sequence + 1,
+            bounds=Bounds(
+                max_ledger_sequence=latest.sequence + WINDOW_LEDGERS,
+                max_time_s=latest.close_time_s + WINDOW_S,
+            ),
+            fee_bid_stroops=FEE_BID_STROOPS,
+            passphrase=passphrase,
+        )
+        signed.append(sign_envelope(unsigned, own_demands(account), signer))
+    Transacting(gateway, passphrase).follow(signed)
+    return tuple(envelope.tx_hash for envelope in signed)
 
 
 def fund_channels(

@@ -144,7 +144,8 @@ class DomainKeys:
         `operator/{escrow,payout,anchor,fee,channel-N}.seed`, `payees/NAME.seed`.
 
         Raises:
-            SeedFileError: A file cannot be used, or a number or name is out of range.
+            SeedFileError: A file cannot be used, a number or name is out of range, or the seeds of
+                escrow and payout are gone from a folder that was set up.
         """
         if not 1 <= channels <= CHANNELS_MAX:
             raise SeedFileError(f"channels: got {channels}, want 1 to {CHANNELS_MAX}")
@@ -152,6 +153,7 @@ class DomainKeys:
             if not name or name in {".", ".."} or "/" in name or "\0" in name:
                 raise SeedFileError(f"payee: got {name!r}, want a file name")
         operator = folder / "operator"
+        _require_treasury_seeds(operator)
         return cls(
             issuer=load_or_make_seed(folder / "issuer.seed"),
             broadcaster=load_or_make_seed(folder / "broadcaster.seed"),
@@ -189,6 +191,25 @@ class SetUp:
 
     fee: bytes | None = None
     """Account that pays for fee bumps, if there is one."""
+
+
+def _require_treasury_seeds(operator: Path) -> None:
+    """Raise where other seeds are there and escrow's or payout's is not.
+
+    They are made first, and deleted once settlers sign: made anew, they would be other accounts
+    than those in the terms, with nothing in them.
+    """
+    wanted = [operator / f"{name}.seed" for name in ("escrow", "payout")]
+    others = [path for path in sorted(operator.glob("*.seed")) if path not in wanted]
+    missing = [path.name for path in wanted if not path.exists()]
+    if others and missing:
+        raise SeedFileError(
+            f"{operator}: got {others[0].name} and no {', '.join(missing)}, want both seeds: this "
+            "folder was set up, and terms may name its accounts. To set up again, put the seeds "
+            "back; to change signers use `swarmledger stellar rotate`, to add channels "
+            "`swarmledger settlement channels create`; for other accounts take an empty folder, or "
+            "make the missing seeds with `swarmledger keys make`"
+        )
 
 
 class FundingGateway(Gateway, Protocol):

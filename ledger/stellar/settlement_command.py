@@ -414,10 +414,7 @@ def _channels(desk: _Desk, arguments: argparse.Namespace) -> dict[str, Any]:
         raise ValueError(f"{arguments.action}: got no --funder-seed-file, want one")
     seed, stroops = read_seed(arguments.funder_seed_file), arguments.xlm * XLM_STROOPS
     if arguments.action == "create":
-        made = channels.create_channels(
-            desk.gateway, desk.passphrase, desk.terms, seed, xlm_stroops=stroops
-        )
-        return {"created": [format_account(account) for account in made]}
+        return _create_channels(desk, seed, stroops)
     given = channels.fund_channels(
         desk.gateway,
         desk.passphrase,
@@ -426,6 +423,32 @@ def _channels(desk: _Desk, arguments: argparse.Namespace) -> dict[str, Any]:
         least_stroops=stroops,
     )
     return {"given_stroops": {format_account(account): n for account, n in given.items()}}
+
+
+def _create_channels(desk: _Desk, seed: bytes, stroops: int) -> dict[str, Any]:
+    """Create the channels that lack; open those that somebody else created first."""
+    from ledger.stellar import channels  # noqa: PLC0415 - loads the SDK
+    from ledger.stellar.key_sources import open_operator_keys  # noqa: PLC0415
+    from ledger.stellar.signing import AccountSigner  # noqa: PLC0415
+
+    gateway, passphrase, terms = desk.gateway, desk.passphrase, desk.terms
+    made = channels.create_channels(gateway, passphrase, terms, seed, xlm_stroops=stroops)
+    told: dict[str, Any] = {"created": [format_account(account) for account in made]}
+    found, others = channels.unopened_channels(desk.sessions, gateway, terms)
+    if others:
+        told["not_ours"] = [format_account(account) for account in others]
+        told["note"] = (
+            "other keys sign for them: new terms name other channels "
+            "(swarmledger broadcaster terms --add-channel NEW --remove-channel OLD)"
+        )
+    found = tuple(account for account in found if account not in made)
+    if found:
+        settings = desk.settings
+        keys = open_operator_keys(settings.keys_dir, settings.signer_command)
+        channels.fund_channels(gateway, passphrase, found, seed, least_stroops=stroops)
+        channels.open_channels(gateway, passphrase, terms, found, AccountSigner(keys))
+        told["opened"] = [format_account(account) for account in found]
+    return told
 
 
 if __name__ == "__main__":

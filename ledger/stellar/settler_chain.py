@@ -16,7 +16,7 @@ from ledger.audit.address import parse_account
 from ledger.audit.stellar_xdr import read_transaction
 from ledger.audit.xdr import MalformedXdrError
 from ledger.books.transactions import AppliedTransaction, NetworkFact
-from ledger.evidence.leaf import PayoutLeaf, burn_hash
+from ledger.evidence.leaf import PayoutLeaf, burn_hash, opening_hash
 from ledger.stellar.envelopes import payout_memo
 from ledger.stellar.errors import GatewayError
 from ledger.stellar.gateway import LAST_ORDER, Gateway, NetworkLedger, Place
@@ -261,6 +261,8 @@ class Plans:
             return True
         source, memo = transaction.source_account, transaction.memo_hash
         if source in self.anchor_accounts and memo in self.anchors:
+            return _does_nothing(fact.envelope)
+        if source in self.accounts and memo == opening_hash(fact.network_id, source):
             return _does_nothing(fact.envelope)
         leaf = self.batches.get((source, transaction.sequence))
         return leaf is not None and _is_planned(leaf, transaction, fact.envelope)

@@ -92,6 +92,16 @@ class Transacting:
             NotSubmittedError: One was refused, failed or can no longer be applied.
         """
         envelopes = [self._sign(operations, seeds) for operations, seeds in work]
+        self.follow(envelopes)
+        return [envelope.tx_hash for envelope in envelopes]
+
+    def follow(self, envelopes: Sequence[SignedEnvelope]) -> None:
+        """Send signed transactions of different source accounts; wait until all are applied.
+
+        Raises:
+            GatewayError: The network gave no usable answer; what was sent may be applied yet.
+            NotSubmittedError: One was refused, failed or can no longer be applied.
+        """
         waiting = list(envelopes)
         sent_sequence = 0
         while waiting:
@@ -108,7 +118,6 @@ class Transacting:
                     )
             if waiting:
                 time.sleep(_POLL_S)
-        return [envelope.tx_hash for envelope in envelopes]
 
     def _sign(self, operations: Sequence[Operation], seeds: Sequence[bytes]) -> SignedEnvelope:
         source = public_key_of(seeds[0])

@@ -11,6 +11,7 @@ from settlement_scene import PASSPHRASE, DevnetProcess
 from ledger.audit.address import parse_account
 from ledger.evidence.keys import public_key_of
 from ledger.stellar.command import main
+from ledger.stellar.domain import DomainKeys
 from ledger.stellar.errors import SeedFileError
 from ledger.stellar.seed_files import load_or_make_seed, load_seeds, read_seed
 
@@ -57,6 +58,24 @@ def test_setup_makes_a_funded_domain_in_a_few_ledgers(
     } | {parse_account(text) for text in accounts["channels"]}
     seeds = list((tmp_path / "keys").rglob("*.seed"))
     assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in seeds)
+
+
+@pytest.mark.parametrize("gone", [["escrow"], ["payout"], ["escrow", "payout"]])
+def test_setup_does_not_make_deleted_treasury_keys_anew(tmp_path: Path, gone: list[str]) -> None:
+    """Settlers sign by then; other accounts than the terms' would take the next deposit."""
+    DomainKeys.load_or_make(tmp_path, 1, [])
+    for name in gone:
+        (tmp_path / "operator" / f"{name}.seed").unlink()
+    with pytest.raises(SeedFileError, match=f"no {gone[0]}.seed"):
+        DomainKeys.load_or_make(tmp_path, 2, [])
+    assert not any((tmp_path / "operator" / f"{name}.seed").exists() for name in gone)
+
+
+def test_setup_that_was_cut_off_after_the_first_keys_goes_on(tmp_path: Path) -> None:
+    keys = DomainKeys.load_or_make(tmp_path, 1, [])
+    for name in ("anchor", "channel-0", "payout"):
+        (tmp_path / "operator" / f"{name}.seed").unlink()
+    assert DomainKeys.load_or_make(tmp_path, 1, []).escrow == keys.escrow
 
 
 def test_channel_accounts_have_used_no_sequence_number_after_setup(
