@@ -233,7 +233,7 @@ def run_schedule(postgres_cluster, template_database, tmp_path, monkeypatch):
     return run
 
 
-@pytest.mark.timeout(1_200)
+@pytest.mark.timeout(max(1_200, 12 * SCHEDULES))
 def test_no_order_repetition_delay_split_or_crash_changes_a_byte(run_schedule):
     undisturbed = run_schedule(None)
     for epoch in range(EPOCHS):
