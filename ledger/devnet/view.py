@@ -22,13 +22,13 @@ DEPTH_LEDGERS: Final = 64
 
 
 class Past:
-    """What the last network ledgers overwrote."""
+    """What the last network ledgers overwrote; all of them if there is no depth."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, *, depth_ledgers: int | None = DEPTH_LEDGERS) -> None:
         self._network = network
         self._mirror: dict[bytes, bytes] = dict(network.world.entries)
         self._overwritten: deque[tuple[int, dict[bytes, bytes | None]]] = deque(
-            maxlen=DEPTH_LEDGERS
+            maxlen=depth_ledgers
         )
 
     def note(self, closed: Closed) -> None:

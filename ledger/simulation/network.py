@@ -52,7 +52,8 @@ class SimulatedNetwork:
         self.network = Network(settings, genesis_s)
         self._asset = asset
         self._late: list[tuple[int, bytes]] = []
-        self._past = Past(self.network)
+        # The books may be far behind the network, and are compared with what it was then.
+        self._past = Past(self.network, depth_ledgers=None)
         self.spoiled_slots: set[tuple[bytes, int]] = set()
         """Slots of envelopes whose submission went wrong in some way."""
 
@@ -101,7 +102,7 @@ class SimulatedNetwork:
         return View(network=self.network, state=self._past.at(last), last=last, shown=shown)
 
     def account_at(self, account: bytes, sequence: int) -> AccountPast | None:
-        """An account as it was after a network ledger, at most 64 ago."""
+        """An account as it was after a network ledger."""
         state = self._past.at(sequence)
         entry = state.account(account)
         if entry is None:

@@ -99,3 +99,14 @@ def test_weather_strikes_only_with_the_spell_that_is_on() -> None:
     assert all(kind == spell for kind, spell in struck)
     weather.clear_up()
     assert not any(weather.strikes(kind) for kind in FaultKind)
+
+
+def test_an_account_is_told_as_it_was_however_far_the_books_lag(world: World) -> None:
+    network, escrow = world.domain.network, world.domain.made.escrow
+    before, sequence = network.account_at(escrow, network.sequence), network.sequence
+    world.run()
+    for _ in range(200):
+        network.close()
+    assert before is not None
+    assert network.account_at(escrow, network.sequence) != before
+    assert network.account_at(escrow, sequence) == before
