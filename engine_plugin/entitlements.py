@@ -161,6 +161,20 @@ class OwnEntitlements:
             return False
         return all(self._needs_another(signed, now_s) for signed in self._of(content_id))
 
+    def calm_s(self, content_id: bytes, now_s: int | None) -> int:
+        """Return for how many seconds no further entitlement will be wanting, as far as is known.
+
+        Only time ends one without caps; how fast others are used up nobody knows.
+        """
+        if now_s is None:
+            return 0
+        lasts = (
+            signed.value.not_after_s - RENEW_BEFORE_S - now_s
+            for signed in self._of(content_id)
+            if not has_caps(signed.value)
+        )
+        return max(0, max(lasts, default=0))
+
     def is_nearly_used_up(self, signed: Signed[Entitlement]) -> bool:
         """Tell whether so little is left of its bytes or media time that another is wanted."""
         entitlement, use = signed.value, self._use_of(signed.digest)

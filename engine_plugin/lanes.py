@@ -13,7 +13,7 @@ import sqlite3
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from engine_plugin.caps import CapUse
 from engine_plugin.disk_sync import DiskSync
@@ -39,6 +39,8 @@ _ROWS = 1000
 LANES_KEPT = 4096
 """Of so many lanes the newest receipt is kept in memory."""
 
+_NameT = TypeVar("_NameT")
+_KeptT = TypeVar("_KeptT")
 _CREDIT_NUMBERS = struct.Struct("<III")
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS lane_receipt (
@@ -101,6 +103,8 @@ class ReceiptLanes:
         """
         self._journal = journal
         self._seed = session_seed
+        self._states: dict[LaneKey, tuple[Lane, RootBuilder]] = {}
+        """Of the lanes used last, as the journal has them."""
         self._newest: dict[bytes, StoredReceipt] = {}
         """Newest receipts of the lanes used last, by lane digest."""
         self._unwritten: dict[bytes, StoredReceipt] = {}
@@ -164,30 +168,39 @@ class ReceiptLanes:
             taken = self._take_credits(claim, byte_limit)
             if not taken:
                 return None
-            lane = self._journal.find_lane(key) or Lane(
-                key=key, session_key=claim.session_key, source=claim.source
-            )
-            root = RootBuilder.restore(lane.root_state) if lane.root_state else RootBuilder()
+            # What is remembered of a lane goes with a transaction that fails.
+            known = self._states.pop(key, None)
+            before, root = self._read_state(key, claim) if known is None else known
             for content_id, _, packed in taken:
                 root.extend(list_credit_leaves(content_id, packed))
-            lane = replace(
-                lane,
-                sequence=lane.sequence + 1,
-                cumulative_bytes=lane.cumulative_bytes + sum(part.byte_count for part in taken),
+            lane = Lane(
+                key=key,
+                session_key=before.session_key,
+                source=before.source,
+                sequence=before.sequence + 1,
+                cumulative_bytes=before.cumulative_bytes + sum([part.byte_count for part in taken]),
                 # The lane's own total never falls, whatever the viewing side knows at the moment.
-                media_ms=max(lane.media_ms, self._media_ms_under(entitlement)),
+                media_ms=max(before.media_ms, self._media_ms_under(entitlement)),
                 root_state=root.export_state(),
             )
             signed = self._sign(lane, entitlement.value.network_id, root.root())
+            lane_digest = signed.value.lane_digest
             self._journal.save_lane(lane)
             self._update_answers(tx)
-            _store(tx, signed)
+            _store(tx, signed, lane_digest)
         # Durable from here, or with the next sync: total, root and signed receipt together.
         if self.disk is not None:
-            self._undurable[signed.value.lane_digest] = self.disk.request()
+            self._undurable[lane_digest] = self.disk.request()
         self._unwritten.clear()
-        self._note_signed(signed)
+        _keep(self._states, key, (lane, root))
+        self._note_signed(signed, lane_digest)
         return signed
+
+    def _read_state(self, key: LaneKey, claim: Claim) -> tuple[Lane, RootBuilder]:
+        lane = self._journal.find_lane(key)
+        if lane is None:
+            return Lane(key=key, session_key=claim.session_key, source=claim.source), RootBuilder()
+        return lane, RootBuilder.restore(lane.root_state)
 
     def is_durable(self, lane_digest: bytes) -> bool:
         """Tell whether a lane's newest receipt is durable; before that nobody may see it."""
@@ -199,22 +212,24 @@ class ReceiptLanes:
             if waits_for <= ticket:
                 del self._undurable[lane_digest]
 
-    def _note_signed(self, signed: Signed[Receipt]) -> None:
+    def _note_signed(self, signed: Signed[Receipt], lane_digest: bytes) -> None:
         receipt = signed.value
-        before = self._newest.get(receipt.lane_digest)
-        if before is None:
+        before = self._newest.get(lane_digest)
+        if before is None and receipt.sequence > 1:
             return  # it is read when its answer comes
-        self._remember(
-            receipt.lane_digest,
-            replace(
-                before,
-                raw=signed.raw,
-                sequence=receipt.sequence,
-                bytes_total=receipt.bytes_total,
-                digest=signed.digest,
-                verdict=0,
-            ),
+        stored = StoredReceipt(
+            raw=signed.raw,
+            payee_key=receipt.payee_key,
+            epoch=receipt.epoch,
+            is_cdn=receipt.is_cdn,
+            sequence=receipt.sequence,
+            bytes_total=receipt.bytes_total,
+            digest=signed.digest,
+            acknowledged_sequence=0 if before is None else before.acknowledged_sequence,
+            verdict=0,
+            lane_digest=lane_digest,
         )
+        _keep(self._newest, lane_digest, stored)
 
     def _media_ms_under(self, entitlement: Signed[Entitlement]) -> int:
         """Return the media time to state: beyond its cap a receipt would be refused whole."""
@@ -251,14 +266,16 @@ class ReceiptLanes:
         receipt = receipt or self._find(lane_digest)
         if receipt is None or receipt.payee_key != payee_key or receipt.sequence < sequence:
             return None
-        answered = receipt
+        highest = receipt.acknowledged_sequence
         if verdict == ReceiptVerdict.ACCEPTED:
             self._known.add(payee_key)
-            highest = max(receipt.acknowledged_sequence, sequence)
-            answered = replace(answered, acknowledged_sequence=highest)
-        if sequence == receipt.sequence:
-            answered = replace(answered, verdict=verdict)
-        self._remember(lane_digest, answered)
+            highest = max(highest, sequence)
+        answered = replace(
+            receipt,
+            acknowledged_sequence=highest,
+            verdict=verdict if sequence == receipt.sequence else receipt.verdict,
+        )
+        _keep(self._newest, lane_digest, answered)
         self._unwritten[lane_digest] = answered
         return receipt
 
@@ -286,12 +303,6 @@ class ReceiptLanes:
     def _find(self, lane_digest: bytes) -> StoredReceipt | None:
         rows = self._journal.read(f"{_SELECT} WHERE lane_digest = ?", (lane_digest,))
         return _receipt_of(rows[0]) if rows else None
-
-    def _remember(self, lane_digest: bytes, stored: StoredReceipt) -> None:
-        self._newest.pop(lane_digest, None)
-        self._newest[lane_digest] = stored
-        if len(self._newest) > LANES_KEPT:
-            del self._newest[next(iter(self._newest))]
 
     def list_unacknowledged(self, payee_key: bytes | None = None) -> list[StoredReceipt]:
         """Return peers' receipts that their payee has not acknowledged, oldest epoch first.
@@ -370,7 +381,15 @@ def _no_media(_entitlement: Signed[Entitlement]) -> int:
     return 0
 
 
-def _store(tx: sqlite3.Connection, signed: Signed[Receipt]) -> None:
+def _keep(kept: dict[_NameT, _KeptT], name: _NameT, value: _KeptT) -> None:
+    """Keep a value as the newest of a bounded number."""
+    kept.pop(name, None)
+    kept[name] = value
+    if len(kept) > LANES_KEPT:
+        del kept[next(iter(kept))]
+
+
+def _store(tx: sqlite3.Connection, signed: Signed[Receipt], lane_digest: bytes) -> None:
     receipt = signed.value
     tx.execute(
         "INSERT INTO lane_receipt (lane_digest, payee_key, epoch, is_cdn, sequence, bytes_total,"
@@ -379,7 +398,7 @@ def _store(tx: sqlite3.Connection, signed: Signed[Receipt]) -> None:
         " bytes_total = excluded.bytes_total, digest = excluded.digest, raw = excluded.raw,"
         " verdict = 0",
         (
-            receipt.lane_digest,
+            lane_digest,
             receipt.payee_key,
             receipt.epoch,
             int(receipt.is_cdn),

@@ -36,6 +36,8 @@ CLOCK_RETRY_S = 1.0
 CLOCK_RETRY_MOST_S = 10.0
 ENTITLEMENT_RETRY_S = 1.0
 ENTITLEMENT_RETRY_MOST_S = 30.0
+ENTITLEMENT_LOOK_MOST_S = 10.0
+"""How seldom it is looked at whether an entitlement without caps runs out."""
 ISSUING_KEY_INTERVAL_S = 60.0
 ISSUING_KEY_RETRY_S = 5.0
 _DOUBLINGS_MAX = 10
@@ -148,8 +150,10 @@ class Upkeep:
             for scope_id, asking in list(self._scopes.items()):
                 if time.monotonic() >= asking.next_s:
                     await self._ask(scope_id, asking)
+            next_s = min((asking.next_s for asking in self._scopes.values()), default=None)
+            wait_s = None if next_s is None else max(0.0, next_s - time.monotonic())
             with suppress(TimeoutError):
-                async with asyncio.timeout(ENTITLEMENT_RETRY_S):
+                async with asyncio.timeout(wait_s):
                     await self._wake.wait()
 
     async def _ask(self, scope_id: bytes, asking: "_Asking") -> None:
@@ -171,6 +175,9 @@ class Upkeep:
                 is_taken = False
             asking.failures = 0 if is_taken else min(asking.failures + 1, _DOUBLINGS_MAX)
             wait_s = min(ENTITLEMENT_RETRY_S * 2**asking.failures, ENTITLEMENT_RETRY_MOST_S)
+        else:
+            calm_s = self._entitlements.calm_s(scope_id, self._ledger_s())
+            wait_s = max(wait_s, min(calm_s, ENTITLEMENT_LOOK_MOST_S))
         asking.next_s = time.monotonic() + wait_s
 
     def _take(self, signed: Signed[Entitlement], scope_id: bytes) -> bool:

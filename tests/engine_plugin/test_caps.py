@@ -171,6 +171,20 @@ def test_a_viewer_asks_for_the_next_before_its_cap_is_used_up_and_signs_nothing_
     assert "used up, 1000 of 1000 bytes" in held.explain_none(CONTENT, EPOCH)
 
 
+def test_only_time_ends_an_entitlement_without_caps_and_until_then_nobody_need_look(spool):
+    held = own(spool, CapUse())
+    assert held.calm_s(CONTENT, NOW_S) == 0
+    spool.add_entitlement(entitlement(max_bytes=1_000))
+    assert own(spool, CapUse()).calm_s(CONTENT, NOW_S) == 0
+    free = entitlement(serial=bytes(16))
+    spool.add_entitlement(free)
+    held = own(spool, CapUse())
+    calm_s = held.calm_s(CONTENT, NOW_S)
+    assert calm_s == free.value.not_after_s - 60 - NOW_S
+    assert not held.is_wanting(CONTENT, NOW_S + calm_s)
+    assert held.calm_s(CONTENT, NOW_S + calm_s) == held.calm_s(CONTENT, None) == 0
+
+
 def test_a_viewer_signs_and_asks_for_nothing_under_a_revoked_key(spool):
     spool.add_entitlement(entitlement())
     issuing_key = IssuingKey(terms())

@@ -161,6 +161,27 @@ def test_failure_between_credits_and_receipt_undoes_both(
     assert (signed.value.sequence, signed.value.bytes_total) == (1, 100)
 
 
+def test_lane_goes_on_from_its_last_receipt_after_one_that_failed(
+    journal: MeterJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lanes = ReceiptLanes(journal, seed_of("viewer"))
+    credit(journal, (0, 0, 16384))
+    assert lanes.sign_claim(journal.list_claims()[0], entitlement()) is not None
+    credit(journal, (0, 1, 16384))
+
+    def fail(*_: object) -> None:
+        raise JournalError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lanes_module, "_store", fail)
+        with pytest.raises(JournalError, match="disk full"):
+            lanes.sign_claim(journal.list_claims()[0], entitlement())
+    second = lanes.sign_claim(journal.list_claims()[0], entitlement())
+    assert second is not None
+    assert (second.value.sequence, second.value.bytes_total) == (2, 2 * 16384)
+    assert second.value.credit_root == root_of((0, 0, 16384), (0, 1, 16384))
+
+
 def test_restart_goes_on_with_the_lane(tmp_path: Path) -> None:
     journal = open_journal(tmp_path)
     credit(journal, (0, 0, 100))

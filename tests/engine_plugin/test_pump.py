@@ -18,6 +18,7 @@ from engine_plugin.pump import (
     COMMIT_SECONDS,
     EARLY_COMMIT_SECONDS,
     FORGET_SECONDS,
+    GAUGE_SECONDS,
     MeterPump,
 )
 from engine_plugin.pump_steps import StepResult
@@ -125,6 +126,24 @@ def test_bytes_that_make_a_receipt_due_are_durable_at_once(bench: Bench) -> None
     assert not bench.step(EARLY_COMMIT_SECONDS / 2)
     assert bench.step(EARLY_COMMIT_SECONDS / 2)
     assert bench.claims() == {EPOCH: STEP + PIECE}
+
+
+def test_what_was_sent_is_durable_with_credits_and_needs_no_commit_of_its_own(
+    bench: Bench,
+) -> None:
+    def send() -> None:
+        bench.queue.events.append((EventKind.SENT, 0, 0, 0, 0))
+
+    send()
+    assert bench.step(GAUGE_SECONDS)
+    send()
+    bench.queue.deliver(PIECE)
+    assert bench.step(COMMIT_SECONDS)
+    assert [peer.sent_bytes for peer in bench.journal.list_peers()] == [2 * PIECE]
+    assert not bench.step(GAUGE_SECONDS - COMMIT_SECONDS)
+    send()
+    assert bench.step(COMMIT_SECONDS), "alone it is durable within the second"
+    assert [peer.sent_bytes for peer in bench.journal.list_peers()] == [3 * PIECE]
 
 
 def test_slow_disk_is_not_asked_more_often(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
