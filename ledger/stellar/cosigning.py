@@ -76,6 +76,9 @@ class Reason(StrEnum):
     NOT_COVERED = "not_covered"
     """The paying account holds less than the batch needs: it would fail and use its slot up."""
 
+    FEES_SPENT = "fees_spent"
+    """Raising the bid may cost more than a day's raised bids should."""
+
     SOURCES_SILENT = "sources_silent"
     """The settler's own sources give no usable answer, or not the same one."""
 

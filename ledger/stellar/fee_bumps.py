@@ -5,11 +5,12 @@ it, and the inner one must keep its hash. Reference: CAP-15 and FeeBumpTransacti
 Stellar-transaction.x. Not here: when to raise a bid (`ledger.stellar.fees`).
 """
 
+from collections.abc import Sequence
 from hashlib import sha256
 from typing import Final
 
 from ledger.evidence.keys import network_id_of
-from ledger.stellar.signing import Demand, Signer, Threshold, UnsignedTransaction
+from ledger.stellar.signing import Demand, KeySignature, Signer, Threshold, UnsignedTransaction
 
 _FEE_BUMP: Final = (5).to_bytes(4, "big")
 _ED25519: Final = bytes(4)
@@ -63,7 +64,13 @@ def sign_bump(unsigned: UnsignedTransaction, fee_account: bytes, signer: Signer)
         StellarError: A key or its holder gave no usable answer.
     """
     demand = Demand(account=fee_account, threshold=Threshold.LOW)
-    signatures = signer.sign(unsigned, (demand,))
+    return attach_bump_signatures(unsigned, signer.sign(unsigned, (demand,)))
+
+
+def attach_bump_signatures(
+    unsigned: UnsignedTransaction, signatures: Sequence[KeySignature]
+) -> bytes:
+    """Return the fee bump's envelope with its payer's signatures in the given order."""
     parts = [unsigned.envelope[:-4], len(signatures).to_bytes(4, "big")]
     for signature in signatures:
         size = len(signature.signature).to_bytes(4, "big")

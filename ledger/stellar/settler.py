@@ -10,7 +10,7 @@ operator (`settler_client`), the process (`settler_command`).
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -26,6 +26,7 @@ from ledger.evidence.checkpoint import Checkpoint, body_hash
 from ledger.evidence.leaf import PAYOUT_FUNDING, PayoutLeaf
 from ledger.evidence.terms import Terms
 from ledger.stellar.burn_rules import build_burn, may_be_burned
+from ledger.stellar.cancel_orders import has_order
 from ledger.stellar.cosigning import Purpose, Reason, Wanted
 from ledger.stellar.envelopes import build_payout, payout_bounds, unsigned_transaction
 from ledger.stellar.errors import GatewayError, StellarError
@@ -76,6 +77,7 @@ class Settler:
         chain: OwnChain,
         folder: SettlerFolder,
         fetch_audit: FetchAudit,
+        orders: Collection[Path] = (),
     ) -> None:
         """Go on after the newest verified epoch.
 
@@ -86,6 +88,7 @@ class Settler:
             chain: The settler's own sources.
             folder: Its files.
             fetch_audit: Where audit files come from.
+            orders: Folders, beside its own, with orders to cancel batches.
 
         Raises:
             SettlerError: A file in the folder is not ours.
@@ -101,6 +104,7 @@ class Settler:
         self._chain = chain
         self._folder = folder
         self._fetch_audit = fetch_audit
+        self._orders = (folder.orders, *orders)
         self._epochs = folder.load_epochs(trust.first_epoch)
         self._halt: Finding | None = None
         """Why everything is refused, by what was seen in the last look."""
@@ -226,11 +230,17 @@ class Settler:
             )
 
     def _require_burnable(self, leaf: PayoutLeaf, terms: Terms) -> None:
-        """Raise while the batch's first attempt may still be applied, by our own sources."""
+        """Raise while the batch is to be waited for, by our own sources and without an order."""
+        if self.is_cancelled(leaf):
+            return
         since, closed = self.payable_since(leaf), self._chain.newest()[0]
         if since is None or not may_be_burned(leaf, terms, payable_since=since, closed=closed):
             what = "its turn has not come" if since is None else "its first attempt is not over"
             raise RefusedError(Reason.BURN_EARLY, f"batch {leaf.batch_number}: {what}")
+
+    def is_cancelled(self, leaf: PayoutLeaf) -> bool:
+        """Tell whether the DAO or the operator ordered that a batch is not waited for."""
+        return has_order(self._orders, self._trust, leaf, epoch=self.next_epoch)
 
     def payable_since(self, leaf: PayoutLeaf) -> NetworkLedger | None:
         """Return the ledger since which a batch could be paid; None if it cannot be paid yet.

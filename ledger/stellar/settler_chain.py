@@ -139,6 +139,22 @@ class OwnChain:
         """
         return _ledger_of(self.first.transaction(tx_hash))
 
+    def sequence_before(self, time_s: int) -> int:
+        """Return a ledger that closed before a time, the last one that the first source remembers.
+
+        Raises:
+            GatewayError: No usable answer.
+        """
+        low, high = 0, self.first.latest_ledger().sequence
+        while low + 1 < high:
+            middle = (low + high) // 2
+            ledger = self.first.ledger(middle)
+            if ledger is None or ledger.close_time_s < time_s:
+                low = middle
+            else:
+                high = middle
+        return low
+
     def used(self, slot: Slot, *, since: int) -> NetworkLedger | None:
         """Return the ledger in which a slot was used; None if it is open.
 
@@ -194,7 +210,20 @@ def acting_accounts(envelope: bytes) -> frozenset[bytes]:
         raise MalformedXdrError("envelope", got=str(error)[:80], want="a transaction") from error
 
 
+def fee_payer(envelope: bytes) -> bytes:
+    """Return the account that pays a transaction's fee: a fee bump's source, or the source.
+
+    Raises:
+        MalformedXdrError: The bytes are no transaction.
+    """
+    try:
+        return parse_account(next(iter(_actors(envelope))))
+    except (ValueError, EOFError) as error:
+        raise MalformedXdrError("envelope", got=str(error)[:80], want="a transaction") from error
+
+
 def _actors(envelope: bytes) -> Iterable[str]:
+    """Yield who pays the fee, then other sources."""
     found = xdr.TransactionEnvelope.from_xdr_bytes(envelope)
     if found.fee_bump is not None:
         yield MuxedAccount.from_xdr_object(found.fee_bump.tx.fee_source).account_id

@@ -1,9 +1,10 @@
-"""The command `swarmledger settler`: run a settler, look at its folder, accept a transaction.
+"""The command `swarmledger settler`: run a settler, look at its folder, accept, cancel.
 
     swarmledger settler run --api URL --gateway SOURCE --trust FILE --key-file FILE --state DIR
     swarmledger settler together --audit-dir DIR --exchange DIR …   without the operator
     swarmledger settler status --state DIR --trust FILE
     swarmledger settler accept --state DIR TX --note TEXT
+    swarmledger settler cancel --state DIR --trust FILE --key-file FILE --out DIR BATCH
 
 Standard output has one JSON line a round that changed something, standard error is talk. Exit 0
 after SIGINT or SIGTERM, 1 when the settler cannot start, 3 after `--once` when it refuses anything.
@@ -21,14 +22,17 @@ from typing import Any
 
 from ledger.audit.trust import TRUST_SIZE_MAX, Trust, parse_trust
 from ledger.evidence.errors import EvidenceError
+from ledger.evidence.leaf import payout_hash
 from ledger.logs import configure_logs
-from ledger.stellar.errors import GatewayError, StellarError
+from ledger.stellar.cancel_orders import SUFFIX, require_order, sign_order
+from ledger.stellar.errors import GatewayError, SettlerError, StellarError
 from ledger.stellar.key_sources import add_key_options, open_key
 from ledger.stellar.settler import Finding, Settler
+from ledger.stellar.settler_bumps import DAY_MAX_STROOPS, SettlerBumps
 from ledger.stellar.settler_chain import OwnChain
 from ledger.stellar.settler_client import OperatorClient
 from ledger.stellar.settler_process import Round, SettlerRounds
-from ledger.stellar.settler_records import SettlerFolder
+from ledger.stellar.settler_records import SettlerFolder, write_whole
 from ledger.stellar.settler_together import ExchangeFolder, TogetherRounds, fetch_from
 from ledger.stellar.sources import open_source
 
@@ -73,6 +77,13 @@ def _parser() -> argparse.ArgumentParser:
     together.add_argument(
         "--exchange", required=True, type=Path, metavar="DIR", help="shared with other settlers"
     )
+    together.add_argument(
+        "--fee-day-max-stroops",
+        type=int,
+        default=DAY_MAX_STROOPS,
+        metavar="N",
+        help="most that raised bids may cost in a day",
+    )
     _add_round_options(together)
     together.set_defaults(run=_run_together)
     status = commands.add_parser("status", parents=[common], help="what the folder says")
@@ -84,6 +95,14 @@ def _parser() -> argparse.ArgumentParser:
     accept.add_argument("tx", metavar="TX", help="its hash, 64 hexadecimal digits")
     accept.add_argument("--note", required=True, help="why; kept with it")
     accept.set_defaults(run=_accept)
+    cancel = commands.add_parser(
+        "cancel", parents=[common], help="order, as the DAO or the operator, that a batch be burned"
+    )
+    cancel.add_argument("batch", type=int, metavar="BATCH", help="number of a planned batch")
+    cancel.add_argument("--trust", required=True, type=Path, metavar="FILE", help="own trust.json")
+    cancel.add_argument("--out", required=True, type=Path, metavar="DIR", help="for the order")
+    add_key_options(cancel)
+    cancel.set_defaults(run=_cancel)
     return parser
 
 
@@ -135,17 +154,22 @@ def _run(arguments: argparse.Namespace) -> int:
 def _run_together(arguments: argparse.Namespace) -> int:
     trust = read_trust(arguments.trust)
     holder, key = open_key(arguments)
+    folder = SettlerFolder(arguments.state)
     with _sources(arguments, trust) as chain:
         settler = Settler(
             trust=trust,
             key=key,
             holder=holder,
             chain=chain,
-            folder=SettlerFolder(arguments.state),
+            folder=folder,
             fetch_audit=fetch_from(arguments.audit_dir),
+            orders=[arguments.exchange],
         )
         exchange = ExchangeFolder(arguments.exchange)
-        rounds = TogetherRounds(settler, chain, exchange, trust.network_passphrase)
+        passphrase = trust.network_passphrase
+        day_max_stroops = arguments.fee_day_max_stroops
+        bumps = SettlerBumps(settler, chain, folder, passphrase, day_max_stroops=day_max_stroops)
+        rounds = TogetherRounds(settler, chain, exchange, passphrase, bumps)
         last = _repeat(arguments, lambda: _together(rounds))
     is_clean = not (last["refused"] or last["halt"] or last["problem"])
     return 0 if is_clean or not arguments.once else EXIT_REFUSED
@@ -238,6 +262,22 @@ def _accept(arguments: argparse.Namespace) -> int:
         raise ValueError(f"tx: got {len(tx_hash)} bytes, want 32")
     SettlerFolder(arguments.state).accept(tx_hash, arguments.note)
     print(json.dumps({"accepted": tx_hash.hex()}))
+    return 0
+
+
+def _cancel(arguments: argparse.Namespace) -> int:
+    trust = read_trust(arguments.trust)
+    holder, key = open_key(arguments)
+    epochs = SettlerFolder(arguments.state).load_epochs(trust.first_epoch)
+    leaves = [leaf for epoch in epochs for leaf in epoch.payouts]
+    leaf = next((one for one in leaves if one.batch_number == arguments.batch), None)
+    if leaf is None:
+        raise SettlerError(f"batch: got {arguments.batch}, want one of {len(leaves)} planned")
+    order = sign_order(holder, key, trust, leaf)
+    require_order(order, trust, leaf, epoch=trust.first_epoch + len(epochs))
+    path = arguments.out / f"{payout_hash(leaf).hex()}{SUFFIX}"
+    write_whole(path, [order])
+    print(json.dumps({"cancelled": arguments.batch, "file": str(path)}))
     return 0
 
 

@@ -4,6 +4,8 @@
     verified/epoch-N.json    what came of verifying it; the settler goes on after the newest one
     unexplained.json         transactions of ours that no plan explains: nothing is signed
     accepted.json            of these, what a person has looked at and accepted
+    orders/HASH.cancel       orders to use a batch's slot up, by the DAO or the operator
+    bumps.json               fee bumps signed without the operator, while their slots are open
 
 Each file is whole or not there, so the settler can be killed at any moment; deleting the folder
 costs verifying from the first epoch on. Not here: verifying (`settler_epochs`) and signing.
@@ -56,6 +58,17 @@ class VerifiedEpoch:
         return parse_terms(self.signed_terms).value
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedBump:
+    """What a settler has signed to raise a bid."""
+
+    slot: tuple[bytes, int]
+    """Channel account and sequence number of what is inside."""
+
+    fee_stroops: int
+    """Offered in all."""
+
+
 class SettlerFolder:
     """The files of one settler."""
 
@@ -66,13 +79,18 @@ class SettlerFolder:
             OSError: They cannot be made.
         """
         self._folder = folder
-        for part in (self.audit, self._verified):
+        for part in (self.audit, self._verified, self.orders):
             part.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     @property
     def audit(self) -> Path:
         """Where audit files stand."""
         return self._folder / "audit"
+
+    @property
+    def orders(self) -> Path:
+        """Where orders to cancel batches stand."""
+        return self._folder / "orders"
 
     @property
     def _verified(self) -> Path:
@@ -133,6 +151,27 @@ class SettlerFolder:
         """Keep a person's word that a transaction is known."""
         self._save_hashes("accepted.json", self._load_hashes("accepted.json") | {tx_hash: note})
 
+    def load_bumps(self) -> tuple[SignedBump, ...]:
+        """Return the fee bumps that were signed.
+
+        Raises:
+            SettlerError: The file is not ours.
+        """
+        path = self._folder / "bumps.json"
+        return _read(path, _parse_bumps) if path.exists() else ()
+
+    def save_bumps(self, bumps: Iterable[SignedBump]) -> None:
+        """Keep these fee bumps and forget others."""
+        rows = [
+            {
+                "channel": bump.slot[0].hex(),
+                "sequence": bump.slot[1],
+                "fee_stroops": bump.fee_stroops,
+            }
+            for bump in bumps
+        ]
+        _write(self._folder / "bumps.json", {"format": FORMAT, "bumps": rows})
+
     def _load_hashes(self, name: str) -> dict[bytes, str]:
         path = self._folder / name
         return _read(path, _parse_hashes) if path.exists() else {}
@@ -155,6 +194,16 @@ def _parse_epoch(document: dict[str, Any]) -> VerifiedEpoch:
         last_ledger_sequence=int(document["last_ledger_sequence"]),
         signed_terms=bytes.fromhex(document["terms"]),
         payouts=tuple(parse_payout_leaf(bytes.fromhex(leaf)) for leaf in document["payouts"]),
+    )
+
+
+def _parse_bumps(document: dict[str, Any]) -> tuple[SignedBump, ...]:
+    return tuple(
+        SignedBump(
+            slot=(bytes.fromhex(row["channel"]), int(row["sequence"])),
+            fee_stroops=int(row["fee_stroops"]),
+        )
+        for row in document["bumps"]
     )
 
 

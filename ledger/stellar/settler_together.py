@@ -3,40 +3,51 @@
 Each settler proves audit files from a folder (its own archive, or another party's), looks which
 planned slots are still open on the chain, signs the next attempt at each, and puts the signature
 into a shared folder. Whoever finds enough of them assembles the envelope and sends it; several may,
-since one slot takes one transaction. Nothing in the shared folder is believed: signatures are
-verified, and what is not one is passed over. New epochs need the operator's log key, so only what
-stands in the proven log is paid.
+since one slot takes one transaction. What waits gets a higher bid, signed the same way. A slot is
+used up if the DAO ordered it, or if many attempts came to nothing and other batches wait behind it.
+Nothing in the shared folder is believed: signatures are verified, and what is not one is passed
+over. New epochs need the operator's log key, so only what stands in the proven log is paid, and
+what a used-up slot owed waits for another operator.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from stellar_sdk import TransactionEnvelope
 
 from ledger.evidence.errors import EvidenceError
 from ledger.evidence.keys import verify
 from ledger.evidence.leaf import PAYOUT_FUNDING, PayoutLeaf
 from ledger.evidence.terms import Terms
+from ledger.stellar.burn_rules import build_burn, is_stuck, isolates_alone
 from ledger.stellar.cosigning import (
     COSIGNATURE_SIZE,
+    Purpose,
+    Reason,
     Wanted,
     format_cosignature,
     parse_cosignature,
 )
 from ledger.stellar.envelopes import (
+    SignedEnvelope,
     attach_signatures,
     build_payout,
     next_attempt,
+    own_demands,
     payout_demands,
     unsigned_transaction,
 )
 from ledger.stellar.errors import SettlerError
-from ledger.stellar.gateway import NetworkLedger
+from ledger.stellar.fee_bumps import attach_bump_signatures
+from ledger.stellar.gateway import NetworkLedger, SubmitAnswer
 from ledger.stellar.settler import FetchAudit, Finding, RefusedError, Settler
-from ledger.stellar.settler_chain import OwnChain
+from ledger.stellar.settler_bumps import SettlerBumps
+from ledger.stellar.settler_chain import OwnChain, Slot
 from ledger.stellar.settler_records import write_whole
-from ledger.stellar.signing import KeySignature
+from ledger.stellar.signing import Demand, KeySignature, Threshold
 from ledger.stellar.treasury import choose_keys, read_signers
 
 ROOM_LEDGERS: Final = 6
@@ -106,17 +117,46 @@ class Together:
     """Why everything is refused."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Due:
+    """A batch whose turn it is."""
+
+    leaf: PayoutLeaf
+    terms: Terms
+    """What its attempts' bounds come from."""
+
+    holds_up: bool
+    """Whether other open slots of its channel wait for this one."""
+
+
 class TogetherRounds:
     """Rounds of one settler with the others."""
 
     def __init__(
-        self, settler: Settler, chain: OwnChain, exchange: ExchangeFolder, passphrase: str
+        self,
+        settler: Settler,
+        chain: OwnChain,
+        exchange: ExchangeFolder,
+        passphrase: str,
+        bumps: SettlerBumps,
     ) -> None:
+        """Take parts.
+
+        Args:
+            settler: Who signs.
+            chain: Its own sources.
+            exchange: Shared with the others.
+            passphrase: Of the network.
+            bumps: Raises bids.
+        """
         self._settler = settler
         self._chain = chain
         self._exchange = exchange
         self._passphrase = passphrase
+        self._bumps = bumps
         self._sent_sequence: dict[bytes, int] = {}
+        self._answers: dict[Slot, SubmitAnswer] = {}
+        """What was said of the last envelope that was sent for a slot."""
 
     def run(self) -> Together:
         """Do one round.
@@ -127,18 +167,20 @@ class TogetherRounds:
         """
         self._settler.look()
         latest = self._chain.newest()[1]
-        due, count = self._due()
+        dues, count = self._due()
         refused: dict[int, Finding] = {}
+        needed: dict[bytes, int] = {}
         signed = sent = 0
-        for leaf, terms in due:
-            wanted = self._wanted(leaf, terms, latest)
+        for due in dues:
             try:
+                wanted = self._wanted(due, latest)
+                if wanted.purpose == Purpose.BATCH:
+                    self._require_cover(due.leaf, needed)
                 self._exchange.put(wanted.tx_hash, self._settler.sign(wanted))
+                signed += 1
+                sent += self._send(due, wanted, latest, refused)
             except RefusedError as error:
-                refused[leaf.batch_number] = error.finding
-                continue
-            signed += 1
-            sent += self._send(leaf, terms, wanted, latest)
+                refused[due.leaf.batch_number] = error.finding
         return Together(
             verified_through=self._settler.next_epoch - 1,
             open_batches=count,
@@ -148,16 +190,15 @@ class TogetherRounds:
             halt=self._settler.halt,
         )
 
-    def _due(self) -> tuple[list[tuple[PayoutLeaf, Terms]], int]:
+    def _due(self) -> tuple[list[_Due], int]:
         """Return the batches whose turn it is, and how many are open.
 
         The first open slot of each channel; payments once no funding of an earlier number is open.
         """
         sequences: dict[bytes, int | None] = {}
-        due: list[tuple[PayoutLeaf, Terms]] = []
-        busy: set[bytes] = set()
+        heads: list[tuple[PayoutLeaf, Terms]] = []
+        waiting: dict[bytes, int] = {}
         is_funding_open = False
-        count = 0
         for leaf, terms in sorted(self._settler.payouts, key=lambda one: one[0].batch_number):
             channel = leaf.channel_account
             if channel not in sequences:
@@ -165,39 +206,113 @@ class TogetherRounds:
             sequence = sequences[channel]
             if sequence is None or sequence >= leaf.channel_sequence:
                 continue
-            count += 1
             is_funding = leaf.kind == PAYOUT_FUNDING
-            if channel not in busy and (is_funding or not is_funding_open):
-                due.append((leaf, terms))
-            busy.add(channel)
+            if channel not in waiting and (is_funding or not is_funding_open):
+                heads.append((leaf, terms))
+            waiting[channel] = waiting.get(channel, 0) + 1
             is_funding_open |= is_funding
-        return due, count
+        due = [
+            _Due(leaf=leaf, terms=terms, holds_up=waiting[leaf.channel_account] > 1)
+            for leaf, terms in heads
+        ]
+        return due, sum(waiting.values())
 
-    def _wanted(self, leaf: PayoutLeaf, terms: Terms, latest: NetworkLedger) -> Wanted:
+    def _wanted(self, due: _Due, latest: NetworkLedger) -> Wanted:
+        leaf = due.leaf
         attempt = next_attempt(
-            leaf, terms, latest, least=0, margin_ledgers=ROOM_LEDGERS, margin_s=ROOM_S
+            leaf, due.terms, latest, least=0, margin_ledgers=ROOM_LEDGERS, margin_s=ROOM_S
         )
-        unsigned = build_payout(leaf, attempt, terms, self._passphrase)
+        purpose = Purpose.BURN if self._is_given_up(due) else Purpose.BATCH
+        unsigned = self._build(due, purpose, attempt)
         return Wanted(
             epoch=leaf.epoch,
             batch_number=leaf.batch_number,
             attempt=attempt,
             tx_hash=unsigned_transaction(unsigned).tx_hash,
+            purpose=purpose,
         )
 
-    def _send(self, leaf: PayoutLeaf, terms: Terms, wanted: Wanted, latest: NetworkLedger) -> bool:
-        """Assemble and send, at most once a ledger; tells whether it did."""
-        signatures = self._exchange.signatures(wanted.tx_hash)
-        demands = payout_demands(leaf)
+    def _is_given_up(self, due: _Due) -> bool:
+        """Tell whether a batch's slot is to be used up: from plan, chain and orders alone."""
+        if self._settler.is_cancelled(due.leaf):
+            return True
+        since = self._settler.payable_since(due.leaf) if due.holds_up else None
+        closed = self._chain.newest()[0]
+        return since is not None and is_stuck(
+            due.leaf, due.terms, payable_since=since, closed=closed
+        )
+
+    def _build(self, due: _Due, purpose: Purpose, attempt: int) -> TransactionEnvelope:
+        leaf, terms = due.leaf, due.terms
+        if purpose == Purpose.BATCH:
+            return build_payout(leaf, attempt, terms, self._passphrase)
+        isolates = isolates_alone(leaf)
+        return build_burn(leaf, attempt, terms, self._passphrase, isolates=isolates)
+
+    def _require_cover(self, leaf: PayoutLeaf, needed: dict[bytes, int]) -> None:
+        """Raise if the paying account holds too little beside what this round pays before."""
+        account, asset = leaf.source_account, (leaf.asset_code, leaf.asset_issuer)
+        view = self._chain.first.account(account, assets=(asset,))
+        holds = 0 if view is None else view.balances.get(asset, 0)
+        needed[account] = needed.get(account, 0) + leaf.total_stroops
+        if holds < needed[account]:
+            raise RefusedError(
+                Reason.NOT_COVERED,
+                f"account {account.hex()}: holds {holds} stroops, want {needed[account]}",
+            )
+
+    def _send(
+        self, due: _Due, wanted: Wanted, latest: NetworkLedger, refused: dict[int, Finding]
+    ) -> bool:
+        """Assemble and send what has enough signatures, under the highest bid that has them too."""
+        leaf = due.leaf
+        is_burn = wanted.purpose == Purpose.BURN
+        demands = own_demands(leaf.channel_account) if is_burn else payout_demands(leaf)
+        chosen = self._chosen(wanted.tx_hash, demands)
+        if chosen is None:
+            return False
+        envelope = attach_signatures(self._build(due, wanted.purpose, wanted.attempt), chosen)
+        tx_hash, raw = envelope.tx_hash, envelope.envelope
+        slot = (leaf.channel_account, leaf.channel_sequence)
+        # A no-op bids the most that is allowed anyway.
+        answer = self._answers.get(slot)
+        bids = () if is_burn else self._bumps.due(leaf, due.terms, answer, latest)
+        for bid_stroops in bids:
+            try:
+                bump = self._bump(due, envelope, bid_stroops)
+            except RefusedError as error:
+                refused[leaf.batch_number] = error.finding
+                break
+            tx_hash, raw = bump or (tx_hash, raw)
+        return self._submit(slot, tx_hash, raw, latest)
+
+    def _bump(
+        self, due: _Due, inner: SignedEnvelope, bid_stroops: int
+    ) -> tuple[bytes, bytes] | None:
+        """Sign a fee bump and share that; returns its hash and bytes if enough have signed."""
+        unsigned, signature = self._bumps.sign(due.leaf, due.terms, inner, bid_stroops)
+        self._exchange.put(unsigned.tx_hash, signature)
+        demand = Demand(account=due.terms.fee_account, threshold=Threshold.LOW)
+        chosen = self._chosen(unsigned.tx_hash, (demand,))
+        if chosen is None:
+            return None
+        return unsigned.tx_hash, attach_bump_signatures(unsigned, chosen)
+
+    def _chosen(self, tx_hash: bytes, demands: Sequence[Demand]) -> list[KeySignature] | None:
+        """Return exactly the signatures that a transaction needs; None if they are too few."""
+        signatures = self._exchange.signatures(tx_hash)
         signers = read_signers(self._chain.first, {demand.account for demand in demands})
         chosen = choose_keys(signers, demands, signatures)
-        if chosen is None or self._sent_sequence.get(wanted.tx_hash, 0) >= latest.sequence:
+        return None if chosen is None else [signatures[key] for key in chosen]
+
+    def _submit(self, slot: Slot, tx_hash: bytes, raw: bytes, latest: NetworkLedger) -> bool:
+        """Send, at most once a ledger; tells whether it did."""
+        if self._sent_sequence.get(tx_hash, 0) >= latest.sequence:
             return False
-        unsigned = build_payout(leaf, wanted.attempt, terms, self._passphrase)
-        envelope = attach_signatures(unsigned, [signatures[key] for key in chosen])
-        answer = self._chain.first.submit(envelope.envelope)
-        self._sent_sequence[wanted.tx_hash] = latest.sequence
-        _log.info("settler: sent batch %d: %s", leaf.batch_number, answer.status)
+        answer = self._chain.first.submit(raw)
+        self._sent_sequence[tx_hash] = latest.sequence
+        self._answers[slot] = answer
+        _log.info("settler: sent %s: %s %s", tx_hash.hex(), answer.status, answer.code)
         return True
 
 

@@ -25,6 +25,7 @@ from ledger.stellar.errors import SettlerError
 from ledger.stellar.gateway import TransactionPage
 from ledger.stellar.horizon import HorizonGateway
 from ledger.stellar.settler import RefusedError, Settler
+from ledger.stellar.settler_bumps import SettlerBumps
 from ledger.stellar.settler_chain import OwnChain
 from ledger.stellar.settler_client import OperatorClient
 from ledger.stellar.settler_process import SettlerRounds
@@ -260,7 +261,8 @@ def test_settlers_pay_what_is_planned_without_the_operator(scene: TreasuryScene)
             fetch_audit=fetch_from(archive),
         )
         chain = OwnChain([scene.gateway], margin_ledgers=1)
-        rounds.append(TogetherRounds(settler, chain, exchange, PASSPHRASE))
+        bumps = SettlerBumps(settler, chain, SettlerFolder(scene.folder / name), PASSPHRASE)
+        rounds.append(TogetherRounds(settler, chain, exchange, PASSPHRASE, bumps))
     alone = rounds[0].run()
     assert (alone.signed > 0, alone.sent) == (True, 0)
     for folder in (scene.folder / "exchange").iterdir():

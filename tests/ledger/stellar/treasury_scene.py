@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import simulated_operator
 from settlement_scene import DevnetProcess
@@ -46,7 +47,7 @@ CHANNELS = ("channel 0", "channel 1")
 DEPOSIT_STROOPS = 10**12
 
 
-def domain_keys() -> DomainKeys:
+def domain_keys(*, with_fee: bool = False) -> DomainKeys:
     return DomainKeys(
         issuer=seed("issuer"),
         broadcaster=seed("broadcaster"),
@@ -55,19 +56,20 @@ def domain_keys() -> DomainKeys:
         anchor=seed("anchor"),
         channels=tuple(seed(name) for name in CHANNELS),
         payees={"seeder": seed("seeder account")},
+        fee=seed("fee") if with_fee else None,
     )
 
 
 class ChainOperator(Operator):
     """The simulated operator on a devnet; `close` seals the epoch that the network has reached."""
 
-    def __init__(self, devnet: DevnetProcess, gateway: HorizonGateway) -> None:
+    def __init__(self, devnet: DevnetProcess, gateway: HorizonGateway, **terms_fields: Any) -> None:
         self.devnet = devnet
         self.gateway = gateway
         self.accounts: frozenset[bytes] = frozenset()
         self.sealed_through = 0
         genesis_s = gateway.latest_ledger().close_time_s
-        terms = simulated_operator.make_terms(genesis_s=genesis_s)
+        terms = simulated_operator.make_terms(genesis_s=genesis_s, **terms_fields)
         super().__init__(terms=terms)
         self.trust = replace(self.trust, genesis_s=genesis_s)
         self.accounts = domain_accounts(terms)
@@ -222,13 +224,13 @@ class TreasuryScene:
 
 
 @contextmanager
-def treasury_scene(folder: Path) -> Iterator[TreasuryScene]:
+def treasury_scene(folder: Path, *, with_fee: bool = False) -> Iterator[TreasuryScene]:
     """A scene with a devnet of its own, stopped at the end."""
     home = folder / "devnet"
     home.mkdir()
     devnet = DevnetProcess(home, PASSPHRASE)
     try:
-        made = make_treasury_scene(devnet, folder)
+        made = make_treasury_scene(devnet, folder, with_fee=with_fee)
         yield made
         made.gateway.close()
     finally:
@@ -236,11 +238,14 @@ def treasury_scene(folder: Path) -> Iterator[TreasuryScene]:
         devnet.stop()
 
 
-def make_treasury_scene(devnet: DevnetProcess, folder: Path) -> TreasuryScene:
+def make_treasury_scene(
+    devnet: DevnetProcess, folder: Path, *, with_fee: bool = False
+) -> TreasuryScene:
     """Settlers sign for escrow and payout; money in escrow; no epoch closed yet."""
     gateway = HorizonGateway(devnet.url, PASSPHRASE)
-    keys = domain_keys()
-    accounts = simulated_operator.make_terms()
+    keys = domain_keys(with_fee=with_fee)
+    fields = {"fee_account": key("fee"), "fee_bid_max_stroops": 50_000} if with_fee else {}
+    accounts = simulated_operator.make_terms(**fields)
     treasury = treasury_of(accounts, [key(name) for name in SETTLERS], THRESHOLD)
     with devnet.closing():
         set_up_domain(gateway, PASSPHRASE, keys, asset_code="EURT", deposit_stroops=DEPOSIT_STROOPS)
@@ -252,5 +257,5 @@ def make_treasury_scene(devnet: DevnetProcess, folder: Path) -> TreasuryScene:
             account_seeds=keys.operator_seeds,
         )
     # The log begins when the accounts are as they should be.
-    operator = ChainOperator(devnet, gateway)
+    operator = ChainOperator(devnet, gateway, **fields)
     return TreasuryScene(devnet, gateway, operator, treasury, folder)
