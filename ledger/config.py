@@ -20,6 +20,9 @@ from pydantic_settings import (
 
 PREFIX: Final = "SWARMLEDGER_"
 CONFIG_FILE_VARIABLE: Final = f"{PREFIX}CONFIG"
+PUBLIC_NETWORK: Final = "Public Global Stellar Network ; September 2015"
+"""Passphrase of the network on which money is real."""
+
 EMBEDDED_BROKER: Final = "pgmq://"
 
 _ValueT = TypeVar("_ValueT")
@@ -87,8 +90,11 @@ class Settings(BaseSettings):
     audit_dir: Path | None = None
     """Where `epoch-N.audit` files are written."""
 
-    evidence_sources: int = Field(default=1, ge=1, le=8)
-    """Sources that must agree before a payout attempt is called dead; servers want 2."""
+    evidence_sources: int = Field(default=0, ge=0, le=8)
+    """Sources that must agree on what happened and what never will.
+
+    0: two where `gateway_url` names two or more, else one. The public network takes no less than 2.
+    """
 
     surplus_max_stroops: int = Field(default=10_000_000, ge=0)
     """How much more than the books say escrow or payout account may hold before payouts stop.
@@ -206,6 +212,11 @@ class Settings(BaseSettings):
         """All gateways as they are named, the one that is submitted to first."""
         return tuple(url.strip() for url in self.gateway_url.split(",") if url.strip())
 
+    @property
+    def sources_to_agree(self) -> int:
+        """How many of the gateways must agree, ≥ 1."""
+        return self.evidence_sources or min(2, max(1, len(set(self.gateway_urls))))
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -236,6 +247,28 @@ def load_settings() -> Settings:
         raise ConfigError("; ".join(lines)) from None
     except ValueError as error:
         raise ConfigError(f"{path}: {error}") from None
+
+
+def require_sources(settings: Settings) -> None:
+    """Raise where too few sources of the network's facts are named for what is at stake.
+
+    One source that lies can tell a payment that never was, or hide one that was.
+
+    Raises:
+        ConfigError: Fewer gateways than must agree; or fewer than two on the public network.
+    """
+    wanted, named = settings.sources_to_agree, len(set(settings.gateway_urls))
+    if settings.network_passphrase == PUBLIC_NETWORK:
+        wanted = max(2, wanted)
+        if settings.sources_to_agree < wanted:
+            raise ConfigError(
+                f"{PREFIX}EVIDENCE_SOURCES: got {settings.sources_to_agree} on the public network, "
+                f"want 2 or more, and as many in {PREFIX}GATEWAY_URL, of different operators"
+            )
+    if named < wanted:
+        raise ConfigError(
+            f"{PREFIX}GATEWAY_URL: got {named} sources, want {wanted} that must agree"
+        )
 
 
 def need(name: str, value: _ValueT | None) -> _ValueT:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from functools import cache
 
 from ledger.audit.trust import Trust, parse_trust
-from ledger.config import Settings, load_settings, need
+from ledger.config import Settings, load_settings, need, require_sources
 from ledger.evidence.recent import RecentSet
+from ledger.evidence.terms import Terms
 from ledger.sealing.audit_files import AuditFileParts
 from ledger.sealing.driver import SealingParts
 from ledger.sealing.judging import make_memory
@@ -23,6 +24,7 @@ from ledger.stellar.signing import AccountSigner, Signer
 from ledger.stellar.sources import open_source
 from ledger.store.engine import SessionFactory, open_sessions
 from ledger.store.errors import UnknownBroadcasterError
+from ledger.store.instruction_store import newest_computed_epoch
 from ledger.store.shard_store import Shard, authentic_terms, find_shard, list_shards
 
 
@@ -51,24 +53,44 @@ class WorkerParts:
             ExternalSignerError: The signer command gives no usable answer.
             UnprovenError: The stored terms are not the broadcaster's.
         """
+        terms = self._terms_after(shard, 0)
         with self.sessions.begin() as session:
-            terms = authentic_terms(session, shard).value
+            announced = authentic_terms(session, shard).value
         keys = open_operator_keys(self.settings.keys_dir, self.settings.signer_command)
         signer: Signer = AccountSigner(keys)
         if self.settings.treasury == "settlers":
             signer = TreasurySigner(self.sessions, self.gateways[0], terms, keys)
         return SettlementDomain(
             terms=terms,
+            announced=announced,
             passphrase=self.settings.network_passphrase,
             signer=signer,
             policy=Policy(
-                evidence_sources=self.settings.evidence_sources,
+                evidence_sources=self.settings.sources_to_agree,
                 margin_ledgers=self.settings.margin_ledgers,
                 surplus_max_stroops=self.settings.surplus_max_stroops,
                 fee_day_max_stroops=self.settings.fee_day_max_stroops,
                 lane_share_ppm=self.settings.lane_share_ppm,
             ),
         )
+
+    def sealing_terms(self, shard: Shard) -> Terms:
+        """Return the terms of the epoch that is sealed next: its log key signs what joins it.
+
+        Raises:
+            UnprovenError: The stored terms are not the broadcaster's.
+        """
+        return self._terms_after(shard, 1)
+
+    def _terms_after(self, shard: Shard, epochs: int) -> Terms:
+        """Return the terms in force so many epochs after the newest computed one.
+
+        Settlers go by the terms of the newest epoch that they have proven, never by announced ones.
+        """
+        with self.sessions.begin() as session:
+            computed = newest_computed_epoch(session, shard)
+            epoch = self.trust.first_epoch if computed is None else computed + epochs
+            return authentic_terms(session, shard, epoch).value
 
     def list_accounts(self) -> list[bytes]:
         """Return the account keys of the registered broadcasters that this worker serves.
@@ -102,6 +124,7 @@ def make_parts(settings: Settings) -> WorkerParts:
     """
     need("gateway_url", settings.gateway_url)
     passphrase = need("network_passphrase", settings.network_passphrase)
+    require_sources(settings)
     seeds = read_log_seeds(need("log_key_file", settings.log_key_file))
     trust = parse_trust(need("trust_file", settings.trust_file).read_text(encoding="utf-8"))
     sessions = open_sessions(need("database_url", settings.database_url), pool_size=4)

@@ -4,7 +4,8 @@ Between two computed epochs the facts go on. `watch_books` folds those of the ep
 into the newest closing state, as computing that epoch will, so a transaction nobody planned is
 found within ledgers instead of at the epoch's end; and what left escrow or payout account without
 a slot is found however far the epochs are behind. Once an epoch, or while they differ, it asks the
-first source what escrow and payout account hold. A source says only about when that was true, so
+source what escrow and payout account hold: another one than tells the facts, if there is another,
+since invented facts have invented balances. A source says only about when that was true, so
 the answer is kept until the facts are complete beyond it, and compared with the books' balance
 after every ledger it can be of. Agreement is a stored proof; everything else opens a named halt,
 while which nothing is signed or sent. A halt is closed when its cause is found gone.

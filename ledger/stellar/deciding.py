@@ -18,7 +18,7 @@ from ledger.evidence.units import format_stroops
 from ledger.stellar.domain import SettlementDomain
 from ledger.stellar.errors import GatewayError
 from ledger.stellar.evidence import is_dead
-from ledger.stellar.facts import stored_fact
+from ledger.stellar.facts import bears_out, stored_fact
 from ledger.stellar.failures import FROZEN, Reaction, reaction_to_failure, read_failure
 from ledger.stellar.gateway import Gateway, NetworkLedger
 from ledger.stellar.outlook import Outlook
@@ -284,7 +284,8 @@ def find_used(
     leaf: PayoutLeaf,
 ) -> None:
     """Ask every source for the transaction of a slot that is used; store what one has."""
-    since = leaf.reference_ledger_sequence
+    since, number = leaf.reference_ledger_sequence, leaf.batch_number
+    wanted = max(1, domain.policy.evidence_sources)
     for gateway in gateways:
         try:
             view = gateway.account(leaf.channel_account)
@@ -297,6 +298,10 @@ def find_used(
             _log.warning("slot of batch %d: %s", leaf.batch_number, error)
             continue
         if used.fact is not None:
+            others = [each for each in gateways[:wanted] if each is not gateway]
+            if not all(bears_out(other, used.fact, {leaf.channel_account}) for other in others):
+                _log.warning("batch %d: %s alone tells its slot's end", number, gateway.name)
+                continue
             with sessions.begin() as session:
                 store.insert_facts(session, domain.broadcaster, [stored_fact(used.fact)])
             _log.warning("batch %d: %s tells its slot's end", leaf.batch_number, gateway.name)

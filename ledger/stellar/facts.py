@@ -6,13 +6,16 @@ repeats nothing. A fact is stored as soon as it is seen; "complete" stays a few 
 because a source's history may lag behind its newest header. For each epoch that has ended, the
 last ledger before its end is stored with it: that is what sealing waits for.
 
-A source can leave a transaction out and tell later ones. Where there are witnesses, each of them is
-asked for the same accounts from the same places: what any of them tells is stored, and nothing is
-complete beyond what all of them had read.
+A source can leave a transaction out and tell later ones, or invent one. Where there are witnesses,
+each of them is asked for the same accounts from the same places: what any of them tells is stored
+if each other one has it too, by its hash at least, or has the sequence number of our account used
+that it spends. What a witness excludes is not stored, and nothing is complete beyond it, or beyond
+what all of them had read.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Final
 
 from ledger.audit.stellar_xdr import read_transaction
@@ -93,20 +96,71 @@ def _read_sources(
     facts: dict[Place, NetworkFact] = {}
     places: dict[bytes, Place] = {}
     as_of_sequences: list[int] = []
+    told_by: list[tuple[Gateway, dict[Place, NetworkFact]]] = []
     for source in sources:
         told, reached, as_of_sequence = _read_accounts(source, terms, cursors)
+        told_by.append((source, told))
         for place, fact in told.items():
             if facts.setdefault(place, fact) != fact:
                 raise ConflictingFactError(f"{source.name}: fact {place}: got another, want one")
         for account, place in reached.items():
             places[account] = max(place, places.get(account, START))
         as_of_sequences.append(as_of_sequence)
-    as_of_sequence = min(as_of_sequences)
+    held = _uncorroborated(facts, told_by, domain_accounts(terms) | cursors.keys())
+    facts = {place: fact for place, fact in facts.items() if place not in held}
+    as_of_sequence = min([*as_of_sequences, *(place[0] - 1 for place in held)])
     if len(sources) > 1:
         end: Place = (as_of_sequence + 1, 0)
         read = {account: min(place, end) for account, place in places.items()}
         places = {account: max(read[account], cursors.get(account, START)) for account in read}
     return [stored_fact(facts[place]) for place in sorted(facts)], places, as_of_sequence
+
+
+def _uncorroborated(
+    facts: Mapping[Place, NetworkFact],
+    told_by: Sequence[tuple[Gateway, Mapping[Place, NetworkFact]]],
+    ours: AbstractSet[bytes],
+) -> set[Place]:
+    """Return the places of facts that a source did not tell and does not bear out."""
+    held: set[Place] = set()
+    for place, fact in facts.items():
+        for source, told in told_by:
+            if place not in told and not bears_out(source, fact, ours):
+                transaction = read_transaction(fact)
+                _log.warning(
+                    "source %s has no transaction %s of ledger %d that another tells: it waits",
+                    source.name,
+                    transaction.tx_hash.hex(),
+                    fact.ledger_sequence,
+                )
+                held.add(place)
+                break
+    return held
+
+
+def bears_out(source: Gateway, fact: NetworkFact, ours: AbstractSet[bytes]) -> bool:
+    """Tell whether a source has a transaction that another tells, or cannot exclude it.
+
+    By its hash it has it. One that spends a sequence number of ours, such as a payout, it cannot
+    exclude where the account has that number used: nothing else has it then, or it would be told.
+
+    Raises:
+        GatewayError: No usable answer.
+        ConflictingFactError: It has it in another place, or with another result.
+    """
+    transaction = read_transaction(fact)
+    own = source.transaction(transaction.tx_hash)
+    if own is not None:
+        if own != fact:
+            raise ConflictingFactError(
+                f"{source.name}: transaction {transaction.tx_hash.hex()}: got it at {own.order}, "
+                f"want it at {fact.order} and with one result"
+            )
+        return True
+    if transaction.source_account not in ours:
+        return False
+    view = source.account(transaction.source_account)
+    return view is not None and view.sequence >= transaction.sequence
 
 
 def _read_accounts(

@@ -167,7 +167,7 @@ def _settle(sessions: SessionFactory, outlook: Outlook, domain: SettlementDomain
     ingest_facts(
         sessions,
         gateway,
-        domain.terms,
+        domain.reading_terms,
         margin_ledgers=policy.margin_ledgers,
         witnesses=witnesses,
     )
@@ -178,7 +178,13 @@ def _settle(sessions: SessionFactory, outlook: Outlook, domain: SettlementDomain
         lift_pauses(sessions, domain, latest)
         domain.signer.refresh()
         settle_anchors(sessions, outlook, domain)
-    watch_books(sessions, gateway, domain.terms, surplus_max_stroops=policy.surplus_max_stroops)
+    # Who tells the facts proves nothing by telling balances that fit: another one is asked.
+    watch_books(
+        sessions,
+        witnesses[-1] if witnesses else gateway,
+        domain.reading_terms,
+        surplus_max_stroops=policy.surplus_max_stroops,
+    )
     _decide_all(sessions, gateway, domain, latest)
     if is_halted(sessions, domain):
         return "halted"

@@ -18,6 +18,7 @@ from ledger.books.folding import fold_transactions
 from ledger.books.state import State, format_state, genesis_state, state_root
 from ledger.stellar.book_watch import watch_books
 from ledger.stellar.facts import ingest_facts
+from ledger.stellar.gateway import AccountView
 from ledger.stellar.settlement_command import main as settlement_command
 from ledger.stellar.transacting import Transacting, asset_payment
 from ledger.store import halt_store
@@ -290,3 +291,34 @@ def test_status_shows_escrow_halts_and_what_to_do(
     assert told["money"]["escrow_stroops"] == real + 3
     assert (told["money"]["level"], told["money"]["free_stroops"]) == ("covered", real)
     assert told["next_steps"] != []
+
+
+class Overdrawn:
+    """A source that tells less of escrow than the one that tells the facts."""
+
+    name = "overdrawn"
+
+    def __init__(self, scene: Scene) -> None:
+        self._scene = scene
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._scene.gateway, name)
+
+    def account(self, account: bytes, **more: Any) -> AccountView | None:
+        view = self._scene.gateway.account(account, **more)
+        if view is None or account != self._scene.made.escrow:
+            return view
+        return replace(view, balances={key: amount - 1 for key, amount in view.balances.items()})
+
+
+@pytest.mark.parametrize(("sources", "halts"), [(1, set()), (2, {HaltName.BALANCE_DEFICIT})])
+def test_balances_are_those_of_another_source_than_tells_the_facts(
+    scene: Scene, sources: int, halts: set[HaltName]
+) -> None:
+    scene = widened(scene)
+    compute(scene)
+    for _ in range(3):
+        scene.settle(scene.gateway, Overdrawn(scene), evidence_sources=sources)
+        scene.devnet.close_ledgers(4)
+    with scene.sessions() as session:
+        assert {halt.name for halt in halt_store.load_halts(session, scene.broadcaster)} == halts

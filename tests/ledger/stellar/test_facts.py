@@ -7,12 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from settlement_scene import Scene
+from stellar_sdk.operation import SetOptions
 
 from ledger.audit.stellar_xdr import read_transaction
+from ledger.books.transactions import NetworkFact
 from ledger.stellar.domain import deposit
-from ledger.stellar.errors import GatewayError
+from ledger.stellar.errors import ConflictingFactError, GatewayError
 from ledger.stellar.facts import ingest_facts, last_ledger_before
-from ledger.stellar.gateway import NetworkLedger, TransactionPage
+from ledger.stellar.gateway import AccountView, NetworkLedger, TransactionPage
+from ledger.stellar.transacting import Transacting
 from ledger.store import settlement_store as store
 from ledger.store.settlement_store import LedgerPoint
 
@@ -219,3 +222,85 @@ def test_nothing_is_complete_beyond_what_all_sources_had_read(scene: Scene) -> N
         assert progress.sequence == behind - 1
         assert max(place[0] for place in cursors.values()) <= behind + 1
         assert stored_hashes(scene).count(later) == 1
+
+
+class Excluding(Forgetful):
+    """A source that knows nothing of a transaction, nor of what it did to its own account."""
+
+    def __init__(self, scene: Scene, tx_hash: bytes, *, sequence: int | None = None) -> None:
+        super().__init__(scene, tx_hash)
+        self._sequence = sequence
+
+    def transaction(self, tx_hash: bytes) -> NetworkFact | None:
+        return None if tx_hash == self._tx_hash else self._source.transaction(tx_hash)
+
+    def account(self, account: bytes, **more: Any) -> AccountView | None:
+        view = self._source.account(account, **more)
+        if view is None or self._sequence is None:
+            return view
+        return replace(view, sequence=self._sequence)
+
+
+def act(scene: Scene, seed: bytes) -> tuple[bytes, int]:
+    """A transaction of an account of ours; its hash and sequence number."""
+    with scene.devnet.closing():
+        transacting = Transacting(scene.gateway, scene.domain.passphrase)
+        (tx_hash,) = transacting.apply_all([([SetOptions()], [seed])])
+    fact = scene.gateway.transaction(tx_hash)
+    assert fact is not None
+    return tx_hash, read_transaction(fact).sequence
+
+
+def ingest_from(scene: Scene, first: Any, second: Any) -> tuple[list[bytes], int]:
+    """Read two sources; what is stored, and through which ledger it is complete."""
+    scene.devnet.close_ledgers(3)
+    ingest_facts(scene.sessions, first, scene.domain.terms, margin_ledgers=1, witnesses=[second])
+    with scene.sessions() as session:
+        progress = store.fact_progress(session, scene.broadcaster)
+    assert progress is not None
+    return stored_hashes(scene), progress.sequence
+
+
+@pytest.mark.postgres
+@pytest.mark.process
+@pytest.mark.parametrize("is_witness", [False, True])
+def test_deposit_that_one_source_alone_tells_is_not_booked_and_nothing_after_it_is_complete(
+    scene: Scene, is_witness: bool
+) -> None:
+    invented = pay_in(scene, 7)
+    fact = scene.gateway.transaction(invented)
+    assert fact is not None
+    excluding = Excluding(scene, invented)
+    sources = (scene.gateway, excluding) if is_witness else (excluding, scene.gateway)
+    for _ in range(2):
+        hashes, complete = ingest_from(scene, *sources)
+        assert invented not in hashes
+        assert complete < fact.ledger_sequence
+    hashes, complete = ingest_from(scene, scene.gateway, scene.gateway)
+    assert hashes.count(invented) == 1
+    assert complete > fact.ledger_sequence
+
+
+@pytest.mark.postgres
+@pytest.mark.process
+@pytest.mark.parametrize(("behind", "is_stored"), [(0, True), (1, False)])
+def test_success_in_a_slot_is_believed_of_one_source_if_the_other_has_the_slot_used(
+    scene: Scene, behind: int, is_stored: bool
+) -> None:
+    tx_hash, sequence = act(scene, scene.keys.channels[0])
+    other = Excluding(scene, tx_hash, sequence=sequence - behind)
+    hashes, _ = ingest_from(scene, scene.gateway, other)
+    assert (tx_hash in hashes) is is_stored
+
+
+@pytest.mark.postgres
+@pytest.mark.process
+def test_two_results_of_one_transaction_stop_everything(scene: Scene) -> None:
+    class Another(Excluding):
+        def transaction(self, tx_hash: bytes) -> NetworkFact | None:
+            fact = self._source.transaction(tx_hash)
+            return replace(fact, result=fact.result + b"\0") if fact else None
+
+    other = Another(scene, pay_in(scene, 7))
+    with pytest.raises(ConflictingFactError, match="one result"):
+        ingest_from(scene, scene.gateway, other)
