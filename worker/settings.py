@@ -20,6 +20,15 @@ EPOCHS_QUEUE: Final = "epochs"
 EXPIRE_EVERY_S: Final = 60.0
 """Seconds between two looks at what nothing needs any more."""
 
+EXPIRY_SCHEDULES: Final = 10
+"""Schedules after which a tick is pointless: others have come."""
+
+EXPIRY_LEAST_S: Final = 10.0
+"""Least seconds that a tick lives: longer than a loaded machine needs to fetch it."""
+
+WORK_EXPIRY_TICKS: Final = 6
+"""How many times as long as a tick lives what it publishes."""
+
 POLLING_S: Final = 0.25
 """Seconds between two looks at empty queues in the database."""
 
@@ -89,8 +98,18 @@ def make_celery_settings(settings: Settings) -> dict[str, Any]:
 
 
 def expiry_s(settings: Settings) -> float:
-    """Return after how many seconds a scheduled message is pointless: another one has come."""
-    return max(2 * settings.schedule_s, 5)
+    """Return after how many seconds a tick is pointless: others have come."""
+    return max(EXPIRY_SCHEDULES * settings.schedule_s, EXPIRY_LEAST_S)
+
+
+def work_expiry_s(settings: Settings) -> float:
+    """Return after how many seconds what a tick has published is pointless.
+
+    Much longer than a tick lives. A queue that is longer than a tick's life drops ticks, so nothing
+    more is published and it shortens; what was published before still finds its worker. With one
+    life for both, a worker that is behind may fetch nothing but what is stale.
+    """
+    return WORK_EXPIRY_TICKS * expiry_s(settings)
 
 
 def _transport_options(settings: Settings, scheme: str) -> dict[str, Any]:

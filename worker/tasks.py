@@ -18,7 +18,7 @@ from ledger.store.engine import try_advisory_lock
 from ledger.store.shard_store import Shard
 from worker.app import app
 from worker.process import parts
-from worker.settings import expiry_s
+from worker.settings import work_expiry_s
 
 _log = structlog.get_logger(__name__)
 
@@ -52,8 +52,8 @@ def tick() -> None:
     for bundle_ids in batches:
         check_bundles.delay(bundle_ids)
     for account in parts().list_accounts():
-        settle.apply_async((account.hex(),), expires=expiry_s(settings))
-        advance.apply_async((account.hex(),), expires=expiry_s(settings))
+        settle.apply_async((account.hex(),), expires=work_expiry_s(settings))
+        advance.apply_async((account.hex(),), expires=work_expiry_s(settings))
 
 
 @app.task(name="swarmledger.advance")
@@ -71,7 +71,7 @@ def settle(account: str) -> None:
         if try_advisory_lock(guard, f"settle {account}"):
             domain = parts().domain_of(shard)
             settle_domain(parts().sessions, parts().gateways, domain)
-            _look_ahead(shard, domain.terms)
+            _look_ahead(shard, parts().sealing_terms(shard))
 
 
 def _look_ahead(shard: Shard, terms: Terms) -> None:

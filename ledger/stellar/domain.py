@@ -95,7 +95,7 @@ class SettlementDomain:
     """What one broadcaster's settlement is made of."""
 
     terms: Terms
-    """Terms in force: accounts, asset, bid, windows."""
+    """Terms in force in the newest computed epoch: accounts, asset, bid, windows."""
 
     passphrase: str
     """Of the Stellar network."""
@@ -105,12 +105,21 @@ class SettlementDomain:
 
     policy: Policy = Policy()
 
+    announced: Terms | None = None
+    """Terms that were registered last, if they are not in force yet: the accounts that they name
+    are read from their creation on."""
+
     def __post_init__(self) -> None:
         terms = self.terms
         single = (terms.escrow_account, terms.payout_account, terms.anchor_account)
         for account in (*single, *terms.channel_accounts):
             if not self.signer.covers(account):
                 raise SeedFileError(f"account {account.hex()}: got no seed, want one in the keys")
+
+    @property
+    def reading_terms(self) -> Terms:
+        """Whose accounts are read: the terms that were registered last."""
+        return self.announced or self.terms
 
     @property
     def broadcaster(self) -> bytes:
