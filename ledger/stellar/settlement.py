@@ -17,7 +17,8 @@ workers may run at once: they make the same bytes, and only one moves a row. The
   no-op (`overdue`), so that ledgers decide soon;
 - only a payout leaf that is proven to be in the anchored log is signed; another halts the domain;
 - a slot that holds a transaction nobody planned halts the domain: a person looks; so does money
-  of ours that moved without a plan, and a balance that is not the books' (`book_watch`).
+  of ours that moved without a plan, and a balance that is not the books' (`book_watch`); so do
+  facts that cannot be read, or exclude each other, until they can be believed again.
 
 Order: the anchor of an epoch, then its funding batch, then its payments; slots of one channel one
 after another, a stuck one used up and never skipped. What is done about answers and failures stands
@@ -28,6 +29,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from ledger.audit.xdr import MalformedXdrError
 from ledger.evidence.leaf import PAYOUT_FUNDING
 from ledger.stellar import burning
 from ledger.stellar.anchors import settle_anchors
@@ -43,7 +45,12 @@ from ledger.stellar.deciding import (
 )
 from ledger.stellar.domain import SettlementDomain
 from ledger.stellar.envelopes import next_attempt, sign_payout
-from ledger.stellar.errors import ExternalSignerError, GatewayError, TreasuryError
+from ledger.stellar.errors import (
+    ConflictingFactError,
+    ExternalSignerError,
+    GatewayError,
+    TreasuryError,
+)
 from ledger.stellar.facts import ingest_facts
 from ledger.stellar.failures import FILTERED, Reaction, reaction_to_answer
 from ledger.stellar.fees import Bidding, lane_allowance
@@ -76,12 +83,14 @@ from ledger.stellar.stopping import (
     is_halted,
     lift_pauses,
     load_stops,
+    note_facts,
     stop_for,
 )
 from ledger.store import sending_store
 from ledger.store import settlement_store as store
 from ledger.store.engine import SessionFactory
 from ledger.store.errors import UnprovenError
+from ledger.store.halt_store import HaltName
 from ledger.store.settlement_states import SettlementState
 from ledger.store.settlement_store import Attempt, Batch
 from ledger.store.settlement_tables import BATCH, BURN
@@ -129,7 +138,6 @@ def settle(
 
     Raises:
         ValueError: Too few gateways.
-        ConflictingFactError: The network tells another history than before.
     """
     wanted = max(1, domain.policy.evidence_sources)
     names = {gateway.name for gateway in gateways}
@@ -141,6 +149,13 @@ def settle(
         outlook = look(sessions, gateways, domain)
         latest, looks = outlook.latest, outlook.looks
         problem = _settle(sessions, outlook, domain)
+        note_facts(sessions, domain, None, "", latest)
+    except MalformedXdrError as error:
+        problem = str(error)
+        note_facts(sessions, domain, HaltName.UNREADABLE_TRANSACTION, problem, latest)
+    except ConflictingFactError as error:
+        problem = str(error)
+        note_facts(sessions, domain, HaltName.CONFLICTING_FACTS, problem, latest)
     except (GatewayError, ExternalSignerError, TreasuryError) as error:
         _log.warning("settlement: %s", error)
         problem = str(error)

@@ -42,6 +42,14 @@ NEXT_STEPS: Final[Mapping[str, str]] = MappingProxyType(
             "compare the account's history on the network with the facts; what a contract brought "
             "is tolerated with SURPLUS_MAX_STROOPS, a source that hides transactions is replaced"
         ),
+        HaltName.UNREADABLE_TRANSACTION: (
+            "find out who signed the transaction; install a release that knows its operation: it "
+            "goes on by itself then"
+        ),
+        HaltName.CONFLICTING_FACTS: (
+            "compare the transaction on sources of other operators; replace the one that is wrong: "
+            "it goes on by itself then"
+        ),
         "out": (
             "deposit (the link of swarmledger broadcaster init); until then receipts are refused"
         ),

@@ -2,17 +2,20 @@
 
 A halt waits for a person: of the whole domain, or of one account's lane. A pause of a lane is for
 want of XLM: it ends by itself after some ledgers, and begins anew if the account is still short.
-All of them are rows, so a second worker and the next process stand still too.
+All of them are rows, so a second worker and the next process stand still too. Where the facts
+themselves cannot be read or believed, everything stands still under a name, until they can.
 """
 
 import logging
+from typing import Final
 
 from ledger.stellar.domain import SettlementDomain
 from ledger.stellar.errors import GatewayError
 from ledger.stellar.failures import Reaction
 from ledger.stellar.gateway import NATIVE, Gateway, NetworkLedger
-from ledger.store import stop_store
+from ledger.store import halt_store, stop_store
 from ledger.store.engine import Session, SessionFactory
+from ledger.store.halt_store import HaltName
 from ledger.store.settlement_store import count_halted
 from ledger.store.stop_store import DOMAIN, Stop
 
@@ -23,6 +26,9 @@ UNPLANNED = "unplanned"
 
 UNPROVEN = "unproven"
 """Cause: a batch that does not stand in the anchored log."""
+
+FACT_HALTS: Final = (HaltName.UNREADABLE_TRANSACTION, HaltName.CONFLICTING_FACTS)
+"""Named halts that end with the first tick that reads all facts."""
 
 OTHER_HISTORY = "other_history"
 """Cause: the network contradicts what it said before."""
@@ -76,6 +82,39 @@ def stop_for(
         ledger_sequence=now.sequence,
     ):
         _log.error("account %s: top it up with XLM: %s: %s", account.hex(), cause, reason)
+
+
+def note_facts(
+    sessions: SessionFactory,
+    domain: SettlementDomain,
+    name: HaltName | None,
+    detail: str,
+    now: NetworkLedger | None,
+) -> None:
+    """Open the halt that says what is wrong with the facts, or close those that are over.
+
+    Args:
+        sessions: One commit is made, if anything changes.
+        domain: Whose facts.
+        name: One of `FACT_HALTS`; None: all facts were read.
+        detail: What people read.
+        now: Newest closed ledger, if one was told.
+    """
+    sequence = 0 if now is None else now.sequence
+    with sessions() as session:
+        known = {halt.name for halt in halt_store.load_halts(session, domain.broadcaster)}
+    if name is not None:
+        if name not in known:
+            with sessions.begin() as session:
+                halt_store.open_halt(
+                    session, domain.broadcaster, name, detail, ledger_sequence=sequence
+                )
+            _log.error("payouts stop: %s: %s", name, detail)
+        return
+    for over in known & set(FACT_HALTS):
+        with sessions.begin() as session:
+            halt_store.clear_halt(session, domain.broadcaster, over, ledger_sequence=sequence)
+        _log.warning("payouts go on: %s is over", over)
 
 
 def load_stops(sessions: SessionFactory, domain: SettlementDomain) -> tuple[Stop, ...]:

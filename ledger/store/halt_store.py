@@ -1,7 +1,8 @@
 """Named halts, balances that sources told, and proofs that books and chain agree: queries.
 
 Functions take a session and neither begin nor commit. When a halt opens and closes is decided in
-`ledger.stellar.book_watch`; what an operator does about each stands in docs/settlement.md.
+`ledger.stellar.book_watch` and `ledger.stellar.stopping`; what an operator does about each stands
+in docs/settlement.md.
 """
 
 from dataclasses import dataclass
@@ -25,6 +26,12 @@ class HaltName(StrEnum):
 
     BALANCE_SURPLUS = "balance_surplus"
     """An account of ours holds more than the books say, by more than is tolerated."""
+
+    UNREADABLE_TRANSACTION = "unreadable_transaction"
+    """A transaction on an account of ours has an operation that this release does not know."""
+
+    CONFLICTING_FACTS = "conflicting_facts"
+    """The network's sources exclude each other, or what they told before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,11 +4,12 @@ import threading
 from dataclasses import replace
 
 import pytest
-from settlement_scene import WINDOW, Scene
+from settlement_scene import PASSPHRASE, WINDOW, Scene
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
-from stellar_sdk import HashMemo
+from stellar_sdk import Account, Asset, HashMemo, Keypair, TransactionBuilder
 
+from ledger.audit.address import format_account
 from ledger.audit.stellar_xdr import read_transaction
 from ledger.books.transactions import NetworkFact
 from ledger.stellar.envelopes import (
@@ -21,11 +22,11 @@ from ledger.stellar.envelopes import (
     sign_envelope,
     sign_payout,
 )
-from ledger.stellar.errors import ConflictingFactError
-from ledger.stellar.gateway import SubmitAnswer
+from ledger.stellar.gateway import Place, SubmitAnswer, TransactionPage
 from ledger.stellar.horizon import HorizonGateway
 from ledger.store import sending_store
 from ledger.store import settlement_store as store
+from ledger.store.halt_store import load_halts
 from ledger.store.settlement_states import SettlementState
 from ledger.store.settlement_tables import BATCH
 
@@ -60,6 +61,29 @@ def test_planned_epoch_is_anchored_funded_and_paid_in_that_order(scene: Scene) -
     assert read_transaction(anchor).memo_hash == scene.body_hash(0)
     assert anchor.ledger_sequence < places[0] < min(places[1:])
     assert all(len(attempts_of(scene, number)) == 1 for number in range(3))
+
+
+def test_transaction_that_has_an_anchors_memo_and_moves_money_anchors_nothing(
+    scene: Scene,
+) -> None:
+    """Settlers do not take it for an anchor either: operator and settlers have one rule."""
+    scene.plan(amounts(scene, 5))
+    key = Keypair.from_raw_ed25519_seed(scene.keys.anchor)
+    view = scene.gateway.account(scene.made.anchor)
+    assert view is not None
+    builder = TransactionBuilder(Account(key.public_key, view.sequence), PASSPHRASE, 1_000)
+    builder.add_hash_memo(scene.body_hash(0)).add_time_bounds(0, 0)
+    payer = format_account(scene.made.issuer)
+    false = builder.append_payment_op(payer, Asset.native(), "1").build()
+    false.sign(key)
+    scene.gateway.submit(false.to_xdr_object().to_xdr_bytes())
+    scene.devnet.close_ledgers(2)
+    scene.settle_all()
+    with scene.sessions() as session:
+        anchor = store.anchor_fact(session, scene.broadcaster, 0)
+    assert anchor is not None
+    assert read_transaction(anchor).tx_hash != false.hash()
+    assert read_transaction(anchor).movements == ()
 
 
 def test_settled_domain_stays_as_it_is_when_settled_again(scene: Scene) -> None:
@@ -328,14 +352,60 @@ def test_sent_envelope_that_a_restored_backup_forgot_is_not_paid_twice(scene: Sc
     assert scene.paid() == {scene.payees[0]: 71}
 
 
-def test_network_that_tells_another_history_stops_settlement(scene: Scene) -> None:
+def halts_of(scene: Scene) -> list[str]:
+    with scene.sessions() as session:
+        return [str(halt.name) for halt in load_halts(session, scene.broadcaster)]
+
+
+def test_network_that_tells_another_history_stops_settlement_until_it_no_longer_does(
+    scene: Scene,
+) -> None:
+    scene.plan(amounts(scene, 83))
     scene.tick(3)
-    with scene.sessions.begin() as session:
-        session.execute(text("SET LOCAL session_replication_role = replica"))
-        session.execute(text("UPDATE network_facts SET result = 'x'"))
-        session.execute(text("DELETE FROM fact_cursors"))
-    with pytest.raises(ConflictingFactError, match="another now"):
-        scene.settle()
+    spoiled = [
+        "UPDATE network_facts SET result = result || 'x'",
+        "UPDATE network_facts SET result = substring(result for length(result) - 1)",
+    ]
+    for place, change in enumerate(spoiled):
+        with scene.sessions.begin() as session:
+            session.execute(text("SET LOCAL session_replication_role = replica"))
+            session.execute(text(change))
+            session.execute(text("DELETE FROM fact_cursors"))
+        if place == 0:
+            report = scene.settle()
+            assert (report.is_halted, halts_of(scene)) == (True, ["conflicting_facts"])
+            assert "another now" in report.problem
+            assert scene.tick().is_halted
+    scene.settle()
+    assert halts_of(scene) == []
+    scene.settle_all()
+    assert scene.paid() == {scene.payees[0]: 83}
+
+
+class NewerProtocol(HorizonGateway):
+    """Tells transactions with an operation that nobody here knows."""
+
+    def transactions_of(self, account: bytes, *, after: Place) -> TransactionPage:
+        page = super().transactions_of(account, after=after)
+        facts = tuple(replace(fact, envelope=fact.envelope[:-200]) for fact in page.facts)
+        return replace(page, facts=facts)
+
+
+def test_operation_that_this_release_does_not_know_stops_settlement_until_it_does(
+    scene: Scene,
+) -> None:
+    scene.plan(amounts(scene, 89))
+    newer = NewerProtocol(scene.devnet.url, scene.domain.passphrase)
+    scene.devnet.close_ledgers()
+    for _ in range(2):
+        report = scene.settle(newer)
+        assert (report.is_halted, halts_of(scene)) == (True, ["unreadable_transaction"])
+        assert report.problem
+    newer.close()
+    scene.settle()
+    assert halts_of(scene) == []
+    scene.settle_all()
+    assert scene.paid() == {scene.payees[0]: 89}
 
 
 def test_too_few_sources_are_refused(scene: Scene) -> None:
