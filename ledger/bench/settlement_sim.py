@@ -45,7 +45,7 @@ NETWORK_OPERATIONS_PER_S: Final = 200
 
 BASE_FEE_STROOPS: Final = 100
 SIGNED_PAYMENTS: Final = 2_000
-LARGE_WORLD: Final = 1_000
+LARGE_WORLD: Final = 1_200
 """Most payees of a world."""
 
 NAIVE_EVERY: Final = 5
@@ -158,11 +158,13 @@ def plan_of(bench: SettlementBench, number: int) -> WorldPlan:
         seed=chance.getrandbits(48),
         payees=payees,
         earning_epochs=chance.randint(3, 6),
-        batch_payments=chance.choice([15, 30]) if payees <= 100 else chance.choice([50, 100, 100]),
-        channels=chance.randint(1, 4) if payees <= 100 else chance.randint(2, 8),
+        batch_payments=chance.choice([15, 30])
+        if payees <= 100
+        else chance.choice([50, 100, 100, 100]),
+        channels=chance.randint(1, 4) if payees <= 100 else chance.randint(3, 8),
         workers=chance.randint(1, 2),
         kill_share=chance.choice([0.01, 0.03, 0.06]),
-        lane_share_ppm=chance.choice([200_000, 500_000, MILLION]),
+        lane_share_ppm=chance.choice([300_000, 600_000, MILLION]),
         raises_bids=chance.random() < 0.7,
         focus=list(FaultKind)[number % len(FaultKind)],
     )
@@ -277,13 +279,18 @@ def _deaths(total: Outcome) -> dict[str, Any]:
         by_moment[moment] += count
     moments = sorted({moment for moment, _ in total.moments})
     spells = [*map(str, FaultKind), "none"]
-    never = [f"{m} x {s}" for m in moments for s in spells if not total.deaths[m, s]]
+    never = {
+        moment: [spell for spell in spells if not total.deaths[moment, spell]] for moment in moments
+    }
+    missed = sum(len(each) for each in never.values())
     return {
         "kills_by_moment": dict(sorted(by_moment.items())),
         "moments_never_killed_at": [moment for moment in moments if not by_moment[moment]],
-        "kill_and_fault_pairs": len(moments) * len(spells) - len(never),
+        "kill_and_fault_pairs": len(moments) * len(spells) - missed,
         "kill_and_fault_pairs_possible": len(moments) * len(spells),
-        "kill_and_fault_pairs_never": never,
+        "kill_and_fault_pairs_never": {
+            moment: ", ".join(each) for moment, each in never.items() if each
+        },
     }
 
 

@@ -4,6 +4,7 @@ The process leaves signals to the one that started it, and asks before each netw
 it is to end.
 """
 
+import logging
 import os
 import signal
 from multiprocessing.synchronize import Event
@@ -26,6 +27,8 @@ def begin(server_url: str, template: str, stopped: Event) -> None:
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    # What the settlement says of the faults that are made here would hide all else.
+    logging.getLogger("ledger").setLevel(logging.CRITICAL)
     _held.append((WorldDatabase(server_url, template, f"worlds_{os.getpid()}"), stopped))
 
 

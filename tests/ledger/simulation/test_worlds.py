@@ -3,6 +3,7 @@
 import os
 import random
 import secrets
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -25,13 +26,28 @@ def test_payouts_under_faults_kills_and_restored_backups_are_made_once_and_none_
     seed = secrets.randbits(32)
     print(f"seed {seed}")
     report = run_settlement_bench(SettlementBench(payouts=PAYOUTS, seed=seed), print)
+    assert report["is_complete"]
     assert report["payouts"] >= PAYOUTS
     assert report["double_paid_stroops"] == 0
     assert report["lost_stroops"] == 0
     assert report["naive_policy_double_paid_ppm"] >= 1_000
     assert report["kills"] > 20
     assert report["faults_injected"] > 50
+    assert report["payouts_with_spoiled_submission_ppm"] >= 50_000
     assert report["fee_per_payout_ratio"] <= 1.02
+
+
+def test_an_interrupted_run_reports_the_worlds_that_came_to_their_end() -> None:
+    before = signal.getsignal(signal.SIGINT)
+
+    def interrupt(_: str) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    report = run_settlement_bench(SettlementBench(payouts=1_000, seed=3), interrupt)
+    assert not report["is_complete"]
+    assert report["worlds"] == 1
+    assert 0 < report["payouts"] < 1_000
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 @pytest.fixture
