@@ -95,12 +95,26 @@ def _is_claim(operation: object) -> bool:
 
 
 def propose_rotation(
-    gateway: Gateway, treasury: Treasury, passphrase: str, *, anchor_account: bytes, valid_s: int
+    gateway: Gateway,
+    treasury: Treasury,
+    passphrase: str,
+    *,
+    fee_account: bytes | None,
+    valid_s: int,
 ) -> Cosigned | None:
     """Return the transaction that makes every account as wanted; None if all are.
 
-    Its source is the escrow account if a cold account changes, else the anchor account: never a
-    channel, whose sequence numbers are slots.
+    Its source is an account whose sequence numbers nothing else takes, so that nothing makes the
+    proposal void while it is signed: the fee account, which the operator signs for as well, if only
+    the operator's accounts change, else the escrow account. Never a channel, whose numbers are
+    slots, nor the anchor account, which each epoch takes one of.
+
+    Args:
+        gateway: Says what is.
+        treasury: What is wanted.
+        passphrase: Of the network.
+        fee_account: One of the treasury's; None: there is none.
+        valid_s: Seconds of ledger time in which it has to be signed and sent.
 
     Raises:
         GatewayError: No usable answer.
@@ -110,7 +124,8 @@ def propose_rotation(
     operations, changed = rotation_operations(treasury, found)
     if not changed:
         return None
-    source = treasury.cold[0] if set(changed) & set(treasury.cold) else anchor_account
+    is_cold = bool(set(changed) & set(treasury.cold))
+    source = treasury.cold[0] if is_cold or fee_account is None else fee_account
     return propose(gateway, source, operations, passphrase, valid_s=valid_s)
 
 

@@ -88,8 +88,8 @@ def _add_wanted(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def wanted_treasury(arguments: argparse.Namespace) -> tuple[Treasury, bytes]:
-    """Return the treasury that the options want, and the anchor account.
+def wanted_treasury(arguments: argparse.Namespace) -> tuple[Treasury, bytes | None]:
+    """Return the treasury that the options want, and the fee account if there is one.
 
     Raises:
         TreasuryError: They cannot be.
@@ -103,24 +103,22 @@ def wanted_treasury(arguments: argparse.Namespace) -> tuple[Treasury, bytes]:
     if arguments.terms is not None:
         terms = parse_terms(arguments.terms.read_bytes()).value
         cold = (terms.escrow_account, terms.payout_account)
-        anchor = terms.anchor_account
-        fee = () if terms.fee_account == bytes(32) else (terms.fee_account,)
-        hot = (*terms.channel_accounts, anchor, *fee)
+        fee = None if terms.fee_account == bytes(32) else terms.fee_account
+        hot = (*terms.channel_accounts, terms.anchor_account)
     else:
         with arguments.accounts.open("rb") as file:
             accounts: Mapping[str, Any] = json.loads(file.read(_FILE_SIZE_MAX))["accounts"]
         cold = (parse_account(accounts["escrow"]), parse_account(accounts["payout"]))
-        anchor = parse_account(accounts["anchor"])
-        fees = (parse_account(accounts["fee"]),) if accounts.get("fee") else ()
-        hot = (*map(parse_account, accounts["channels"]), anchor, *fees)
+        fee = parse_account(accounts["fee"]) if accounts.get("fee") else None
+        hot = (*map(parse_account, accounts["channels"]), parse_account(accounts["anchor"]))
     treasury = treasury_of_accounts(
         cold,
-        hot,
+        hot if fee is None else (*hot, fee),
         settlers=map(parse_account, arguments.settlers),
         threshold=arguments.threshold,
         operator_keys=operator_keys,
     )
-    return treasury, anchor
+    return treasury, fee
 
 
 def describe_treasury(treasury: Treasury, found: Mapping[bytes, SignerSet]) -> dict[str, Any]:
@@ -146,19 +144,19 @@ def describe_treasury(treasury: Treasury, found: Mapping[bytes, SignerSet]) -> d
 
 
 def _run_signers(gateway: Gateway, arguments: argparse.Namespace) -> dict[str, Any]:
-    treasury, _anchor = wanted_treasury(arguments)
+    treasury, _fee = wanted_treasury(arguments)
     return describe_treasury(treasury, read_signers(gateway, treasury.accounts))
 
 
 def _run_rotate(gateway: Gateway, arguments: argparse.Namespace) -> dict[str, Any]:
     from ledger.stellar.rotation import propose_rotation, write_cosigned  # noqa: PLC0415
 
-    treasury, anchor = wanted_treasury(arguments)
+    treasury, fee = wanted_treasury(arguments)
     proposed = propose_rotation(
         gateway,
         treasury,
         arguments.passphrase,
-        anchor_account=anchor,
+        fee_account=fee,
         valid_s=arguments.valid_seconds,
     )
     if proposed is None:

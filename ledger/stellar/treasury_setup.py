@@ -2,8 +2,8 @@
 
 Set-up hands accounts from their own keys over to settlers; it can be run again, and looks at the
 chain afterwards. Rotation changes signers of accounts whose own keys sign no more: it builds one
-transaction out of the escrow account, to which M settlers add signatures. Not here: the signatures.
-Channel accounts are never the source: their sequence numbers are slots.
+transaction, to which those who sign for the accounts add signatures. Its source and the signatures
+are `ledger.stellar.rotation`'s.
 """
 
 from collections.abc import Mapping, Sequence

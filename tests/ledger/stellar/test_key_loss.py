@@ -24,10 +24,10 @@ from ledger.stellar.envelopes import (
 )
 from ledger.stellar.errors import TreasuryError
 from ledger.stellar.horizon import HorizonGateway
-from ledger.stellar.rotation import Cosigned, add_signature
+from ledger.stellar.rotation import Cosigned, add_signature, propose_rotation
 from ledger.stellar.seed_files import read_seed, write_secret
 from ledger.stellar.signing import KeySignature, SeedKeys
-from ledger.stellar.treasury import choose_keys, read_signers
+from ledger.stellar.treasury import choose_keys, read_signers, treasury_of_accounts
 
 pytestmark = pytest.mark.process
 REPOSITORY = Path(__file__).parents[3]
@@ -147,7 +147,7 @@ def test_operators_keys_that_are_lost_are_replaced_by_settlers(accounts: Account
     for name, one in addresses.items():
         assert acts_alone(accounts, one, seed(f"new {name}"))
         assert not acts_alone(accounts, one, lost[name])
-    # A key that may be known is replaced by itself; no settler is needed.
+    # A key that may be known is replaced by the operator's own; no settler is needed.
     anchor = addresses["anchor"]
     again = accounts.wanted(
         "a", "b", "c",
@@ -155,9 +155,42 @@ def test_operators_keys_that_are_lost_are_replaced_by_settlers(accounts: Account
             addresses["channel-0"]: "new channel-0", anchor: "newer", addresses["fee"]: "new fee"
         },
     )  # fmt: skip
-    accounts.rotate(again, accounts.key_file("new anchor"))
+    accounts.rotate(again, accounts.key_file("new anchor"), accounts.key_file("new fee"))
     assert acts_alone(accounts, anchor, seed("newer"))
     assert not acts_alone(accounts, anchor, seed("new anchor"))
+
+
+def test_proposal_stays_good_while_epochs_are_anchored_and_slots_used(accounts: Accounts) -> None:
+    file = str(accounts.folder / "rotation.json")
+    channel = public_key_of(read_seed(Path(operator_file(accounts, "channel-0"))))
+    hot_only = accounts.wanted("a", "b", "c", operator={format_account(channel): "new channel-0"})
+    for wanted in (hot_only, accounts.wanted("a", "b", "d")):
+        accounts.run("rotate", "--out", file, *wanted)
+        for name in ("anchor", "channel-1"):
+            seed_file = Path(operator_file(accounts, name))
+            account = format_account(public_key_of(read_seed(seed_file)))
+            assert acts_alone(accounts, account, read_seed(seed_file))
+        for name in ("a", "b"):
+            accounts.run("sign", file, "--key-file", accounts.key_file(name))
+        assert accounts.run("submit", file)
+
+
+def test_without_a_fee_account_a_proposal_takes_escrows_sequence(accounts: Accounts) -> None:
+    made = accounts.made["accounts"]
+    hot = [*map(parse_account, made["channels"]), parse_account(made["anchor"])]
+    escrow = parse_account(made["escrow"])
+    treasury = treasury_of_accounts(
+        (escrow, parse_account(made["payout"])),
+        hot,
+        settlers=[public_key_of(seed(name)) for name in "abc"],
+        threshold=2,
+        operator_keys={hot[0]: public_key_of(seed("new channel-0"))},
+    )
+    proposed = propose_rotation(
+        accounts.gateway, treasury, PASSPHRASE, fee_account=None, valid_s=600
+    )
+    assert proposed is not None
+    assert proposed.transaction().transaction.source.account_id == made["escrow"]
 
 
 def acts_alone(scene: Accounts, account: str, key_seed: bytes) -> bool:
