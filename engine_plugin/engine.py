@@ -353,6 +353,7 @@ class Engine:
             session_id=session_id, session_key=key, started_at_ms=time.time_ns() // 10**6
         )
         self._disk = DiskSync(self._fail)
+        self._disk.on_durable.append(lambda _ticket: self._pace.note_awake())
         self._journal.sync_by(self._disk)
         self._teller = ProgressTeller(journal=self._journal, session_id=session_id)
         receipt_port = 0 if config.terms is None else await self._open_ledger(config.terms, seeds)

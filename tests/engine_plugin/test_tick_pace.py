@@ -2,7 +2,7 @@
 
 import asyncio
 
-from engine_plugin.tick_pace import CALM_TICK_S, LIVELY_S, TICK_S, TickPace
+from engine_plugin.tick_pace import CALM_TICK_S, EARLY_TICK_S, LIVELY_S, TICK_S, TickPace
 
 
 class Clock:
@@ -46,3 +46,24 @@ async def hear_news() -> None:
     pace.note_news()
     assert TICK_S * 0.99 <= await resting < CALM_TICK_S
     assert await rest_s(pace, is_calm=True) < CALM_TICK_S
+
+
+def test_a_long_calm_rest_ends_when_the_process_is_awake_anyway_and_a_short_one_does_not() -> None:
+    asyncio.run(wake_early())
+
+
+async def wake_early() -> None:
+    clock = Clock()
+    pace = TickPace(clock)
+    clock.now_s = LIVELY_S
+    pace.note_awake()
+    resting = asyncio.create_task(rest_s(pace, is_calm=True))
+    await asyncio.sleep(0)
+    clock.now_s += EARLY_TICK_S / 2
+    pace.note_awake()
+    await asyncio.sleep(0)
+    assert not resting.done()
+    clock.now_s += EARLY_TICK_S / 2
+    pace.note_awake()
+    pace.note_awake()
+    assert await resting < CALM_TICK_S
