@@ -37,7 +37,7 @@ from ledger.store.bundle_store import (
 from ledger.store.engine import Session, SessionFactory
 from ledger.store.epoch_store import open_epochs
 from ledger.store.errors import UnknownBroadcasterError
-from ledger.store.shard_store import Shard, find_shard, terms_in_force
+from ledger.store.shard_store import Intake, Shard, find_intake
 
 EPOCHS_AHEAD: Final = 2
 """Rows of epochs made ahead of the current one."""
@@ -132,11 +132,12 @@ class Collector:
         """Store a bundle; returns its promise, and whether it was not there before."""
         conflict = None
         with self.sessions.begin() as session:
-            shard, terms = self._shard_of(session, signed.value)
+            intake = self._intake_of(session, signed.value)
+            shard, terms = intake.shard, intake.terms
             _check_frame(signed, terms.value, now)
             if self.admission is not None:
                 self.admission.pressure.require_share(signed.value.submitter_key, session)
-            self._open_epochs(session, shard, terms.value, now)
+            self._open_epochs(session, intake, now)
             promise = self._take(session, shard, terms.value, signed, now)
             is_new = promise is not None
             if promise is None:
@@ -168,10 +169,9 @@ class Collector:
             if not again:
                 metrics.promised_bytes.inc(len(raw))
 
-    def _shard_of(self, session: Session, bundle: Bundle) -> tuple[Shard, Signed[Terms]]:
+    def _intake_of(self, session: Session, bundle: Bundle) -> Intake:
         try:
-            shard = find_shard(session, bundle.broadcaster_account)
-            return shard, terms_in_force(session, shard, bundle.epoch)
+            return find_intake(session, bundle.broadcaster_account, bundle.epoch)
         except UnknownBroadcasterError as error:
             raise RefusedError(
                 404,
@@ -181,9 +181,11 @@ class Collector:
                 want="a broadcaster of this collector",
             ) from None
 
-    def _open_epochs(self, session: Session, shard: Shard, terms: Terms, now: LedgerTime) -> None:
-        current = terms.epoch_at(now.now_s + CLOCK_SLACK_S)
-        open_epochs(session, shard, first=terms.first_epoch, last=current + EPOCHS_AHEAD)
+    def _open_epochs(self, session: Session, intake: Intake, now: LedgerTime) -> None:
+        terms = intake.terms.value
+        last = terms.epoch_at(now.now_s + CLOCK_SLACK_S) + EPOCHS_AHEAD
+        if intake.newest_epoch is None or intake.newest_epoch < last:
+            open_epochs(session, intake.shard, first=terms.first_epoch, last=last)
 
     def _take(
         self,

@@ -4,9 +4,10 @@ Registration verifies everything that is signed before it is stored, and repeati
 nothing. Not here: which DAO key may activate a contract (the reader's trust file says so).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import exists, select
 from sqlalchemy.dialects.postgresql import insert
@@ -317,10 +318,52 @@ def terms_in_force(session: Session, shard: Shard, epoch: int | None = None) -> 
     query = b"SELECT raw, first_epoch, last_epoch FROM terms WHERE broadcaster_id = %s ORDER BY id"
     with raw_cursor(session) as cursor:
         rows = cursor.execute(query, (shard.id,)).fetchall()
+    return _choose_terms(shard.account, rows, epoch)
+
+
+def _choose_terms(
+    account: bytes, rows: Sequence[tuple[Any, ...]], epoch: int | None
+) -> Signed[Terms]:
+    """Return the terms that `terms_in_force` means, of all in the order they were registered."""
     if not rows:
-        raise UnknownBroadcasterError(shard.account)
+        raise UnknownBroadcasterError(account)
     covering = [raw for raw, first, last in rows if epoch is not None and first <= epoch <= last]
     return _parse_terms(covering[-1] if covering else rows[-1][0])
+
+
+_FIND_INTAKE: Final = b"""
+SELECT broadcasters.id, network_id, binding,
+  (SELECT max(number) FROM epochs WHERE broadcaster_id = broadcasters.id),
+  raw, first_epoch, last_epoch
+FROM broadcasters JOIN terms ON terms.broadcaster_id = broadcasters.id
+WHERE account = %s ORDER BY terms.id
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intake:
+    """What a collector asks of a broadcaster for every bundle, in one statement."""
+
+    shard: Shard
+    terms: Signed[Terms]
+    """In force in the bundle's epoch."""
+
+    newest_epoch: int | None
+    """Highest number of an epoch that has a row."""
+
+
+def find_intake(session: Session, account: bytes, epoch: int) -> Intake:
+    """Return the broadcaster with this account key, and its terms as `terms_in_force` does.
+
+    Raises:
+        UnknownBroadcasterError: There is none, or it has no terms.
+    """
+    with raw_cursor(session) as cursor:
+        rows = cursor.execute(_FIND_INTAKE, (account,)).fetchall()
+    terms = _choose_terms(account, [row[4:] for row in rows], epoch)
+    shard_id, network_id, binding, newest_epoch = rows[0][:4]
+    shard = Shard(id=shard_id, account=account, network_id=network_id, binding=binding)
+    return Intake(shard=shard, terms=terms, newest_epoch=newest_epoch)
 
 
 def authentic_terms(session: Session, shard: Shard, epoch: int | None = None) -> Signed[Terms]:

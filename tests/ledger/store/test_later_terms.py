@@ -10,7 +10,15 @@ from simulated_operator import key, seed
 
 from ledger.evidence.errors import MalformedRecordError
 from ledger.evidence.terms import sign_terms
-from ledger.store.shard_store import parse_registration, register, terms_in_force
+from ledger.store.epoch_store import open_epochs
+from ledger.store.errors import UnknownBroadcasterError
+from ledger.store.shard_store import (
+    find_intake,
+    find_shard,
+    parse_registration,
+    register,
+    terms_in_force,
+)
 
 pytestmark = pytest.mark.postgres
 
@@ -60,3 +68,23 @@ def test_other_keys_and_channels_are_taken(scene: ShardScene) -> None:
     register_later(scene, log_key=key("log 2"), channel_accounts=channels)
     with scene.sessions() as session:
         assert terms_in_force(session, scene.shard).value.channel_accounts == channels
+
+
+def test_what_a_collector_asks_at_once_is_what_it_would_find_step_by_step(
+    scene: ShardScene,
+) -> None:
+    register_later(scene, log_key=key("log 2"))
+    account = scene.shard.account
+    with scene.sessions.begin() as session:
+        assert find_intake(session, account, 0).newest_epoch is None
+        open_epochs(session, scene.shard, first=0, last=7)
+        log_keys = []
+        for epoch in range(5):
+            intake = find_intake(session, account, epoch)
+            assert intake.shard == find_shard(session, account)
+            assert intake.terms == terms_in_force(session, intake.shard, epoch)
+            assert intake.newest_epoch == 7
+            log_keys.append(intake.terms.value.log_key)
+        with pytest.raises(UnknownBroadcasterError):
+            find_intake(session, key("nobody"), 0)
+    assert log_keys == [key("log")] * 3 + [key("log 2")] * 2
