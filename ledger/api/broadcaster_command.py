@@ -40,10 +40,12 @@ from ledger.api.issuer import (
     describe_entitlement,
     make_issuer_app,
 )
+from ledger.api.issuer_pace import Pace
 from ledger.api.issuing_budget import CoverageSource, IssuingBudget, Limits
+from ledger.api.limits import limits_of
 from ledger.api.order_files import OrderFileError, read_orders
 from ledger.api.signed_clock import SignedClock
-from ledger.config import ConfigError
+from ledger.config import ConfigError, load_settings
 from ledger.evidence.binding import BINDING, Binding, Role, is_valid_binding
 from ledger.evidence.encoding import Signed
 from ledger.evidence.errors import EvidenceError, MalformedRecordError
@@ -108,6 +110,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
     issuing.add_argument(
         "--daily-stroops", type=int, default=0, help="most that a UTC day's may cost; 0: any"
+    )
+    issuing.add_argument(
+        "--daily-bytes", type=int, default=0, help="most bytes of a UTC day's caps; 0: any"
     )
     issuing.add_argument(
         "--ignore-coverage",
@@ -231,7 +236,7 @@ def _serve(arguments: argparse.Namespace) -> None:
     with _issuer_of(
         arguments, _caps_of(arguments), now_s=None, total_bytes=arguments.total_bytes
     ) as issuer:
-        app = make_issuer_app(issuer, token=token)
+        app = make_issuer_app(issuer, token=token, pace=Pace(limits_of(load_settings())))
         serve(app, bind(arguments.listen), arguments.ready_file)
 
 
@@ -311,7 +316,9 @@ def _caps_of(arguments: argparse.Namespace) -> Caps:
 def _limits_of(arguments: argparse.Namespace) -> Limits:
     try:
         return Limits(
-            budget_stroops=arguments.budget_stroops, daily_stroops=arguments.daily_stroops
+            budget_stroops=arguments.budget_stroops,
+            daily_stroops=arguments.daily_stroops,
+            daily_bytes=arguments.daily_bytes,
         )
     except ValueError as error:
         raise ConfigError(str(error)) from None

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from ledger.api.app import ApiParts, make_app
 from ledger.api.issuer import Caps, IssuedFile, IssuedFileError, Issuer, make_issuer_app
+from ledger.api.issuer_pace import Pace
+from ledger.api.issuing_budget import IssuingBudget, Limits
 from ledger.api.ledger_time import LedgerTimeSource
 from ledger.api.limits import limits_of
 from ledger.api.signed_clock import SignedClock
@@ -80,6 +82,12 @@ def _parser() -> argparse.ArgumentParser:
                         help="where issued entitlements are kept")  # fmt: skip
     issuer.add_argument("--max-bytes", type=int, default=0, help="cap per entitlement; 0: none")
     issuer.add_argument("--valid-seconds", type=int, default=86_400)
+    issuer.add_argument("--daily-bytes", type=int, default=0,
+                        help="most bytes that a UTC day's caps come to; 0: any")  # fmt: skip
+    issuer.add_argument("--daily-stroops", type=int, default=0,
+                        help="most that a UTC day's may cost; 0: any")  # fmt: skip
+    issuer.add_argument("--budget-stroops", type=int, default=0,
+                        help="most that all may cost together; 0: any")  # fmt: skip
     issuer.set_defaults(run=_issue)
     return parser
 
@@ -129,6 +137,15 @@ def _issue(arguments: argparse.Namespace) -> None:
         )
     if arguments.valid_seconds < 1 or arguments.max_bytes < 0:
         raise ConfigError("got valid-seconds or max-bytes out of range, want ≥ 1 and ≥ 0")
+    try:
+        bounds = Limits(
+            budget_stroops=arguments.budget_stroops,
+            daily_stroops=arguments.daily_stroops,
+            daily_bytes=arguments.daily_bytes,
+        )
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    pace = Pace(limits_of(load_settings()))
     clock = SignedClock(terms.value)
     issuer = Issuer(
         terms=terms,
@@ -136,6 +153,7 @@ def _issue(arguments: argparse.Namespace) -> None:
         caps=Caps(max_bytes=arguments.max_bytes, valid_s=arguments.valid_seconds),
         issued=IssuedFile(arguments.issued),
         now_s=clock.now_s,
+        budget=IssuingBudget(terms.value, bounds),
     )
-    serve(make_issuer_app(issuer), bind(arguments.listen), arguments.ready_file)
+    serve(make_issuer_app(issuer, pace=pace), bind(arguments.listen), arguments.ready_file)
     clock.close()

@@ -35,6 +35,7 @@ from fastapi.responses import Response
 from ledger.api.answers import RefusedError, refuse_malformed
 from ledger.api.app import add_error_answers
 from ledger.api.documents import OCTETS
+from ledger.api.issuer_pace import Pace
 from ledger.api.issuing_budget import IssuingBudget
 from ledger.api.requests import parse_hex, read_bounded
 from ledger.api.signed_clock import ClockUnknownError
@@ -425,29 +426,35 @@ class Issuer:
         return ENTITLEMENT.sign(entitlement, self._seed)
 
 
-def make_issuer_app(issuer: Issuer, *, token: str | None = None) -> FastAPI:
+def make_issuer_app(
+    issuer: Issuer, *, token: str | None = None, pace: Pace | None = None
+) -> FastAPI:
     """Make the application around an issuer.
 
     Args:
         issuer: Holds the key.
         token: What a player back end must present as a bearer token; None: there is no such door.
+        pace: How often somebody may ask; None: as often as the default limits of the API say.
     """
     app = FastAPI(title="swarmledger issuer", version="1", docs_url=None)
     add_error_answers(app)
+    pace = pace or Pace()
 
     @app.post("/v1/entitlements", response_class=Response)
     async def entitlements(
         request: Request, content_id: Annotated[str, Query()], after: str | None = None
     ) -> Response:
         """Give the session key of the binding in the body an entitlement for a content."""
+        pace.require_address(request)
         content = parse_hex("content_id", content_id, 32)
         newest = b"" if after is None else parse_hex("after", after, 32)
         raw = await read_bounded(request, BINDING.size)
+        pace.require_sender(sha256(raw).digest())
         entitlement = await run_in_threadpool(issuer.issue, raw, content, newest)
         return Response(entitlement, media_type=OCTETS)
 
     if token is not None:
-        _add_back_end_door(app, issuer, token)
+        _add_back_end_door(app, issuer, token, pace)
 
     @app.get("/v1/issued")
     def issued() -> dict[str, int]:
@@ -462,7 +469,7 @@ def make_issuer_app(issuer: Issuer, *, token: str | None = None) -> FastAPI:
     return app
 
 
-def _add_back_end_door(app: FastAPI, issuer: Issuer, token: str) -> None:
+def _add_back_end_door(app: FastAPI, issuer: Issuer, token: str, pace: Pace) -> None:
     @app.post("/v1/issue")
     async def issue(
         request: Request, authorization: Annotated[str | None, Header()] = None
@@ -472,11 +479,13 @@ def _add_back_end_door(app: FastAPI, issuer: Issuer, token: str) -> None:
         The body is `{"orders": [{"session_key", "content_id", …}, …]}` with the fields of
         `swarmledger broadcaster entitle --batch`; the answers stand in the same order.
         """
+        pace.require_address(request)
         presented = (authorization or "").removeprefix("Bearer ")
         if not hmac.compare_digest(presented.encode(), token.encode()):
             raise RefusedError(
                 401, "unauthorized", field="authorization", got="another", want="the bearer token"
             )
+        pace.require_sender(sha256(token.encode()).digest())
         orders = parse_orders(await read_bounded(request, ORDERS_SIZE_MAX))
         answers = await run_in_threadpool(issuer.issue_orders, orders)
         return {"entitlements": [describe_entitlement(signed) for signed in answers]}

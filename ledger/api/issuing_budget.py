@@ -14,7 +14,7 @@ import heapq
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -42,8 +42,11 @@ class Limits:
     daily_stroops: int = 0
     """Most that the entitlements issued on one UTC day may cost."""
 
+    daily_bytes: int = 0
+    """Most bytes that the caps of those issued on one UTC day may come to; none without a cap."""
+
     def __post_init__(self) -> None:
-        for name in ("budget_stroops", "daily_stroops"):
+        for name in ("budget_stroops", "daily_stroops", "daily_bytes"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}: got {getattr(self, name)}, want 0 or more")
 
@@ -74,6 +77,7 @@ class IssuingBudget:
         self._read_free = read_free
         self._total_stroops = 0
         self._by_day: defaultdict[int, int] = defaultdict(int)
+        self._bytes_by_day: defaultdict[int, int] = defaultdict(int)
         self._live: list[tuple[int, int]] = []
         self._live_stroops = 0
 
@@ -83,6 +87,7 @@ class IssuingBudget:
             cost_stroops = cost_of(self._terms, entitlement.max_bytes)
             self._total_stroops += cost_stroops
             self._by_day[entitlement.not_before_s // DAY_S] += cost_stroops
+            self._bytes_by_day[entitlement.not_before_s // DAY_S] += entitlement.max_bytes
             heapq.heappush(self._live, (entitlement.not_after_s, cost_stroops))
             self._live_stroops += cost_stroops
 
@@ -100,6 +105,8 @@ class IssuingBudget:
         while self._live and self._live[0][0] < now_s:
             self._live_stroops -= heapq.heappop(self._live)[1]
         by_day: defaultdict[int, int] = defaultdict(int)
+        wanted = list(wanted)
+        self._require_bytes(wanted)
         for entitlement in wanted:
             cost_stroops = cost_of(self._terms, entitlement.max_bytes)
             by_day[entitlement.not_before_s // DAY_S] += cost_stroops
@@ -121,6 +128,32 @@ class IssuingBudget:
                     want="more than nothing",
                 )
             _require_most("not_covered", self._live_stroops, new_stroops, free_stroops)
+
+    def _require_bytes(self, wanted: Sequence[Entitlement]) -> None:
+        most = self._limits.daily_bytes
+        if not most:
+            return
+        by_day: defaultdict[int, int] = defaultdict(int)
+        for entitlement in wanted:
+            if not entitlement.max_bytes:
+                raise RefusedError(
+                    403,
+                    "daily_cap_reached",
+                    field="max_bytes",
+                    got="no cap",
+                    want=f"one: at most {most} bytes a day are issued",
+                )
+            by_day[entitlement.not_before_s // DAY_S] += entitlement.max_bytes
+        for day, new_bytes in by_day.items():
+            so_far = self._bytes_by_day[day]
+            if so_far + new_bytes > most:
+                raise RefusedError(
+                    403,
+                    "daily_cap_reached",
+                    field="max_bytes",
+                    got=f"{so_far} bytes issued and {new_bytes} more",
+                    want=f"at most {most} bytes a day",
+                )
 
 
 def _require_most(code: str, so_far: int, new_stroops: int, most_stroops: int) -> None:

@@ -4,6 +4,7 @@ Read from the closing state of the newest computed epoch and from statements, th
 sealed and audited; nothing here is computed that an auditor could not compute.
 """
 
+from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import lru_cache
 from threading import Lock
@@ -12,7 +13,7 @@ from typing import Any, Final
 from ledger.api.answers import RefusedError
 from ledger.audit.address import format_account
 from ledger.books.standing import CarryReason, Standing
-from ledger.books.state import PayeeBalance, State
+from ledger.books.state import OpenBatch, PayeeBalance, State
 from ledger.books.statements import StatementLine, parse_statements
 from ledger.evidence.encoding import ZERO_KEY
 from ledger.evidence.leaf import PAYOUT_PAYMENTS
@@ -32,8 +33,8 @@ _RESULTS_KEPT: Final = 8
 class PayeeAccounts:
     """Answers payees; keeps the newest state of each broadcaster in memory."""
 
-    _states: dict[int, tuple[int, State]] = field(default_factory=dict)
-    """Broadcaster's number → newest computed epoch and its closing state."""
+    _states: dict[int, tuple[int, State, "PayeeIndex"]] = field(default_factory=dict)
+    """Broadcaster's number → newest computed epoch, its closing state, and what is whose in it."""
 
     _lock: Lock = field(default_factory=Lock)
 
@@ -43,7 +44,7 @@ class PayeeAccounts:
         Raises:
             RefusedError: 404, no epoch is computed yet or nothing was ever owed to it.
         """
-        epoch, state = self._newest(session, shard)
+        epoch, state, index = self._newest(session, shard)
         balance = state.payees.get(account)
         if balance is None:
             raise RefusedError(
@@ -57,7 +58,7 @@ class PayeeAccounts:
             "epoch": epoch,
             "threshold_stroops": terms.payout_threshold_stroops,
             "cash_out_least_stroops": terms.cash_out_least_stroops,
-            **_amounts(state, balance, account, terms),
+            **_amounts(index, balance, account, terms),
             "reason": self._reason(session, shard, epoch, account),
             **_address(state.standing.get(account, Standing()), account),
         }
@@ -78,7 +79,7 @@ class PayeeAccounts:
                 got=last,
                 want=f"first to first + {STATEMENT_EPOCHS_MAX - 1}",
             )
-        newest, state = self._newest(session, shard)
+        newest, state, _ = self._newest(session, shard)
         if account not in state.payees:
             return []  # nobody but payees makes the operator read whole epochs
         found: list[dict[str, Any]] = []
@@ -89,7 +90,7 @@ class PayeeAccounts:
                 found.append({"epoch": epoch, **_line(line)})
         return found
 
-    def _newest(self, session: Session, shard: Shard) -> tuple[int, State]:
+    def _newest(self, session: Session, shard: Shard) -> tuple[int, State, "PayeeIndex"]:
         epoch = newest_computed_epoch(session, shard)
         if epoch is None:
             raise RefusedError(404, "no_payee", field="epoch", got="none", want="a computed epoch")
@@ -99,7 +100,7 @@ class PayeeAccounts:
                 state = load_closing_state(session, shard, epoch)
                 if state is None:
                     raise AssertionError(f"epoch {epoch}: computed without a closing state")
-                known = self._states[shard.id] = (epoch, state)
+                known = self._states[shard.id] = (epoch, state, PayeeIndex.of(state))
         return known
 
     @staticmethod
@@ -115,27 +116,54 @@ def _lines_of(statements: bytes) -> dict[bytes, StatementLine]:
     return {line.subject: line for line in parse_statements(statements)}
 
 
-def _amounts(state: State, balance: PayeeBalance, account: bytes, terms: Terms) -> dict[str, Any]:
-    in_challenge: list[dict[str, Any]] = [
-        {"stroops": stroops, "payable_from_s": from_s}
-        for (payee, from_s), stroops in sorted(state.maturing.items())
-        if payee == account
-    ]
-    under_way: list[dict[str, Any]] = [
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PayeeIndex:
+    """Whose the rows of a state are that wait: read once an epoch, however many payees ask."""
+
+    maturing: dict[bytes, list[tuple[int, int]]]
+    """Payee → (close time from which it may be paid, stroops), the earliest first."""
+
+    payments: dict[bytes, list[dict[str, Any]]]
+    """Payee → what undecided batches would pay it, by batch, as it is told."""
+
+    @classmethod
+    def of(cls, state: State) -> "PayeeIndex":
+        """Return the index of a state."""
+        maturing: defaultdict[bytes, list[tuple[int, int]]] = defaultdict(list)
+        for (payee, from_s), stroops in state.maturing.items():
+            maturing[payee].append((from_s, stroops))
+        payments: defaultdict[bytes, list[tuple[OpenBatch, int, int]]] = defaultdict(list)
+        for number, batch in state.batches.items():
+            if batch.kind == PAYOUT_PAYMENTS:
+                for place in range(len(batch.payments)):
+                    payments[batch.payee_at(place)].append((batch, number, place))
+        return cls(
+            maturing={payee: sorted(rows) for payee, rows in maturing.items()},
+            payments={payee: _described(rows) for payee, rows in payments.items()},
+        )
+
+
+def _described(rows: list[tuple[OpenBatch, int, int]]) -> list[dict[str, Any]]:
+    return [
         {
             "batch": number,
-            "stroops": payment.amount_stroops,
+            "stroops": batch.payments[place].amount_stroops,
             "channel": format_account(batch.channel_account),
             "sequence": batch.channel_sequence,
         }
-        for number, batch in sorted(state.batches.items())
-        if batch.kind == PAYOUT_PAYMENTS
-        for place, payment in enumerate(batch.payments)
-        if batch.payee_at(place) == account
+        for batch, number, place in sorted(rows, key=lambda row: row[1:])
     ]
-    waiting_stroops = sum(
-        stroops for (payee, _), stroops in state.maturing.items() if payee == account
-    )
+
+
+def _amounts(
+    index: PayeeIndex, balance: PayeeBalance, account: bytes, terms: Terms
+) -> dict[str, Any]:
+    waiting = index.maturing.get(account, [])
+    in_challenge: list[dict[str, Any]] = [
+        {"stroops": stroops, "payable_from_s": from_s} for from_s, stroops in waiting
+    ]
+    under_way = index.payments.get(account, [])
+    waiting_stroops = sum(stroops for _, stroops in waiting)
     under_way_stroops = sum(payment["stroops"] for payment in under_way)
     open_stroops = balance.owed_stroops - waiting_stroops - under_way_stroops
     return {

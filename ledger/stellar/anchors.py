@@ -3,7 +3,8 @@
 The same discipline as for payouts: the envelope is committed before it is sent, sent unchanged,
 and replaced only after proof that it is dead. An anchor has no planned slot; it takes the account's
 next sequence number, one anchor at a time, in the order of epochs. What counts is a successful
-transaction of the anchor account whose memo is the checkpoint's hash.
+transaction of the anchor account, of the epoch's terms or of those in force, whose memo is the
+checkpoint's hash and which does nothing else (`settler_chain.is_anchor`, the settlers' rule too).
 """
 
 import logging
@@ -17,14 +18,17 @@ from ledger.stellar.fees import Bidding
 from ledger.stellar.gateway import Gateway, NetworkLedger
 from ledger.stellar.outlook import Outlook
 from ledger.stellar.sending import send_once, stored_attempt
+from ledger.stellar.settler_chain import is_anchor
 from ledger.stellar.signing import SignaturesMissingError
 from ledger.stellar.stopping import load_stops, stop_for
 from ledger.store import sending_store
 from ledger.store import settlement_store as store
-from ledger.store.engine import SessionFactory
+from ledger.store.engine import Session, SessionFactory
+from ledger.store.errors import UnprovenError
 from ledger.store.settlement_states import SettlementState
 from ledger.store.settlement_store import Anchor, Attempt
 from ledger.store.settlement_tables import ANCHOR
+from ledger.store.shard_store import authentic_terms, find_shard
 
 _log = logging.getLogger(__name__)
 
@@ -46,17 +50,30 @@ def settle_anchors(sessions: SessionFactory, outlook: Outlook, domain: Settlemen
 
 def _is_decided(sessions: SessionFactory, domain: SettlementDomain, anchor: Anchor) -> bool:
     with sessions.begin() as session:
-        found = store.fact_with_memo(
-            session, domain.broadcaster, domain.terms.anchor_account, anchor.body_hash
-        )
-        if found is None:
+        accounts = _anchor_accounts(session, domain, anchor.epoch)
+        named = store.facts_with_memo(session, domain.broadcaster, accounts, anchor.body_hash)
+        found = [each for each in named if is_anchor(each[1], {anchor.body_hash}, accounts)]
+        if not found:
             return False
-        tx_hash, fact = found
+        tx_hash, fact = found[0]
         if store.move_anchor(
             session, domain.broadcaster, anchor, SettlementState.PAID, tx_hash=tx_hash
         ):
             _log.info("epoch %d: anchored in ledger %d", anchor.epoch, fact.ledger_sequence)
     return True
+
+
+def _anchor_accounts(session: Session, domain: SettlementDomain, epoch: int) -> frozenset[bytes]:
+    """Return the anchor accounts of the terms in force and of an epoch's own, if these are proven.
+
+    Terms that the broadcaster did not sign name nobody; what is paid under them halts the domain.
+    """
+    own = domain.terms.anchor_account
+    try:
+        terms = authentic_terms(session, find_shard(session, domain.broadcaster), epoch).value
+    except UnprovenError:
+        return frozenset((own,))
+    return frozenset((own, terms.anchor_account))
 
 
 def _push(

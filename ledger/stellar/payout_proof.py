@@ -14,6 +14,7 @@ from ledger.evidence.leaf import PayoutLeaf, format_payout_leaf
 from ledger.evidence.terms import Terms
 from ledger.stellar.errors import GatewayError
 from ledger.stellar.gateway import Gateway
+from ledger.stellar.settler_chain import is_anchor
 from ledger.store import settlement_store as store
 from ledger.store.engine import SessionFactory
 from ledger.store.errors import UnprovenError
@@ -70,8 +71,8 @@ class AnchoredLog:
         found = read_transaction(fact)
         want = body_hash(signed.checkpoint)
         # New terms may name another anchor account between an epoch and its payouts.
-        is_ours = found.source_account in {its_terms.anchor_account, self._terms.anchor_account}
-        if not (is_ours and found.succeeded) or found.memo_hash != want:
+        accounts = {its_terms.anchor_account, self._terms.anchor_account}
+        if not (found.succeeded and is_anchor(fact, {want}, accounts)):
             raise UnprovenError(
                 f"anchor of epoch {epoch}: got memo {found.memo_hash.hex()} in {tx_hash.hex()}, "
                 f"want {want.hex()}, the hash of its checkpoint, by the anchor account"

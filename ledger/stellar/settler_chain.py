@@ -251,6 +251,22 @@ def _only_pays(envelope: bytes) -> bool:
     return all(one.body.type == xdr.OperationType.PAYMENT for one in operations)
 
 
+def is_anchor(
+    fact: NetworkFact, memos: Collection[bytes], anchor_accounts: Collection[bytes]
+) -> bool:
+    """Tell whether a transaction writes one of these checkpoints' hashes, and does nothing else.
+
+    One rule for operator and settlers: an anchor account is its source, and its one operation is a
+    set_options that sets nothing. Whoever else has the memo, or moves anything, anchors nothing.
+
+    Raises:
+        MalformedXdrError: The fact cannot be read.
+    """
+    transaction = read_transaction(fact)
+    is_named = transaction.source_account in anchor_accounts and transaction.memo_hash in memos
+    return is_named and _does_nothing(fact.envelope)
+
+
 def _does_nothing(envelope: bytes) -> bool:
     """Tell whether a well-formed transaction is one set_options that sets nothing."""
     _source, operations = _inner(xdr.TransactionEnvelope.from_xdr_bytes(envelope))
@@ -290,7 +306,7 @@ class Plans:
             return True
         source, memo = transaction.source_account, transaction.memo_hash
         if source in self.anchor_accounts and memo in self.anchors:
-            return _does_nothing(fact.envelope)
+            return is_anchor(fact, self.anchors, self.anchor_accounts)
         if source in self.accounts and memo == opening_hash(fact.network_id, source):
             return _does_nothing(fact.envelope)
         leaf = self.batches.get((source, transaction.sequence))

@@ -4,7 +4,7 @@ Functions take a session and neither begin nor commit. What a state means and wh
 stands in `ledger.store.settlement_states`; what to do next in `ledger.stellar`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -185,23 +185,21 @@ def facts_of_slot(
     return tuple(_fact_of(row) for row in session.scalars(query))
 
 
-def fact_with_memo(
-    session: Session, broadcaster: bytes, account: bytes, memo_hash: bytes
-) -> tuple[bytes, NetworkFact] | None:
-    """Return hash and fact of an account's first successful transaction with a memo, if any."""
+def facts_with_memo(
+    session: Session, broadcaster: bytes, accounts: Collection[bytes], memo_hash: bytes
+) -> list[tuple[bytes, NetworkFact]]:
+    """Return hashes and facts of accounts' successful transactions with a memo, in chain order."""
     query = (
         select(NetworkFactRow)
         .where(
             NetworkFactRow.broadcaster == broadcaster,
-            NetworkFactRow.source_account == account,
+            NetworkFactRow.source_account.in_(accounts),
             NetworkFactRow.memo_hash == memo_hash,
             NetworkFactRow.succeeded,
         )
         .order_by(NetworkFactRow.ledger_sequence, NetworkFactRow.apply_order)
-        .limit(1)
     )
-    row = session.scalars(query).first()
-    return None if row is None else (row.tx_hash, _fact_of(row))
+    return [(row.tx_hash, _fact_of(row)) for row in session.scalars(query)]
 
 
 def load_cursors(session: Session, broadcaster: bytes) -> dict[bytes, tuple[int, int]]:

@@ -8,6 +8,8 @@ from served_app import serve_app
 from simulated_operator import GENESIS_S, NETWORK, Operator, key, make_binding, seed
 
 from ledger.api.issuer import Caps, IssuedFile, Issuer, make_issuer_app
+from ledger.api.issuer_pace import Pace
+from ledger.api.limits import IntakeLimits
 from ledger.api.signed_clock import ClockUnknownError
 from ledger.evidence.binding import BINDING, Binding, Role
 from ledger.evidence.entitlement import ENTITLEMENT
@@ -146,3 +148,41 @@ def test_without_ledger_time_nothing_is_issued_and_asking_again_helps(scene):
     assert scene.path.read_bytes() == b""
     scene.now_s = GENESIS_S
     assert scene.client.post(URL, content=binding()).status_code == 200
+
+
+class Still:
+    """A clock on the wall that stands still until it is moved."""
+
+    now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def test_who_asks_too_often_waits_and_is_told_how_long(tmp_path: Path) -> None:
+    """A stolen binding, or a broken player, must not fill the issuer's disk."""
+    clock = Still()
+    limits = IntakeLimits(address_per_s=2, address_burst=3, sender_per_s=1, sender_burst=2)
+    issued = IssuedFile(tmp_path / "issued")
+    issuer = Issuer(
+        terms=Operator().signed_terms,
+        issuing_seed=seed("issuing"),
+        caps=Caps(max_bytes=1, valid_s=600),
+        issued=issued,
+        now_s=lambda: GENESIS_S + 100,
+    )
+    pace = Pace(limits, monotonic=clock)
+    with serve_app(make_issuer_app(issuer, token="secret", pace=pace)) as client:
+        one = binding()
+        assert [client.post(URL, content=one).status_code for _ in range(3)] == [200, 200, 429]
+        refused = client.post("/v1/issue", json={}, headers={"authorization": "Bearer secret"})
+        assert (refused.status_code, refused.json()["code"]) == (429, "too_many_requests")
+        assert int(refused.headers["retry-after"]) >= 1
+        clock.now_s = 100
+        back = [
+            client.post("/v1/issue", json={}, headers={"authorization": "Bearer secret"})
+            for _ in range(3)
+        ]
+        assert [answer.status_code for answer in back] == [400, 400, 429]
+        assert client.get("/healthz").status_code == 200
+    issued.close()

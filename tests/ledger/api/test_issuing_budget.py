@@ -126,6 +126,19 @@ def test_budget_is_for_ever_and_the_daily_cap_for_a_day(make_back: Callable[...,
     assert [back.order(51), back.order(50)] == ["budget_spent", ""]
 
 
+def test_a_days_caps_come_to_so_many_bytes_and_none_is_without(
+    make_back: Callable[..., Back],
+) -> None:
+    back = make_back(daily_bytes=1_000)
+    assert back.order(600) == ""
+    assert back.order(401) == "daily_cap_reached"
+    assert back.order(0) == "daily_cap_reached"
+    assert back.order(400) == ""
+    assert back.order(1) == "daily_cap_reached"
+    back.now_s += DAY_S
+    assert back.order(1_000) == ""
+
+
 def test_orders_of_one_request_are_refused_together(make_back: Callable[..., Back]) -> None:
     back = make_back(daily_stroops=100)
     orders = [

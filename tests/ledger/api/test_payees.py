@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import book_builders as books
 import httpx
 import jwt
 import pytest
@@ -29,7 +30,9 @@ from stellar_sdk import Asset, Keypair, TransactionBuilder, TransactionEnvelope
 from stellar_sdk.sep.stellar_web_authentication import build_challenge_transaction
 
 from ledger.api.app import make_app
+from ledger.api.payee_accounts import PayeeIndex, _amounts
 from ledger.api.payee_session import PayeeSessions
+from ledger.books.state import PayeeBalance
 from ledger.simulation.faults import Weather
 from ledger.simulation.network import SimulatedNetwork
 from ledger.simulation.source import SimulatedSource
@@ -308,3 +311,31 @@ def test_secrets_stand_in_no_representation(web_auth) -> None:
         assert repr(secret)[2:-1] not in shown
     assert web_auth.seed != seed("log")
     assert sha256(seed("log")).digest() != web_auth.seed
+
+
+class ReadOnce(dict[Any, Any]):
+    """Rows of a state that whoever asks for one payee may not go through again."""
+
+    is_read = False
+
+    def items(self) -> Any:
+        assert not self.is_read, "rows of everybody are read for one payee"
+        self.is_read = True
+        return super().items()
+
+
+def test_rows_of_a_large_state_are_read_once_and_not_for_every_payee_that_asks() -> None:
+    state, terms = books.full_state(), books.signed_terms().value
+    rows = ReadOnce(state.maturing)
+    (payee, from_s), stroops = next(iter(state.maturing.items()))
+    rows[payee, from_s - 1] = 7
+    index = PayeeIndex.of(replace(state, maturing=rows))
+    elsewhere = books.key_of("payee paid elsewhere")
+    (paid,) = _amounts(index, PayeeBalance(accrued_stroops=9), elsewhere, terms)["under_way"]
+    assert paid["batch"] == 3
+    assert paid["stroops"] in {payment.amount_stroops for payment in state.batches[3].payments}
+    told = _amounts(index, PayeeBalance(), payee, terms)
+    assert told["in_challenge"] == [
+        {"stroops": 7, "payable_from_s": from_s - 1},
+        {"stroops": stroops, "payable_from_s": from_s},
+    ]
