@@ -69,6 +69,10 @@ class DevnetControl:
         """Lift a freeze."""
         self._happen("unfreeze", account=account, **({"asset": asset} if asset else {}))
 
+    def filter(self, *operations: int) -> None:
+        """Let the node's own policy refuse types of operations from now on; none: take all."""
+        self._happen("filter", operations=list(operations))
+
     def revoke(self, issuer_seed: str, account: str, asset: str) -> None:
         """Queue the issuer's transaction that takes an account's authorization away."""
         self._happen("revoke", issuer_seed=issuer_seed, account=account, asset=asset)

@@ -46,8 +46,8 @@ _ASYNC_STATUS: Final = {
     Status.DUPLICATE: 409,
     Status.TRY_AGAIN_LATER: 503,
     Status.ERROR: 400,
-    Status.FILTERED: 400,
 }
+_INVALID_STATUS: Final = "transaction_submission_invalid_status"
 _SPOILING: Final = (FaultKind.HTTP_500, FaultKind.GARBLE_ANSWER, FaultKind.REPEAT_ANSWER)
 
 
@@ -210,6 +210,11 @@ class DevnetHttp:
         """POST /transactions_async: core's answer at once."""
         tx = self._envelope(request)
         submission = self._take(request.url.path, tx)
+        if submission.status == Status.FILTERED:
+            # Horizon knows four statuses of a node, and calls any other one invalid.
+            title, kind = "Transaction Submission Invalid Status", _INVALID_STATUS
+            detail = "Received invalid status from stellar-core."
+            raise RefusalError(problem(500, kind, title, detail))
         body: Json = {"tx_status": submission.status.value, "hash": tx.hash.hex()}
         if submission.result is not None:
             body["errorResultXdr"] = horizon.encode(submission.result.encode())

@@ -19,7 +19,7 @@ from ledger.devnet.envelope import EnvelopeError, Transaction
 from ledger.devnet.freezing import FREEZE_SINCE
 from ledger.devnet.horizon import Json, encode
 from ledger.devnet.network import Record
-from ledger.devnet.queue import Submission
+from ledger.devnet.queue import Status, Submission
 from ledger.devnet.rpc_events import EventsError, contract_events, events
 from ledger.devnet.service import Devnet
 from ledger.devnet.view import View
@@ -31,6 +31,7 @@ MAX_PAGE: Final = 200
 _DEFAULT_PAGE: Final = 50
 _INVALID_REQUEST: Final = -32600
 _INVALID_PARAMS: Final = -32602
+_INTERNAL_ERROR: Final = -32603
 _FEE_LEDGERS: Final = 10
 _CONFIG_SETTING: Final = 8
 _FROZEN_KEYS: Final = 17
@@ -216,6 +217,9 @@ def _send(call: Call, params: Json) -> Json:
         raise RpcError(_INVALID_PARAMS, "invalid_xdr") from refused
     header = call.see().latest.header
     submission = call.take(tx)
+    if submission.status == Status.FILTERED:
+        # RPC knows four statuses of a node, and calls any other one invalid.
+        raise RpcError(_INTERNAL_ERROR, "invalid status from stellar-core")
     body: Json = {
         "status": submission.status.value,
         "hash": tx.hash.hex(),

@@ -16,11 +16,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from ledger.stellar.gateway import SubmitAnswer, SubmitStatus
+from ledger.stellar.gateway import FILTERED, SubmitAnswer, SubmitStatus
 from ledger.stellar.results import result_code_of
-
-FILTERED: Final = "FILTERED"
-"""Code of an answer by which a node's own policy refuses."""
 
 FROZEN: Final = "txFROZEN_KEY_ACCESSED"
 

@@ -225,6 +225,11 @@ class EntriesView:
     """Closed ledger up to which the source had read the network when it answered."""
 
 
+FILTERED: Final = "FILTERED"
+"""Code of an unknown answer that tells one thing: the source's node refuses by a policy of its own,
+or has another status that the source does not know."""
+
+
 class SubmitStatus(StrEnum):
     """What a submission came to, as far as the answer tells. Only REJECTED excludes anything."""
 

@@ -15,6 +15,7 @@ from ledger.evidence.errors import EvidenceError
 from ledger.evidence.units import parse_stroops
 from ledger.stellar.errors import GatewayError
 from ledger.stellar.gateway import (
+    FILTERED,
     NATIVE,
     AccountState,
     AssetKey,
@@ -34,6 +35,9 @@ _STATUSES: Final[Mapping[str, SubmitStatus]] = {
     "TRY_AGAIN_LATER": SubmitStatus.TRY_AGAIN,
     "ERROR": SubmitStatus.REJECTED,
 }
+_INVALID_STATUS: Final = "/transaction_submission_invalid_status"
+"""End of the problem's type by which Horizon tells that it does not know a node's status."""
+
 _CREDIT: Final = frozenset({"credit_alphanum4", "credit_alphanum12"})
 
 
@@ -142,6 +146,8 @@ def submit_answer_of(http_status: int, answer: object) -> SubmitAnswer:
     fields = {**extras, **answer} if isinstance(extras, dict) else answer
     name = fields.get("tx_status")
     status = _STATUSES.get(str(name), SubmitStatus.UNKNOWN)
+    if name == FILTERED or str(answer.get("type", "")).endswith(_INVALID_STATUS):
+        return SubmitAnswer(status=SubmitStatus.UNKNOWN, code=FILTERED)
     if status != SubmitStatus.REJECTED:
         unknown = name if isinstance(name, str) and name else f"HTTP {http_status}"
         code = "" if status != SubmitStatus.UNKNOWN else unknown

@@ -23,6 +23,7 @@ from ledger.evidence.keys import network_id_of
 from ledger.stellar.bounded_http import EXCHANGE_TIMEOUT_S
 from ledger.stellar.errors import GatewayError
 from ledger.stellar.gateway import (
+    FILTERED,
     LAST_ORDER,
     NATIVE,
     PERCENTILES,
@@ -78,6 +79,9 @@ _STATUSES: Final = {
     soroban_rpc.SendTransactionStatus.DUPLICATE: SubmitStatus.DUPLICATE,
     soroban_rpc.SendTransactionStatus.TRY_AGAIN_LATER: SubmitStatus.TRY_AGAIN,
 }
+
+_INVALID_STATUS: Final = "invalid status from stellar-core"
+"""What RPC says of a node's status that it does not know, such as that of a node that filters."""
 
 _T = TypeVar("_T")
 _Page = soroban_rpc.GetTransactionsResponse
@@ -287,7 +291,8 @@ class RpcGateway:
             self._require_known_network()
             answer = self._call(lambda: self._server.send_transaction(text))
         except GatewayError as error:
-            return SubmitAnswer(status=SubmitStatus.UNKNOWN, code=error.reason)
+            code = FILTERED if _INVALID_STATUS in str(error) else error.reason
+            return SubmitAnswer(status=SubmitStatus.UNKNOWN, code=code)
         if answer.status == soroban_rpc.SendTransactionStatus.ERROR:
             return rejection_of(answer.error_result_xdr)
         return SubmitAnswer(status=_STATUSES[answer.status])

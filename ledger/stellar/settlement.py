@@ -52,9 +52,10 @@ from ledger.stellar.errors import (
     TreasuryError,
 )
 from ledger.stellar.facts import ingest_facts
-from ledger.stellar.failures import FILTERED, Reaction, reaction_to_answer
+from ledger.stellar.failures import Reaction, reaction_to_answer
 from ledger.stellar.fees import Bidding, lane_allowance
 from ledger.stellar.gateway import (
+    FILTERED,
     AccountView,
     Gateway,
     NetworkLedger,
@@ -228,14 +229,22 @@ def _give_up_stuck(sessions: SessionFactory, domain: SettlementDomain) -> None:
     for batch in _undecided(sessions, domain):
         if batch.state != SettlementState.EXPIRED:
             continue
-        attempts, bumps = envelopes_of(sessions, domain, batch)
-        with sessions() as session:
-            hashes = [bump.outer_hash for bump in bumps] or [attempts[-1].tx_hash]
-            sending = sending_store.load_sending(session, hashes[-1]) if attempts else None
-        if sending is not None and sending.code == FILTERED:
+        attempts, _ = envelopes_of(sessions, domain, batch)
+        if _was_filtered(sessions, domain, batch):
             give_up(sessions, domain, batch, reason=FILTERED, isolates=True)
         elif len(attempts) >= domain.policy.attempts_max:
             give_up(sessions, domain, batch, reason=f"stuck after {len(attempts)} attempts")
+
+
+def _was_filtered(sessions: SessionFactory, domain: SettlementDomain, batch: Batch) -> bool:
+    """Tell whether every source refused a batch's newest envelope by its node's own policy."""
+    attempts, bumps = envelopes_of(sessions, domain, batch)
+    if not attempts:
+        return False
+    with sessions() as session:
+        hashes = [bump.outer_hash for bump in bumps] or [attempts[-1].tx_hash]
+        sending = sending_store.load_sending(session, hashes[-1])
+    return sending is not None and sending.code == FILTERED
 
 
 class _Lanes:
@@ -432,7 +441,11 @@ class _Lanes:
                 session, self._domain.broadcaster, BATCH, batch.leaf.batch_number
             )
         if not can_be_next(attempts[-1], self._outlook.closed, self._domain.policy):
-            self._use_up(batch, OVERDUE)
+            if _was_filtered(self._sessions, self._domain, batch):
+                # Somebody in it is why: nobody knows who, so each is paid alone from then on.
+                self._use_up(replace(batch, isolates=True), FILTERED)
+            else:
+                self._use_up(batch, OVERDUE)
             return
         bid_stroops = batch.leaf.fee_bid_stroops
         sent = self._send(batch, attempts[-1], len(batch.leaf.payments), bid_stroops)

@@ -24,7 +24,8 @@ from ledger.embedded.drill_parties import Party
 from ledger.evidence.terms import parse_terms
 from ledger.stellar import failures
 from ledger.stellar.cosigning import Reason
-from ledger.stellar.failures import FILTERED, FROZEN, Reaction
+from ledger.stellar.failures import FROZEN, Reaction
+from ledger.stellar.gateway import FILTERED
 from ledger.stellar.horizon import HorizonGateway
 from ledger.stellar.seed_files import read_seed
 from ledger.stellar.stopping import OTHER_HISTORY, UNPLANNED, UNPROVEN

@@ -8,13 +8,12 @@ from stellar_sdk.xdr import PaymentResultCode as Payment
 from stellar_sdk.xdr import TransactionResultCode as Code
 
 from ledger.stellar.failures import (
-    FILTERED,
     Reaction,
     reaction_to_answer,
     reaction_to_failure,
     read_failure,
 )
-from ledger.stellar.gateway import SubmitAnswer, SubmitStatus
+from ledger.stellar.gateway import FILTERED, SubmitAnswer, SubmitStatus
 from ledger.stellar.results import result_code_of
 
 REACTIONS = {

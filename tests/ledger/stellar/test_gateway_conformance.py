@@ -28,10 +28,12 @@ from stellar_sdk import (
 from stellar_sdk.operation.set_options import AuthorizationFlag
 
 from ledger.audit.stellar_xdr import read_transaction
+from ledger.devnet.control import DevnetControl
 from ledger.evidence.keys import network_id_of
 from ledger.stellar import horizon, rpc
 from ledger.stellar.errors import GatewayError
 from ledger.stellar.gateway import (
+    FILTERED,
     MEMO_REQUIRED,
     NATIVE,
     PERCENTILES,
@@ -519,6 +521,18 @@ def test_envelope_the_sdk_would_encode_otherwise_is_sent_as_it_is(
     answer = gateway.submit(odd)
     assert answer.status == SubmitStatus.REJECTED
     assert result_code_of(answer.result) in {"txFAILED", "txBAD_AUTH"}
+
+
+def test_node_that_filters_is_told_from_one_that_gives_no_answer(
+    gateway: Source, parties: Parties, devnet: DevnetProcess
+) -> None:
+    payer, payee = parties.fund(2)
+    envelope = raw(parties.build(payer, Payment(payee.public_key, XLM, "1")))
+    with DevnetControl(devnet.url) as control:
+        control.filter(1)  # payments
+        answer = gateway.submit(envelope)
+        control.filter()
+    assert (answer.status, answer.code) == (SubmitStatus.UNKNOWN, FILTERED)
 
 
 def test_malformed_envelope_is_unknown(gateway: Source) -> None:

@@ -12,13 +12,14 @@ from failure_rows import Answering, Row, shared_domain
 from settlement_scene import PASSPHRASE, WINDOW, DevnetProcess, Scene
 
 from ledger.audit.stellar_xdr import read_transaction
+from ledger.devnet.control import DevnetControl
 from ledger.embedded.postgres import PostgresCluster
 from ledger.evidence.keys import public_key_of
 from ledger.evidence.leaf import PayoutLeaf, burn_hash, payout_hash
 from ledger.stellar.burning import sign_burn
 from ledger.stellar.deciding import give_up
 from ledger.stellar.domain import Policy
-from ledger.stellar.gateway import NetworkLedger, SubmitAnswer, SubmitStatus
+from ledger.stellar.gateway import FILTERED, NetworkLedger, SubmitAnswer, SubmitStatus
 from ledger.stellar.overdue import BANNED, MAKES_WAY, OVERDUE, can_be_next, ledgers_to_proof
 from ledger.stellar.signing import (
     Demand,
@@ -27,6 +28,7 @@ from ledger.stellar.signing import (
     SignaturesMissingError,
     UnsignedTransaction,
 )
+from ledger.stellar.sources import open_source
 from ledger.store.settlement_store import Attempt
 from ledger.store.settlement_tables import BURN
 
@@ -205,6 +207,28 @@ def test_banned_payment_without_a_higher_bid_gives_its_slot_up(row: Row) -> None
     assert row.state() == "burning"
     row.tick()
     assert (row.state(), row.batch().reason, row.paid()) == ("burned", BANNED, 0)
+
+
+@pytest.mark.parametrize("kind", ["horizon", "rpc"])
+def test_overdue_batch_that_every_node_filters_is_burned_and_its_payees_are_owed_alone(
+    row: Row, kind: str
+) -> None:
+    leaf = row.plan()
+    url = row.scene.devnet.url
+    source = open_source(f"{kind}:{url}" + ("/rpc" if kind == "rpc" else ""), PASSPHRASE)
+    with DevnetControl(url) as control:
+        control.filter(1)  # payments
+        for jumps in (False, True):
+            if jumps:
+                jump(row.scene.devnet)
+            row.scene.devnet.close_ledgers()
+            row.scene.settle(source)
+        control.filter()
+    source.close()
+    assert row.state() == "burning"
+    row.tick()
+    assert (row.state(), row.batch().reason, row.paid()) == ("burned", FILTERED, 0)
+    assert read_transaction(row.fact(leaf)).memo_hash == burn_hash(payout_hash(leaf), isolates=True)
 
 
 def test_node_that_has_no_room_once_is_asked_again(row: Row) -> None:
