@@ -39,6 +39,14 @@ payee for good.
 """
 
 
+SERIAL_AHEAD_S = 86_400
+"""Seconds that a serial number may be ahead of its epoch's end, read as Unix milliseconds.
+
+Numbers rise, so whoever stole a key and used the greatest of all would keep its owner from ever
+instructing again. Up to this bound, or one above the last, the owner's next number counts.
+"""
+
+
 class InstructionCode(IntEnum):
     """What became of an instruction; 0 = it has effect. Numbers are never reused."""
 
@@ -74,6 +82,9 @@ class InstructionCode(IntEnum):
 
     SEEN_TOO_FAR_AHEAD = 10
     """It says to be as of a network ledger far beyond the epoch's last one."""
+
+    SERIAL_TOO_FAR_AHEAD = 11
+    """Its number is neither one above the last nor a time up to a day after the epoch."""
 
 
 def judge_instructions(
@@ -175,19 +186,29 @@ def _number_of(value: Instruction) -> int:
     return value.seen_ledger if isinstance(value, ReadinessNote) else value.serial
 
 
+def _judge_serial(draft: Draft, terms: Terms, serial: int, last: int) -> InstructionCode | None:
+    """Return why a number does not follow the last one; None if it does."""
+    if serial <= last:
+        return InstructionCode.STALE
+    latest_ms = 1_000 * (terms.epoch_end_s(draft.epoch) + SERIAL_AHEAD_S)
+    return InstructionCode.SERIAL_TOO_FAR_AHEAD if serial > max(latest_ms, last + 1) else None
+
+
 def _apply_wish(draft: Draft, terms: Terms, value: PayeeInstruction) -> InstructionCode:
     if value.account not in draft.payees:
         return InstructionCode.UNKNOWN_ACCOUNT
     standing = draft.standing.get(value.account, Standing())
     if value.kind == PayeeWish.CASH_OUT:
-        if value.serial <= standing.cash_out_serial:
-            return InstructionCode.STALE
+        if (
+            code := _judge_serial(draft, terms, value.serial, standing.cash_out_serial)
+        ) is not None:
+            return code
         draft.standing[value.account] = replace(
             standing, cash_out_serial=value.serial, cash_out_open=True
         )
         return InstructionCode.APPLIED
-    if value.serial <= standing.pay_to_serial:
-        return InstructionCode.STALE
+    if (code := _judge_serial(draft, terms, value.serial, standing.pay_to_serial)) is not None:
+        return code
     paid_now = value.account if standing.pay_to == ZERO_KEY else standing.pay_to
     is_change = value.pay_to != paid_now
     draft.standing[value.account] = replace(
@@ -200,8 +221,9 @@ def _apply_wish(draft: Draft, terms: Terms, value: PayeeInstruction) -> Instruct
 
 
 def _apply_refund(draft: Draft, terms: Terms, value: Refund) -> InstructionCode:
-    if draft.refund is not None and value.serial <= draft.refund.serial:
-        return InstructionCode.STALE
+    last = -1 if draft.refund is None else draft.refund.serial
+    if (code := _judge_serial(draft, terms, value.serial, last)) is not None:
+        return code
     draft.refund = RefundRequest(
         serial=value.serial,
         left_stroops=value.amount_stroops,

@@ -11,6 +11,7 @@ import pytest
 from ledger.books.draft import Draft
 from ledger.books.instructing import (
     SEEN_AHEAD_MAX,
+    SERIAL_AHEAD_S,
     InstructionCode,
     apply_instructions,
     forget_accounts,
@@ -141,6 +142,22 @@ def test_serials_of_addresses_and_cash_outs_are_apart() -> None:
     draft = draft_of()
     codes = instruct(draft, made.pay_to(serial=9), made.cash_out(serial=1))
     assert codes == [InstructionCode.APPLIED] * 2
+
+
+@pytest.mark.parametrize("make", [made.pay_to, made.cash_out, made.refund])
+def test_a_thief_of_a_key_cannot_use_its_numbers_up(make: Any) -> None:
+    latest = 1_000 * (builders.terms().epoch_end_s(0) + SERIAL_AHEAD_S)
+    far = InstructionCode.SERIAL_TOO_FAR_AHEAD
+    draft = draft_of()
+    assert instruct(draft, make(serial=(1 << 63) - 1), make(serial=latest + 1)) == [far, far]
+    assert instruct(draft, make(serial=latest)) == [InstructionCode.APPLIED]
+    # Whatever the last number is, there is a next one, at once and above all a while later.
+    assert instruct(draft, make(serial=latest + 2)) == [far]
+    assert instruct(draft, make(serial=latest + 1)) == [InstructionCode.APPLIED]
+    an_hour_later = {"genesis_s": builders.terms().genesis_s + 3_600}
+    assert instruct(draft, make(serial=latest + 3_600_000), **an_hour_later) == [
+        InstructionCode.APPLIED
+    ]
 
 
 def test_a_newer_refund_request_replaces_the_older_one() -> None:
