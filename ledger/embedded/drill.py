@@ -2,10 +2,11 @@
 
 Postgres, devnet, collector, workers and settlers run as processes, as in a demo. Payees send
 bundles, epochs are sealed, anchored and paid with two of three settlers. Then one settler dies for
-good, and with payouts of the last epoch planned and not paid the operator is killed: workers and
-API with SIGKILL, its database's folder, its log and audit files and all its keys are deleted. What
-is left: a mirror of the log, the payees' spools, signed papers, the chain, two settlers. From these
-`swarmledger rebuild` computes books and slots again, and the settlers pay what is open.
+good, and others bid more for the network's room than batches do. With payouts of the last epoch
+planned, and the first of them sent and stuck, the operator is killed: workers and API with SIGKILL,
+its database's folder, its log and audit files and all its keys are deleted. What is left: a mirror
+of the log, the payees' spools, signed papers, the chain, two settlers. From these `swarmledger
+rebuild` computes books and slots again, and the settlers pay what is open and raise its bids.
 """
 
 import shutil
@@ -53,6 +54,12 @@ class DrillReport:
     """Planned and not paid when the operator died."""
 
     open_stroops: int
+    stuck_batches: int
+    """Of the open ones, how many were sent under a bid that no ledger took."""
+
+    raised_bids: int
+    """Transactions that were paid for by a higher bid of the settlers'."""
+
     settlers: int
     settlers_left: int
     threshold: int
@@ -172,7 +179,15 @@ class OperatorDies:
         self._screen.stage("settler c is gone with its key; settler b is away")
         self._upload(operator, 1)
         self._wait(lambda: self._is_planned(operator), "payouts planned, anchored and not paid")
-        self._supervisor.stop([settlers["settler-a"]])
+        operator.surge()
+        self._bids_before = operator.count_raised_bids()
+        back = operator.start_settler("settler-b")
+        self._wait(lambda: operator.count_in_flight() > 0, "a batch that is sent")
+        # At once, before it raises its own bid.
+        operator.kill()
+        self._stuck = operator.count_in_flight()
+        self._screen.stage(f"others bid more: {self._stuck} batches are sent and in no ledger")
+        self._supervisor.stop([settlers["settler-a"], back])
 
     def _upload(self, operator: DrillOperator, epoch: int) -> None:
         """Send every payee's bundle of an epoch, once it has begun."""
@@ -219,8 +234,7 @@ class OperatorDies:
     # Death.
 
     def _destroy(self, operator: DrillOperator) -> bytes:
-        """Kill and delete the operator; return the state hash that it had."""
-        operator.kill()
+        """Delete the killed operator; return the state hash that it had."""
         # What it was writing when it was killed may be cut off: the mirror stays at what is proven.
         with suppress(AuditError):
             self._grow_mirror(operator)
@@ -289,6 +303,8 @@ class OperatorDies:
             batches=rebuilt["batches"],
             open_batches=rebuilt["open_batches"],
             open_stroops=rebuilt["open_stroops"],
+            stuck_batches=self._stuck,
+            raised_bids=operator.count_raised_bids() - self._bids_before,
             settlers=len(SETTLERS),
             settlers_left=THRESHOLD,
             threshold=THRESHOLD,

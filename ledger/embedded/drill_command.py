@@ -77,6 +77,10 @@ def format_report(report: DrillReport) -> str:
             f"{report.open_batches:,} batches, {format_stroops(report.open_stroops)}",
         ),
         (
+            "of these sent and stuck",
+            f"{report.stuck_batches:,}; settlers raised {report.raised_bids:,} bids",
+        ),
+        (
             "settlers",
             f"{report.settlers_left} of {report.settlers} left, {report.threshold} needed",
         ),

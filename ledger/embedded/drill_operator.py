@@ -12,8 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import httpx
+
 from ledger.audit.address import format_account, parse_account
 from ledger.books.state import State
+from ledger.embedded.errors import DemoError
 from ledger.embedded.papers import (
     DomainAccounts,
     Papers,
@@ -27,10 +30,13 @@ from ledger.embedded.postgres import PostgresCluster
 from ledger.embedded.processes import Child, Supervisor
 from ledger.embedded.screen import Screen
 from ledger.evidence.keys import generate_seed, public_key_of
+from ledger.stellar.command import all_transactions_of
 from ledger.stellar.horizon import HorizonGateway
 from ledger.stellar.seed_files import read_seed
+from ledger.stellar.settler_chain import fee_payer
 from ledger.store.engine import SessionFactory, make_session_factory, open_engine
 from ledger.store.epoch_store import EpochState, list_in_state, load_closing_state
+from ledger.store.settlement_states import SettlementState
 from ledger.store.settlement_store import load_batches
 from ledger.store.shard_store import find_shard
 
@@ -40,6 +46,13 @@ EPOCH_LENGTH_S: Final = 5
 GRACE_S: Final = 1
 START_ALLOWANCE_S: Final = 3
 LEDGER_SECONDS: Final = 1.0
+LEDGER_OPERATIONS: Final = 200
+"""Operations that a network ledger takes, as on the test network."""
+
+OTHERS_BID_STROOPS: Final = 2_000
+"""What others bid per operation in a surge: more than batches do, less than the terms allow."""
+
+_HTTP_S: Final = 30
 DEPOSIT_LEAST: Final = 100
 """Tokens; and one more for every payee beyond so many."""
 
@@ -151,6 +164,7 @@ class DrillOperator:
     def _start_devnet(self, passphrase: str) -> Child:
         arguments = ["devnet", "serve", "--passphrase", passphrase, "--listen", "127.0.0.1:0"]
         arguments += ["--close-seconds", str(LEDGER_SECONDS)]
+        arguments += ["--max-tx-set-size", str(LEDGER_OPERATIONS)]
         arguments += ["--ready-file", str(self.setting.own / "devnet.ready")]
         return self._supervisor.start("devnet", arguments)
 
@@ -161,6 +175,7 @@ class DrillOperator:
         arguments += ["--passphrase", passphrase, "--keys-dir", str(self._keys)]
         arguments += ["--channels", str(CHANNELS), "--payees", str(names), "--asset", ASSET_CODE]
         arguments += ["--deposit", str(max(DEPOSIT_LEAST, self.setting.payees))]
+        arguments += ["--fee-account"]
         arguments += ["--threshold", str(self.setting.threshold), "--settlers"]
         arguments += [
             format_account(public_key_of(read_seed(self.settler_key_file(name))))
@@ -193,9 +208,9 @@ class DrillOperator:
         accounts = made["accounts"]
         single = {
             name: parse_account(accounts[name])
-            for name in ("issuer", "broadcaster", "escrow", "payout", "anchor")
+            for name in ("issuer", "broadcaster", "escrow", "payout", "anchor", "fee")
         }
-        self._broadcaster = single["broadcaster"]
+        self._broadcaster, self._fee = single["broadcaster"], single["fee"]
         return sign_papers(
             self.setting.private,
             seeds=seeds,
@@ -281,6 +296,32 @@ class DrillOperator:
             settled=max(settled, default=-1),
             open_epochs=tuple(sorted({batch.leaf.epoch for batch in batches})),
         )
+
+    def surge(self) -> None:
+        """Let others outbid what batches offer, for all of every network ledger from now on.
+
+        Raises:
+            DemoError: The devnet does not do it.
+        """
+        surge = {"kind": "surge", "count": 0, "fee": OTHERS_BID_STROOPS}
+        answer = httpx.post(
+            f"{self.devnet_url}/devnet/faults", json=surge, timeout=_HTTP_S, trust_env=False
+        )
+        if not answer.is_success:
+            raise DemoError(f"devnet: got {answer.status_code}: {answer.text[:200]}")
+
+    def count_in_flight(self) -> int:
+        """Return how many batches are sent and not decided."""
+        if self._sessions is None:
+            raise AssertionError("set_up comes first")
+        with self._sessions() as session:
+            batches = load_batches(session, self._broadcaster, undecided=True)
+        return sum(batch.state == SettlementState.IN_FLIGHT for batch in batches)
+
+    def count_raised_bids(self) -> int:
+        """Return how many transactions the fee account has paid for."""
+        facts = all_transactions_of(self.gateway, self._fee)
+        return sum(fee_payer(fact.envelope) == self._fee for fact in facts)
 
     def kill(self) -> None:
         """Kill schedule, workers and API as a power cut would."""

@@ -41,6 +41,8 @@ class DomainAccounts:
     payout: bytes
     anchor: bytes
     channels: tuple[bytes, ...]
+    fee: bytes = bytes(32)
+    """Pays for raised bids; zeros: there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,7 +241,7 @@ def _terms(
         attempt_window_ledgers=30,
         attempt_window_s=60,
         batch_payments=100,
-        fee_account=bytes(32),
+        fee_account=accounts.fee,
         fee_bid_max_stroops=10_000,
         challenge_window_s=0,
         cash_out_least_stroops=1,
