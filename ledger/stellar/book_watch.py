@@ -139,6 +139,23 @@ def _fold(found: _Found, terms: Terms) -> tuple[_Balances, str]:
     return balances, _unplannable(later, terms, frozenset(draft.channels))
 
 
+def booked_escrow(session: Session, terms: Terms, state: State, through_sequence: int) -> int:
+    """Return what escrow holds by the books after a network ledger.
+
+    Raises:
+        UnknownTransactionError: Something moved money that no plan explains.
+    """
+    facts = store.load_facts(
+        session,
+        terms.broadcaster_account,
+        after_sequence=state.head.last_ledger_sequence,
+        through_sequence=through_sequence,
+    )
+    draft = Draft.of(state)
+    fold_transactions(draft, terms, [read_transaction(fact) for fact in facts])
+    return draft.head.escrow_stroops
+
+
 def _unplannable(
     transactions: Iterable[AppliedTransaction], terms: Terms, channels: frozenset[bytes]
 ) -> str:

@@ -19,7 +19,7 @@ from ledger.stellar.errors import SeedFileError
 from ledger.stellar.gateway import Gateway
 from ledger.stellar.rotation import Cosigned, propose
 from ledger.stellar.seed_files import read_seed
-from ledger.stellar.transacting import OPERATIONS_MAX, Transacting
+from ledger.stellar.transacting import OPERATIONS_MAX, Transacting, asset_payment
 
 CLAIMS_MAX: Final = OPERATIONS_MAX
 """Most balances that are claimed at once."""
@@ -54,6 +54,31 @@ def propose_claims(
     """
     operations = claim_operations(terms, balance_ids)
     return propose(gateway, terms.anchor_account, operations, passphrase, valid_s=valid_s)
+
+
+def propose_return(
+    gateway: Gateway,
+    terms: Terms,
+    passphrase: str,
+    destination: bytes,
+    amount_stroops: int,
+    *,
+    valid_s: int,
+) -> Cosigned:
+    """Return a payment out of escrow that gives back what the books never saw arrive.
+
+    For a deposit that every source hid until its epoch was sealed: no later epoch can book it,
+    since sealed facts are those of the epoch's ledgers, and a rebuild from the chain must find the
+    same. Escrow's and the anchor account's signers sign; the DAO then rules `ignore` on it, and
+    books and chain tell one balance again.
+
+    Raises:
+        GatewayError: No usable answer.
+        TreasuryError: The anchor account does not exist.
+    """
+    asset = (terms.asset_code, terms.asset_issuer)
+    payment = asset_payment(terms.escrow_account, destination, asset, amount_stroops)
+    return propose(gateway, terms.anchor_account, [payment], passphrase, valid_s=valid_s)
 
 
 def seeds_of(folder: Path, accounts: Sequence[bytes]) -> list[bytes]:

@@ -13,6 +13,7 @@ import binascii
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Final
 
@@ -26,7 +27,7 @@ from stellar_sdk import (
     TransactionEnvelope,
 )
 from stellar_sdk.exceptions import SdkError
-from stellar_sdk.operation import ClaimClaimableBalance, Operation, SetOptions
+from stellar_sdk.operation import ClaimClaimableBalance, Operation, Payment, SetOptions
 
 from ledger.audit.address import format_account, parse_account
 from ledger.evidence.keys import verify
@@ -61,8 +62,8 @@ class Cosigned:
         """Return the envelope, decoded and the same when encoded again.
 
         Raises:
-            TreasuryError: It is none of ours: it does more than set signers and thresholds, or
-                claim balances.
+            TreasuryError: It is none of ours: it does more than set signers and thresholds, claim
+                balances, or give one amount back.
         """
         try:
             text = base64.b64encode(self.envelope).decode()
@@ -72,8 +73,9 @@ class Cosigned:
         operations = found.transaction.operations
         if unsigned_transaction(found).envelope != self.envelope or found.signatures:
             raise TreasuryError("envelope: got another one when encoded again, want the same")
+        is_return = len(operations) == 1 and _is_return(operations[0])
         if not operations or not all(
-            _is_about_signers(one) or _is_claim(one) for one in operations
+            is_return or _is_about_signers(one) or _is_claim(one) for one in operations
         ):
             raise TreasuryError("envelope: got other operations, want signers and thresholds only")
         return found
@@ -92,6 +94,10 @@ def _is_about_signers(operation: object) -> bool:
 
 def _is_claim(operation: object) -> bool:
     return isinstance(operation, ClaimClaimableBalance) and operation.source is not None
+
+
+def _is_return(operation: object) -> bool:
+    return isinstance(operation, Payment) and operation.source is not None
 
 
 def propose_rotation(
@@ -172,6 +178,13 @@ def describe_rotation(cosigned: Cosigned) -> list[str]:
     for operation in cosigned.transaction().transaction.operations:
         if isinstance(operation, ClaimClaimableBalance) and operation.source is not None:
             lines.append(f"{operation.source.account_id}: claims {operation.balance_id}")
+            continue
+        if isinstance(operation, Payment) and operation.source is not None:
+            asset = "XLM" if operation.asset.is_native() else operation.asset.code
+            lines.append(
+                f"{operation.source.account_id}: pays {Decimal(operation.amount):f} {asset} to "
+                f"{operation.destination.account_id}"
+            )
             continue
         if not isinstance(operation, SetOptions) or operation.source is None:
             raise AssertionError("a proven rotation sets options of named accounts")

@@ -4,6 +4,7 @@
     swarmledger settlement cancel BATCH --why TEXT [--alone]
     swarmledger settlement resume STOP --why TEXT
     swarmledger settlement claim --out FILE | --keys-dir DIR
+    swarmledger settlement give-back --to G… --amount-stroops N --out FILE
     swarmledger settlement preflight
     swarmledger settlement sponsor --funder-seed-file FILE --budget XLM [ACCOUNT…]
     swarmledger settlement channels list|create|fund|retire
@@ -23,10 +24,12 @@ from typing import Any
 
 from ledger.audit.address import format_account, parse_account
 from ledger.books.deposits import rank_offers
+from ledger.books.errors import BooksError
 from ledger.config import ConfigError, Settings, load_settings, need
 from ledger.evidence.errors import EvidenceError
 from ledger.evidence.instruction import Readiness
 from ledger.evidence.terms import Terms
+from ledger.stellar.book_watch import booked_escrow
 from ledger.stellar.errors import StellarError
 from ledger.stellar.gateway import NATIVE, Gateway
 from ledger.stellar.preflight import (
@@ -52,7 +55,7 @@ from ledger.store.stop_store import Stop
 
 EXIT_STOPPED = 3
 XLM_STROOPS = 10_000_000
-_CANNOT = (ConfigError, StellarError, EvidenceError, StoreError, ValueError, OSError)
+_CANNOT = (ConfigError, StellarError, EvidenceError, StoreError, BooksError, ValueError, OSError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +141,13 @@ def _parser() -> argparse.ArgumentParser:
     way.add_argument("--out", type=Path, metavar="FILE", help="for `stellar sign` and `submit`")
     way.add_argument("--keys-dir", type=Path, metavar="DIR", help="claim at once, these seeds sign")
     claim.add_argument("--valid-seconds", type=int, default=86_400, help="to gather signatures")
+    back = command("give-back", _give_back, "return a surplus that no epoch can book")
+    back.add_argument("--to", required=True, metavar="G…", help="whose deposit it was")
+    back.add_argument("--amount-stroops", required=True, type=int, metavar="N")
+    back.add_argument(
+        "--out", required=True, type=Path, metavar="FILE", help="for `stellar sign` and `submit`"
+    )
+    back.add_argument("--valid-seconds", type=int, default=86_400, help="to gather signatures")
     command("preflight", _preflight, "look whether payees can be paid; keep what changed")
     sponsor = command("sponsor", _sponsor, "create payees' accounts; offer them trustlines")
     _add_funder(sponsor)
@@ -315,6 +325,44 @@ def _claim(desk: _Desk, arguments: argparse.Namespace) -> dict[str, Any]:
     seeds = claiming.seeds_of(arguments.keys_dir, accounts)
     tx_hash = claiming.claim(desk.gateway, desk.terms, desk.passphrase, balance_ids, seeds)
     return told | {"tx": tx_hash.hex()}
+
+
+def _give_back(desk: _Desk, arguments: argparse.Namespace) -> dict[str, Any]:
+    from ledger.stellar import claiming  # noqa: PLC0415 - loads the SDK
+    from ledger.stellar.rotation import describe_rotation, write_cosigned  # noqa: PLC0415
+
+    terms, amount_stroops = desk.terms, arguments.amount_stroops
+    asset = (terms.asset_code, terms.asset_issuer)
+    view = desk.gateway.account(terms.escrow_account, assets=(asset,))
+    with desk.sessions.begin() as session:
+        shard = find_shard(session, terms.broadcaster_account)
+        epoch = newest_computed_epoch(session, shard)
+        state = None if epoch is None else load_closing_state(session, shard, epoch)
+        progress = store.fact_progress(session, terms.broadcaster_account)
+        if state is None or progress is None:
+            raise ValueError("give-back: got no computed epoch, want one to compare with")
+        booked = booked_escrow(session, terms, state, progress.sequence)
+    surplus = (0 if view is None else view.balances.get(asset, 0)) - booked
+    if not 0 < amount_stroops <= surplus:
+        raise ValueError(
+            f"amount-stroops: got {amount_stroops}, want 1 to {max(0, surplus)}, what escrow "
+            f"holds above the books' {booked}"
+        )
+    proposed = claiming.propose_return(
+        desk.gateway,
+        terms,
+        desk.passphrase,
+        parse_account(arguments.to),
+        amount_stroops,
+        valid_s=arguments.valid_seconds,
+    )
+    write_cosigned(arguments.out, proposed)
+    return {
+        "surplus_stroops": surplus,
+        "file": str(arguments.out),
+        "does": describe_rotation(proposed),
+        "then": "the DAO rules `ignore` on its hash, and settlers accept it",
+    }
 
 
 def _preflight(desk: _Desk, arguments: argparse.Namespace) -> dict[str, Any]:

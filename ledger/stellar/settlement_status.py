@@ -40,7 +40,8 @@ NEXT_STEPS: Final[Mapping[str, str]] = MappingProxyType(
         ),
         HaltName.BALANCE_SURPLUS: (
             "compare the account's history on the network with the facts; what a contract brought "
-            "is tolerated with SURPLUS_MAX_STROOPS, a source that hides transactions is replaced"
+            "is tolerated with SURPLUS_MAX_STROOPS, a source that hides transactions is replaced; "
+            "what it hid too long is returned (swarmledger settlement give-back)"
         ),
         HaltName.UNREADABLE_TRANSACTION: (
             "find out who signed the transaction; install a release that knows its operation: it "

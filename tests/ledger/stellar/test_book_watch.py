@@ -16,10 +16,14 @@ from ledger.audit.stellar_xdr import read_transaction
 from ledger.books.draft import Draft
 from ledger.books.folding import fold_transactions
 from ledger.books.state import State, format_state, genesis_state, state_root
+from ledger.evidence.instruction import Booking
+from ledger.evidence.keys import public_key_of
 from ledger.stellar.book_watch import watch_books
 from ledger.stellar.facts import ingest_facts
 from ledger.stellar.gateway import AccountView
+from ledger.stellar.rotation import add_signature, assemble, read_cosigned
 from ledger.stellar.settlement_command import main as settlement_command
+from ledger.stellar.signing import SeedKeys
 from ledger.stellar.transacting import Transacting, asset_payment
 from ledger.store import halt_store
 from ledger.store import settlement_store as store
@@ -273,6 +277,40 @@ def test_claim_can_be_proposed_to_settlers(
     assert told["does"] == [
         f"{format_account(scene.made.escrow)}: claims 00000000{told['claims'][0]}"
     ]
+
+
+def test_deposit_that_was_hidden_too_long_goes_back_and_books_and_chain_agree_again(
+    scene: Scene, ask: Callable[..., tuple[int, dict[str, Any]]], tmp_path: Path
+) -> None:
+    """The epoch of its ledger is sealed without it, so no later one can book it."""
+    scene = widened(scene)
+    real = scene.balance(scene.made.escrow)
+    state = compute(scene, escrow_stroops=real - 7, deposited_stroops=real - 7)
+    assert set(watch(scene)) == {HaltName.BALANCE_SURPLUS}
+    out = tmp_path / "back.json"
+    to = ("--to", format_account(scene.made.broadcaster), "--out", out)
+    for amount in (0, 8):
+        arguments = ["give-back", *map(str, to), "--amount-stroops", str(amount)]
+        assert settlement_command(arguments) == 1, "no more than the books never saw"
+    code, told = ask("give-back", *to, "--amount-stroops", 7)
+    assert (code, told["surplus_stroops"]) == (0, 7)
+    (does,) = told["does"]
+    assert does.startswith(f"{format_account(scene.made.escrow)}: pays 0.0000007 USD to")
+    proposed = read_cosigned(out)
+    for seed in (scene.keys.anchor, scene.keys.escrow):
+        holder = SeedKeys({public_key_of(seed): seed})
+        proposed = add_signature(proposed, holder, public_key_of(seed))
+    signed = assemble(scene.gateway, proposed)
+    scene.gateway.submit(signed.envelope)
+    scene.devnet.close_ledgers(2)
+    assert scene.balance(scene.made.escrow) == real - 7
+    assert HaltName.UNKNOWN_TRANSACTION in watch(scene)
+    fact = scene.gateway.transaction(signed.tx_hash)
+    assert fact is not None
+    draft = Draft.of(state)
+    rulings = {signed.tx_hash: Booking.IGNORE}
+    fold_transactions(draft, scene.domain.terms, [read_transaction(fact)], rulings)
+    assert draft.head.escrow_stroops == scene.balance(scene.made.escrow)
 
 
 def test_status_shows_escrow_halts_and_what_to_do(
