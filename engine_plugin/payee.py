@@ -13,7 +13,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import TypeVar
 
-from engine_plugin.caps import CapUse, judge_use
+from engine_plugin.caps import CapUse, has_caps, judge_use
 from engine_plugin.entitlements import covers_epoch, judge_entitlement
 from engine_plugin.issuing_key import IssuingKey
 from engine_plugin.spool import Spool, SpoolError
@@ -139,14 +139,15 @@ class PayeeDesk:
             MalformedRecordError: The bytes are no receipt.
         """
         signed = RECEIPT.parse(raw)
-        verdict = self._judge(signed, session_key)
+        lane = signed.value.lane_digest
+        verdict = self._judge(signed, lane, session_key)
         if verdict is ReceiptVerdict.ACCEPTED:
             try:
                 self._spool.put_receipt(signed, kind=BundleKind.PAYEE, session_key=session_key)
             except SpoolError:
                 verdict = ReceiptVerdict.NOT_STORED
             else:
-                self._note_kept(signed.value, session_key)
+                self._note_kept(signed.value, lane, session_key)
                 self._refused.pop(session_key, None)
         elif verdict in _REFUSALS:
             _keep(self._refused, session_key, verdict)
@@ -179,7 +180,7 @@ class PayeeDesk:
         """
         return self._account_of(session_key).bytes_total
 
-    def _judge(self, signed: Signed[Receipt], session_key: bytes) -> ReceiptVerdict:
+    def _judge(self, signed: Signed[Receipt], lane: bytes, session_key: bytes) -> ReceiptVerdict:
         receipt = signed.value
         if not RECEIPT.is_signed_by(signed, session_key):
             return ReceiptVerdict.BAD_SIGNATURE
@@ -198,15 +199,17 @@ class PayeeDesk:
         if verdict is not ReceiptVerdict.ACCEPTED:
             return verdict
         _keep(self._entitlements, digest, entitlement)
-        verdict = self._judge_lane(signed, session_key)
+        verdict = self._judge_lane(signed, lane, session_key)
         if verdict is not ReceiptVerdict.ACCEPTED:
             return verdict
-        return self._judge_caps(receipt, entitlement.value, session_key)
+        return self._judge_caps(receipt, lane, entitlement.value, session_key)
 
     def _judge_caps(
-        self, receipt: Receipt, entitlement: Entitlement, session_key: bytes
+        self, receipt: Receipt, lane: bytes, entitlement: Entitlement, session_key: bytes
     ) -> ReceiptVerdict:
-        lanes, lane = dict(self._account_of(session_key).lanes), receipt.lane_digest
+        if not has_caps(entitlement):
+            return ReceiptVerdict.ACCEPTED
+        lanes = dict(self._account_of(session_key).lanes)
         before = lanes.get(lane)
         if before is not None and before.bytes_total == receipt.bytes_total:
             # Nothing more is claimed, so a cap that was tightened by time is no matter.
@@ -235,8 +238,8 @@ class PayeeDesk:
         _keep(self._accounts, session_key, account)
         return account
 
-    def _note_kept(self, receipt: Receipt, session_key: bytes) -> None:
-        account, lane = self._account_of(session_key), receipt.lane_digest
+    def _note_kept(self, receipt: Receipt, lane: bytes, session_key: bytes) -> None:
+        account = self._account_of(session_key)
         before = account.lanes.get(lane)
         account.lanes[lane] = receipt
         account.bytes_total += receipt.bytes_total - (before.bytes_total if before else 0)
@@ -281,14 +284,15 @@ class PayeeDesk:
         first_s = entitlement.not_before_s - CLOCK_SKEW_S
         return first_s <= now_ms // 1000 <= entitlement.not_after_s + CLOCK_SKEW_S
 
-    def _judge_lane(self, signed: Signed[Receipt], session_key: bytes) -> ReceiptVerdict:
+    def _judge_lane(
+        self, signed: Signed[Receipt], lane: bytes, session_key: bytes
+    ) -> ReceiptVerdict:
         receipt = signed.value
         now_ms = self._ledger_ms()
         if now_ms is not None:
             epoch = self._terms.value.epoch_at(now_ms // 1000)
             if receipt.epoch > epoch + _EPOCHS_AHEAD_MAX:
                 return ReceiptVerdict.WRONG_EPOCH
-        lane = receipt.lane_digest
         if lane in self._spoilt:
             return ReceiptVerdict.EQUIVOCATION
         account = self._account_of(session_key)

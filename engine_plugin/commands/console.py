@@ -55,7 +55,9 @@ class Failures:
 def print_json(answer: dict[str, Any]) -> None:
     """Print one object as one line on stdout; a reader that left is no error."""
     try:
-        print(json.dumps(answer), flush=True)
+        # At once, line and end: `print` would write both apart.
+        sys.stdout.write(f"{json.dumps(answer)}\n")
+        sys.stdout.flush()
     except BrokenPipeError:
         # Nobody listens any more; the engine stops by signal, not by a closed pipe.
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - stays open until exit
