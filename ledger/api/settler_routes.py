@@ -147,17 +147,19 @@ def _describe(session: Session, request: store.SignatureRequest) -> dict[str, An
     }
 
 
+def _answers(taken: str) -> dict[int | str, dict[str, Any]]:
+    """Return what a settler who posts an answer can be told."""
+    refusals = document_refusals(400, 403, 404, 408, 413)
+    return {204: {"description": taken}, **refusals, **RETRIES}
+
+
 def _add_signatures(app: FastAPI, sessions: SessionFactory) -> None:
     @app.post(
         "/v1/settlement/signatures",
         status_code=204,
         response_class=Response,
         openapi_extra=body_of("Transaction hash, key, signature", COSIGNATURE_SIZE),
-        responses={
-            204: {"description": "Taken, or known already."},
-            **document_refusals(400, 403, 404, 408, 413),
-            **RETRIES,
-        },
+        responses=_answers("Taken, or known already."),
     )
     async def post_signature(request: Request, broadcaster: Broadcaster = None) -> Response:
         """Take a settler's signature of a transaction that is wanted."""
@@ -172,9 +174,7 @@ def _take_signature(sessions: SessionFactory, broadcaster: str | None, raw: byte
     except MalformedError as error:
         raise refuse_malformed(error) from error
     with sessions.begin() as session:
-        shard = shard_of(session, broadcaster)
-        _require_settler(session, shard, signed.key)
-        _require_wanted(session, shard, tx_hash)
+        _require_asked(session, shard_of(session, broadcaster), signed.key, tx_hash)
         if not verify(signed.key, tx_hash, signed.signature):
             raise _forged(signed.key)
         store.insert_signature(session, tx_hash, signed.key, signed.signature)
@@ -186,11 +186,7 @@ def _add_refusals(app: FastAPI, sessions: SessionFactory) -> None:
         status_code=204,
         response_class=Response,
         openapi_extra=body_of("A settler's signed refusal", REFUSAL_SIZE_MAX),
-        responses={
-            204: {"description": "Taken; the newest one of a settler is shown."},
-            **document_refusals(400, 403, 404, 408, 413),
-            **RETRIES,
-        },
+        responses=_answers("Taken; the newest one of a settler is shown."),
     )
     async def post_refusal(request: Request, broadcaster: Broadcaster = None) -> Response:
         """Take a settler's word that it does not sign a transaction, and why."""
@@ -206,8 +202,7 @@ def _take_refusal(sessions: SessionFactory, broadcaster: str | None, raw: bytes)
         raise refuse_malformed(error) from error
     with sessions.begin() as session:
         shard = shard_of(session, broadcaster)
-        _require_settler(session, shard, refusal.key)
-        _require_wanted(session, shard, refusal.tx_hash)
+        _require_asked(session, shard, refusal.key, refusal.tx_hash)
         if not refusal.is_valid(shard.network_id):
             raise _forged(refusal.key)
         stored = store.Refusal(
@@ -225,7 +220,9 @@ def _require_settler(session: Session, shard: Shard, key: bytes) -> None:
         raise RefusedError(403, "not_a_settler", field="key", got=key, want="a settler's")
 
 
-def _require_wanted(session: Session, shard: Shard, tx_hash: bytes) -> None:
+def _require_asked(session: Session, shard: Shard, key: bytes, tx_hash: bytes) -> None:
+    """Raise unless the key is a settler's and the transaction is wanted signed."""
+    _require_settler(session, shard, key)
     if store.find_request(session, shard.account, tx_hash) is None:
         raise RefusedError(
             404, "not_wanted", field="tx_hash", got=tx_hash, want="one that is wanted signed"

@@ -17,6 +17,7 @@ from ledger.api.app import add_error_answers
 from ledger.api.settler_routes import add_settlers
 from ledger.audit.address import format_account
 from ledger.evidence.keys import public_key_of, sign
+from ledger.stellar.burn_rules import build_burn
 from ledger.stellar.cosigning import (
     KEY_HEADER,
     SIGNATURE_HEADER,
@@ -26,6 +27,8 @@ from ledger.stellar.cosigning import (
     format_refusal,
     sign_refusal,
 )
+from ledger.stellar.deciding import give_up
+from ledger.stellar.envelopes import unsigned_transaction
 from ledger.stellar.gathering import TreasurySigner
 from ledger.stellar.signing import KeySignature, SeedKeys
 from ledger.stellar.treasury import Treasury, treasury_of
@@ -267,3 +270,34 @@ def test_payments_go_on_while_the_anchors_key_is_lost(gathering: Gathering) -> N
     assert scene.paid() == {scene.payees[0]: 46}
     assert scene.open_anchors() == 1
     assert gathering.wanted() == []
+
+
+def test_cancelled_slot_is_used_up_by_settlers_while_the_channels_key_is_lost(
+    gathering: Gathering,
+) -> None:
+    scene = gathering.scene
+    domain = replace(
+        scene.domain,
+        signer=TreasurySigner(
+            scene.sessions, scene.gateway, scene.domain.terms,
+            SeedKeys({public_key_of(scene.keys.anchor): scene.keys.anchor}),
+        ),
+    )  # fmt: skip
+    scene.domain = domain
+    (funding, _payment) = scene.plan({scene.payees[0]: 51})
+    gathering.until_wanted()
+    give_up(scene.sessions, domain, scene.batches()[0], reason="cancelled")
+    scene.tick()
+    # The payment is asked for no more, only the no-op.
+    (wanted,) = gathering.wanted()
+    assert (wanted["purpose"], wanted["batch_number"]) == ("burn", funding.batch_number)
+    unsigned = build_burn(funding, wanted["attempt"], domain.terms, PASSPHRASE, isolates=False)
+    assert wanted["tx_hash"] == unsigned_transaction(unsigned).tx_hash.hex()
+    tx_hash = bytes.fromhex(wanted["tx_hash"])
+    assert gathering.post(tx_hash, SEEDS[2]) == (204, "")
+    scene.tick(2)
+    assert scene.states()[0] == "burning"
+    assert gathering.post(tx_hash, SEEDS[0]) == (204, "")
+    scene.tick(4)
+    assert scene.states()[0] == "burned"
+    assert [one["purpose"] for one in gathering.wanted()] == []
