@@ -4,12 +4,15 @@ For each account that the newest closing state may pay soon: is it there, has it
 authorised and has it room, does its owner ask for a memo (SEP-29), is it frozen (CAP-77). Where the
 answer changes what the state goes by, a note signed by the log key joins the next seal; the planner
 then carries the payee with a reason, or pays it again. An account that nobody noted counts as
-ready, so a source that gives no answer holds up nothing. Not here: what a note comes to
-(`ledger.books.instructing`).
+ready, so a source that gives no answer holds up nothing. An account whose payment nobody took even
+alone, because a key is frozen and no source tells, or nodes filter it, counts as frozen for some
+epochs, twice as many each time, so that it does not use a slot up in each. Not here: what a note
+comes to (`ledger.books.instructing`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Final
 
 from ledger.books.slots import forbidden_addresses
@@ -25,7 +28,9 @@ from ledger.evidence.instruction import (
 )
 from ledger.evidence.terms import Terms
 from ledger.evidence.units import AMOUNT_MAX
+from ledger.stellar.failures import FROZEN
 from ledger.stellar.gateway import (
+    FILTERED,
     AccountState,
     DataState,
     EntriesView,
@@ -36,6 +41,7 @@ from ledger.stellar.gateway import (
 from ledger.store.engine import SessionFactory
 from ledger.store.epoch_store import load_closing_state
 from ledger.store.instruction_store import keep_instruction, newest_computed_epoch
+from ledger.store.sending_store import Refusal, load_refusals
 from ledger.store.shard_store import Shard
 
 ACCOUNTS_MAX: Final = 2_000
@@ -43,6 +49,12 @@ ACCOUNTS_MAX: Final = 2_000
 
 KEYS_PER_CALL: Final = 200
 """Most ledger entries that a source is asked for at once."""
+
+REFUSED: Final = (FILTERED, FROZEN)
+"""Reasons for which a batch is burned because of whom it pays."""
+
+DOUBLINGS_MAX: Final = 5
+"""Most doublings of the epochs after which an account that was refused is tried again."""
 
 MEMO_REQUIRED: Final = b"config.memo_required"
 """Name of the data entry by which an owner asks for a memo (SEP-29)."""
@@ -84,10 +96,12 @@ class Preflight:
             if epoch is None or self._looked.get(shard.account, -1) >= epoch:
                 return 0
             state = load_closing_state(session, shard, epoch)
+            refusals = load_refusals(session, shard.account, REFUSED)
         if state is None:
             return 0
         notes = [
-            sign_note(note, log_seed) for note in notes_of(state, terms, gateway, ACCOUNTS_MAX)
+            sign_note(note, log_seed)
+            for note in notes_of(state, terms, gateway, ACCOUNTS_MAX, refusals)
         ]
         with self.sessions.begin() as session:
             kept = [keep_instruction(session, shard, note) for note in notes]
@@ -97,9 +111,20 @@ class Preflight:
 
 
 def notes_of(
-    state: State, terms: Terms, gateway: Gateway, accounts_max: int
+    state: State,
+    terms: Terms,
+    gateway: Gateway,
+    accounts_max: int,
+    refusals: Mapping[bytes, Refusal] = MappingProxyType({}),
 ) -> Iterator[ReadinessNote]:
     """Yield a note for each account of which the state would go by something else than is seen.
+
+    Args:
+        state: After the newest computed epoch.
+        terms: Of the epoch that is sealed next.
+        gateway: The source that is asked.
+        accounts_max: Most accounts that are looked at.
+        refusals: Account → what nobody took of it.
 
     Raises:
         GatewayError: No usable answer.
@@ -111,7 +136,7 @@ def notes_of(
         keys = [key for candidate in piece for key in entry_keys_of(candidate.account, terms)]
         view = gateway.entries(keys)
         for candidate in piece:
-            note = _note_of(state, terms, candidate, view)
+            note = _note_of(state, terms, candidate, view, refusals.get(candidate.account))
             if note is not None:
                 yield note
 
@@ -167,13 +192,19 @@ def entry_keys_of(account: bytes, terms: Terms) -> Sequence[EntryKey]:
 
 
 def _note_of(
-    state: State, terms: Terms, candidate: Candidate, view: EntriesView
+    state: State,
+    terms: Terms,
+    candidate: Candidate,
+    view: EntriesView,
+    refusal: Refusal | None,
 ) -> ReadinessNote | None:
     """Return a note if what is seen would be decided otherwise than what the state holds."""
     before = state.seen_accounts.get(candidate.account)
     if before is not None and view.as_of_sequence <= before.seen_ledger:
         return None  # a replica that lags
     readiness, room_stroops = readiness_of(candidate.account, terms, view)
+    if readiness == Readiness.READY and _is_refused(refusal, state.head.next_epoch - 1, view):
+        readiness, room_stroops = Readiness.FROZEN, 0
     # The entry changed at this ledger or before: no source need tell when exactly.
     exists = EntryKey(account=candidate.account) in view.entries
     seen = SeenAccount(
@@ -194,6 +225,16 @@ def _note_of(
         entry_ledger=seen.entry_ledger,
         room_stroops=seen.room_stroops,
     )
+
+
+def _is_refused(refusal: Refusal | None, epoch: int, view: EntriesView) -> bool:
+    """Tell whether an account that looks ready is not to be paid after an epoch.
+
+    Where the source tells what is frozen, its word counts, and not what was refused for that.
+    """
+    if refusal is None or (refusal.reason == FROZEN and view.frozen is not None):
+        return False
+    return epoch < refusal.epoch + (1 << min(refusal.times, DOUBLINGS_MAX))
 
 
 def readiness_of(account: bytes, terms: Terms, view: EntriesView) -> tuple[Readiness, int]:

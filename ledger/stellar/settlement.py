@@ -52,7 +52,7 @@ from ledger.stellar.errors import (
     TreasuryError,
 )
 from ledger.stellar.facts import ingest_facts
-from ledger.stellar.failures import Reaction, reaction_to_answer
+from ledger.stellar.failures import FROZEN, Reaction, reaction_to_answer
 from ledger.stellar.fees import Bidding, lane_allowance
 from ledger.stellar.gateway import (
     FILTERED,
@@ -458,7 +458,7 @@ class _Lanes:
                 )
             batch = replace(batch, state=SettlementState.IN_FLIGHT)
         if reaction_to_answer(sent.answer) == Reaction.BURN:
-            give_up(self._sessions, self._domain, batch, reason=sent.answer.code, isolates=True)
+            give_up(self._sessions, self._domain, batch, reason=FROZEN, isolates=True)
         elif sent.answer.code == "txTOO_LATE":
             self._use_up(batch, TOO_LATE)
         elif sent.is_banned:

@@ -5,14 +5,23 @@ each rung of an attempt's ladder, whoever makes it first. Not here: when a bid i
 (`ledger.stellar.fees`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from ledger.store.settlement_tables import BATCH, AttemptRow, BumpRow, NetworkFactRow, SendingRow
+from ledger.evidence.leaf import parse_payout_leaf
+from ledger.store.settlement_states import SettlementState
+from ledger.store.settlement_tables import (
+    BATCH,
+    AttemptRow,
+    BatchRow,
+    BumpRow,
+    NetworkFactRow,
+    SendingRow,
+)
 
 _FEE_BYTES = 8
 """A TransactionResult begins with the fee charged."""
@@ -56,6 +65,44 @@ class Bump:
     """Newest closed ledger when it was made."""
 
     close_time_s: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """An account's payment stood alone in its batch, and nobody took it."""
+
+    reason: str
+    """Of the last time."""
+
+    epoch: int
+    """That planned it the last time."""
+
+    times: int
+
+
+def load_refusals(
+    session: Session, broadcaster: bytes, reasons: Collection[str]
+) -> dict[bytes, Refusal]:
+    """Return the accounts whose batch of one payment burned for one of these reasons."""
+    query = (
+        select(BatchRow.leaf, BatchRow.reason)
+        .where(
+            BatchRow.broadcaster == broadcaster,
+            BatchRow.state == SettlementState.BURNED,
+            BatchRow.isolates,
+            BatchRow.reason.in_(reasons),
+        )
+        .order_by(BatchRow.number)
+    )
+    found: dict[bytes, Refusal] = {}
+    for data, reason in session.execute(query):
+        leaf = parse_payout_leaf(data)
+        if len(leaf.payments) == 1:
+            (payment,) = leaf.payments
+            before = found.get(payment.account)
+            times = 1 if before is None else before.times + 1
+            found[payment.account] = Refusal(reason=reason, epoch=leaf.epoch, times=times)
+    return found
 
 
 def load_sending(session: Session, envelope_hash: bytes) -> Sending | None:

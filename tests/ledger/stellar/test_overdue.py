@@ -21,6 +21,7 @@ from ledger.stellar.deciding import give_up
 from ledger.stellar.domain import Policy
 from ledger.stellar.gateway import FILTERED, NetworkLedger, SubmitAnswer, SubmitStatus
 from ledger.stellar.overdue import BANNED, MAKES_WAY, OVERDUE, can_be_next, ledgers_to_proof
+from ledger.stellar.preflight import REFUSED
 from ledger.stellar.signing import (
     Demand,
     KeySignature,
@@ -29,6 +30,7 @@ from ledger.stellar.signing import (
     UnsignedTransaction,
 )
 from ledger.stellar.sources import open_source
+from ledger.store.sending_store import load_refusals
 from ledger.store.settlement_store import Attempt
 from ledger.store.settlement_tables import BURN
 
@@ -228,6 +230,10 @@ def test_overdue_batch_that_every_node_filters_is_burned_and_its_payees_are_owed
     assert row.state() == "burning"
     row.tick()
     assert (row.state(), row.batch().reason, row.paid()) == ("burned", FILTERED, 0)
+    # Alone in its batch, so it is the payee: preflight carries it from the next seal on.
+    with row.scene.sessions() as session:
+        refusals = load_refusals(session, row.scene.broadcaster, REFUSED)
+    assert (refusals[row.payee].reason, refusals[row.payee].epoch) == (FILTERED, leaf.epoch)
     assert read_transaction(row.fact(leaf)).memo_hash == burn_hash(payout_hash(leaf), isolates=True)
 
 

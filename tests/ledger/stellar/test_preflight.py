@@ -1,7 +1,8 @@
 """Preflight: who cannot be paid is noted before the seal, once, and noted again when that ends."""
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import book_builders as books
 import builders
@@ -13,11 +14,14 @@ from ledger.books.standing import RefundRequest, SeenAccount, Standing
 from ledger.books.state import PayeeBalance, State, SuspenseDeposit
 from ledger.evidence.instruction import Readiness
 from ledger.evidence.keys import public_key_of
+from ledger.stellar.failures import FROZEN
 from ledger.stellar.gateway import (
+    FILTERED,
     AccountState,
     DataState,
     EntriesView,
     EntryKey,
+    Gateway,
     TrustlineState,
 )
 from ledger.stellar.preflight import (
@@ -28,6 +32,7 @@ from ledger.stellar.preflight import (
     readiness_of,
     sign_note,
 )
+from ledger.store.sending_store import Refusal
 
 TERMS = builders.terms(payout_threshold_stroops=100, cash_out_least_stroops=10)
 ANN, BOB = builders.key_of("ann"), builders.key_of("bob")
@@ -121,6 +126,42 @@ def test_who_was_not_ready_is_looked_at_first() -> None:
     )
     state = state_of(payees=rich, seen_accounts={ANN: seen})
     assert [one.account for one in candidates_of(state, TERMS)] == [ANN, BOB]
+
+
+class Telling:
+    """A source that sees Ann ready; `frozen` is None where it cannot tell who is frozen."""
+
+    def __init__(self, *, tells_frozen: bool) -> None:
+        self._tells_frozen = tells_frozen
+
+    def entries(self, keys: Sequence[EntryKey]) -> EntriesView:
+        seen = view(account=ACCOUNT, line=LINE)
+        return seen if self._tells_frozen else replace(seen, frozen=None)
+
+
+@pytest.mark.parametrize(
+    ("reason", "tells_frozen", "times", "epoch", "is_carried"),
+    [
+        (FILTERED, True, 1, 8, True),
+        (FILTERED, True, 1, 9, False),
+        (FILTERED, True, 3, 14, True),
+        (FILTERED, True, 3, 15, False),
+        (FILTERED, True, 99, 7 + 31, True),
+        (FILTERED, True, 99, 7 + 32, False),
+        (FROZEN, False, 1, 8, True),
+        # It tells that nothing is frozen any more.
+        (FROZEN, True, 1, 8, False),
+    ],
+)
+def test_account_that_nobody_takes_a_payment_to_is_carried_for_ever_longer_stretches(
+    reason: str, tells_frozen: bool, times: int, epoch: int, is_carried: bool
+) -> None:
+    state = state_of()
+    state = replace(state, head=replace(state.head, next_epoch=epoch + 1))
+    source = cast("Gateway", Telling(tells_frozen=tells_frozen))
+    refusals = {ANN: Refusal(reason=reason, epoch=7, times=times)}
+    notes = [note.readiness for note in notes_of(state, TERMS, source, 10, refusals)]
+    assert notes == ([Readiness.FROZEN] if is_carried else [])
 
 
 def test_accounts_of_a_real_network_are_noted_until_they_can_be_paid(scene: Scene) -> None:
