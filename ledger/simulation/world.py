@@ -148,7 +148,7 @@ class World:
         in_flight = {
             batch.leaf.batch_number
             for batch in self._undecided()
-            if batch.state == SettlementState.IN_FLIGHT
+            if batch.state in {SettlementState.IN_FLIGHT, SettlementState.BURNING}
         }
         for _ in range(DRAIN_LEDGERS_MAX):
             self._step()
