@@ -7,6 +7,7 @@ media ms total, credit root): the order of the record in FORMATS.md. Not here: w
 
 from hashlib import sha256
 from itertools import pairwise
+from struct import Struct
 from typing import Final
 
 from ledger.evidence.encoding import TAG_SIZE
@@ -20,6 +21,7 @@ ROW_FIELDS: Final = row_fields(RECEIPT)
 _LANE_AT = SIGNATURE_SIZE + TAG_SIZE
 _LANE_SIZE = 72
 _SEQUENCE_AT = _LANE_AT + _LANE_SIZE
+_LANE_PART = Struct(f"{_LANE_AT}x{_LANE_SIZE}s{RECEIPT.size - _SEQUENCE_AT}x")
 
 
 class ReceiptRows(RecordRows[Receipt]):
@@ -39,11 +41,8 @@ class ReceiptRows(RecordRows[Receipt]):
         known: tuple[bytes, ...] | None = getattr(self, "_lane_digests", None)
         if known is None:
             # The lane's key fields stand side by side in the record as they are hashed.
-            buffer, size = self.buffer, self.record.size
-            first = self.start + _LANE_AT
-            places = range(first, first + len(self) * size, size)
-            domain = LANE_DOMAIN
-            known = tuple([sha256(domain + buffer[at : at + _LANE_SIZE]).digest() for at in places])
+            domain, keys = LANE_DOMAIN, self.rows(_LANE_PART)
+            known = tuple([sha256(domain + key).digest() for (key,) in keys])
             self._lane_digests = known
         return known
 

@@ -51,6 +51,12 @@ def part_struct(record: RecordType[Any], *names: str) -> struct.Struct:
 
 
 @cache
+def _body_struct(size: int) -> struct.Struct:
+    """Struct of a whole signed record that takes its body."""
+    return struct.Struct(f"{SIGNATURE_SIZE}x{size - SIGNATURE_SIZE}s")
+
+
+@cache
 def _known_flags(allowed: int) -> bytes:
     """Every value of the flags' lower byte that has allowed bits only."""
     return bytes(flags for flags in range(256) if not flags & ~allowed)
@@ -177,11 +183,8 @@ class RecordRows(Sequence[Signed[RecordT]], Generic[RecordT]):
     def digests(self) -> tuple[bytes, ...]:
         """Return every record's digest, SHA-256 of its body; kept once made."""
         if self._digests is None:
-            buffer, size = self._buffer, self.record.size
-            length = size - SIGNATURE_SIZE
-            first = self._start + SIGNATURE_SIZE
-            places = range(first, first + self._count * size, size)
-            self._digests = tuple([sha256(buffer[at : at + length]).digest() for at in places])
+            bodies = self.rows(_body_struct(self.record.size))
+            self._digests = tuple([sha256(body).digest() for (body,) in bodies])
         return self._digests
 
     def rows(self, layout: struct.Struct | None = None) -> Iterator[tuple[Any, ...]]:
