@@ -45,6 +45,9 @@ NETWORK_OPERATIONS_PER_S: Final = 200
 
 BASE_FEE_STROOPS: Final = 100
 SIGNED_PAYMENTS: Final = 2_000
+SMALL_WORLD: Final = 100
+"""Most payees of a small world."""
+
 LARGE_WORLD: Final = 1_200
 """Most payees of a world."""
 
@@ -83,6 +86,7 @@ class _Totals:
     settlement: Outcome = field(default_factory=Outcome)
     naive: Outcome = field(default_factory=Outcome)
     worlds: int = 0
+    with_settlers: int = 0
     payees_least: int = 0
     payees_most: int = 0
 
@@ -93,6 +97,7 @@ class _Totals:
         self.payees_least = min(self.payees_least or plan.payees, plan.payees)
         self.payees_most = max(self.payees_most, plan.payees)
         self.worlds += 1
+        self.with_settlers += plan.settlers > 0
 
 
 def run_settlement_bench(bench: SettlementBench, tell: Callable[[str], None]) -> dict[str, Any]:
@@ -148,24 +153,38 @@ def plan_of(bench: SettlementBench, number: int) -> WorldPlan:
     """Return the plan of a world; the same bench and number give the same plan.
 
     Most worlds of a large run are large: a world's network ledgers take time however few it pays.
-    Every fifth is small, and meets as many faults and deaths with a few batches.
+    Every fourth is small, and meets as many faults and deaths with a few batches; in those payees
+    cannot be paid for a while, and wish to be paid otherwise.
     """
     chance = random.Random(f"{bench.seed} world {number}")
-    size = max(100, min(LARGE_WORLD, bench.payouts // 25))
-    is_small = size > 100 and number % 5 == 1
-    payees = chance.randint(5, 100) if is_small else chance.randint(size // 2, size)
+    size = max(SMALL_WORLD, min(LARGE_WORLD, bench.payouts // 25))
+    # A run of a few small worlds is over soon; what others do would make it several times longer.
+    is_rich = size > SMALL_WORLD
+    is_small = is_rich and number % 4 == 1
+    payees = chance.randint(5, SMALL_WORLD) if is_small else chance.randint(size // 2, size)
+    settlers = chance.choice([0, 0, 3, 5]) if is_rich else 0
+    needed = settlers // 2 + 1 if settlers else 0
+    useless = chance.randint(0, settlers - needed)
+    dead = chance.randint(0, useless)
     return WorldPlan(
         seed=chance.getrandbits(48),
         payees=payees,
         earning_epochs=chance.randint(3, 6),
-        batch_payments=chance.choice([15, 30])
-        if payees <= 100
-        else chance.choice([50, 100, 100, 100]),
-        channels=chance.randint(1, 4) if payees <= 100 else chance.randint(3, 8),
+        batch_payments=chance.choice([15, 30] if payees <= SMALL_WORLD else [50, 100, 100, 100]),
+        channels=chance.randint(1, 4) if payees <= SMALL_WORLD else chance.randint(3, 8),
         workers=chance.randint(1, 2),
         kill_share=chance.choice([0.01, 0.03, 0.06]),
         lane_share_ppm=chance.choice([300_000, 600_000, MILLION]),
         raises_bids=chance.random() < 0.7,
+        has_ailing_payees=is_small and chance.random() < 0.7,
+        has_wishes=is_small and chance.random() < 0.5,
+        has_low_escrow=is_rich and chance.random() < 0.3,
+        has_strangers=is_rich and chance.random() < 0.3,
+        challenge_window_s=chance.choice([0, 0, 0, 30, 90]) if is_rich else 0,
+        settlers=settlers,
+        settlers_needed=needed,
+        settlers_dead=dead,
+        settlers_lying=useless - dead,
         focus=list(FaultKind)[number % len(FaultKind)],
     )
 
@@ -255,6 +274,8 @@ def _report(
         "kills": total.deaths.total(),
         **_deaths(total),
         "databases_restored": total.restores,
+        "events": dict(sorted(total.events.items())),
+        "worlds_with_settlers": totals.with_settlers,
         "payouts_with_spoiled_submission_ppm": _ppm(total.spoiled_payouts, total.payouts),
         "payouts_on_their_way_in_trouble_ppm": _ppm(total.troubled_payouts, total.payouts),
         "double_paid_stroops": total.double_paid_stroops,

@@ -2,6 +2,6 @@
 
 Reading order: `turns` (whose transaction is next, and who dies there), `network` (virtual time over
 a devnet), `source` (a gateway that misbehaves), `faults` (when and how), `books` (epochs from
-made-up earnings), `naive` (a policy that pays twice), `world` (one run and its checks). The bench
-`swarmledger bench settlement-sim` runs many worlds.
+made-up earnings), `parties` and `settlers` (what others do), `naive` (a policy that pays twice),
+`world` (one run and its checks). Many worlds are run by `swarmledger bench settlement-sim`.
 """

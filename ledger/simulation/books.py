@@ -7,15 +7,19 @@ restored database has forgotten must come out again with the same bytes, and tha
 """
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from ledger.books.draft import Draft
 from ledger.books.folding import fold_transactions
+from ledger.books.instructing import apply_instructions, forget_accounts, judge_instructions
 from ledger.books.payouts import plan_payouts
+from ledger.books.standing import maturity_s
 from ledger.books.state import State, genesis_state, state_root
 from ledger.evidence.checkpoint import Checkpoint, body_hash, sign_checkpoint
+from ledger.evidence.encoding import Signed
+from ledger.evidence.instruction import Instruction
 from ledger.evidence.leaf import PayoutLeaf, format_payout_leaf
 from ledger.evidence.merkle import RootBuilder
 from ledger.evidence.note import format_note
@@ -68,11 +72,17 @@ class SimulatedBooks:
     earning_epochs: int
     """In so many epochs the payees earn; later ones only pay what is left."""
 
+    instruct: Callable[[int, State], Sequence[Signed[Instruction]]] = lambda _number, _state: ()
+    """(epoch, its opening state) → what is sealed with it; the same for the same epoch."""
+
     share_earning: float = 0.7
     """Chance of a payee to earn in an epoch."""
 
     computed: dict[int, SimulatedEpoch] = field(default_factory=dict)
     """All that were ever computed, also those that a restored database forgot."""
+
+    leaves: dict[int, PayoutLeaf] = field(default_factory=dict)
+    """Batch number → its leaf, of all epochs that were ever computed."""
 
     _earned: dict[bytes, int] = field(default_factory=dict)
 
@@ -85,6 +95,7 @@ class SimulatedBooks:
             made = self._compute(session, number)
         if number not in self.computed:
             self.computed[number] = made
+            self.leaves.update((leaf.batch_number, leaf) for leaf in made.leaves)
             for account, amount_stroops in made.earnings.items():
                 self._earned[account] = self._earned.get(account, 0) + amount_stroops
         known = self.computed[number]
@@ -139,11 +150,25 @@ class SimulatedBooks:
             last_ledger_sequence=ledger.sequence,
             last_ledger_close_s=ledger.close_time_s,
         )
-        fold_transactions(draft, terms, [read_fact(fact) for fact in facts])
+        transactions = [read_fact(fact) for fact in facts]
+        instructions = self.instruct(number, opening)
+        codes = judge_instructions(instructions, terms, dao_key=bytes(32))
+        fold_transactions(draft, terms, transactions)
         earnings = self.earnings(number)
+        from_s = maturity_s(
+            ended_s=terms.epoch_end_s(number),
+            window_s=terms.challenge_window_s,
+            genesis_s=terms.genesis_s,
+        )
         for account, amount_stroops in earnings.items():
             draft.accrue(account, amount_stroops, 0)
+            if terms.challenge_window_s:
+                key = (account, from_s)
+                draft.maturing[key] = draft.maturing.get(key, 0) + amount_stroops
+        booked = {transaction.tx_hash for transaction in transactions}
+        apply_instructions(draft, terms, instructions, codes, booked)
         leaves = tuple(plan_payouts(draft, terms))
+        forget_accounts(draft, terms)
         closing = draft.finish()
         return SimulatedEpoch(
             number=number,

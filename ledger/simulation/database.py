@@ -4,10 +4,8 @@ A world's workers use it as any client of Postgres does. Its backup holds all ro
 (`ledger.store.copies`), so that what comes back is what was there, to the byte.
 """
 
-from sqlalchemy import Engine
-
 from ledger.store.copies import RowCopies, Rows, copy_database, drop_database
-from ledger.store.engine import SessionFactory, make_session_factory, open_engine
+from ledger.store.engine import SessionFactory, close_sessions, open_sessions
 
 
 class WorldDatabase:
@@ -24,18 +22,15 @@ class WorldDatabase:
         self._server_url, self._name = server_url, name
         copy_database(server_url, template, name)
         url = server_url.replace("/postgres?", f"/{name}?")
-        self._engine: Engine = open_engine(url)
+        self.sessions: SessionFactory = open_sessions(url)
+        """The factory of its sessions."""
+
         self._copies = RowCopies(url)
         self._backup: Rows | None = None
 
-    @property
-    def sessions(self) -> SessionFactory:
-        """The factory of its sessions."""
-        return make_session_factory(self._engine)
-
     def clear(self) -> None:
         """Delete all rows, for the next world."""
-        self._engine.dispose()
+        close_sessions(self.sessions)
         self._copies.clear()
         self._backup = None
 
@@ -52,11 +47,11 @@ class WorldDatabase:
         if self._backup is None:
             raise ValueError("backup: got none, want one")
         # Nobody's connection outlives a database.
-        self._engine.dispose()
+        close_sessions(self.sessions)
         self._copies.put_back(self._backup)
 
     def close(self) -> None:
         """Drop it."""
-        self._engine.dispose()
+        close_sessions(self.sessions)
         self._copies.close()
         drop_database(self._server_url, self._name)

@@ -10,7 +10,7 @@ from typing import Final
 
 from contracts.registry import load_standard
 from ledger.books.folding import domain_accounts
-from ledger.books.transactions import AppliedTransaction
+from ledger.books.transactions import AppliedTransaction, Movement
 from ledger.evidence.binding import BINDING, Binding, Role
 from ledger.evidence.keys import network_id_of, public_key_of
 from ledger.evidence.leaf import ACTIVATION, EVIDENCE_DAO_KEY, Activation
@@ -18,11 +18,11 @@ from ledger.evidence.terms import Terms, sign_terms
 from ledger.simulation.errors import SimulationError
 from ledger.simulation.faults import FaultKind, Weather
 from ledger.simulation.network import ROOM_OPERATIONS, SimulatedNetwork, read_fact
-from ledger.simulation.setting_up import set_up_accounts
+from ledger.simulation.setting_up import DEPOSIT_STROOPS, set_up_accounts
 from ledger.simulation.source import SimulatedSource
 from ledger.simulation.turns import Mortal
 from ledger.stellar.domain import DomainKeys, Policy, SettlementDomain, SetUp
-from ledger.stellar.signing import SeedSigner
+from ledger.stellar.signing import SeedSigner, Signer
 from ledger.stellar.slots import Slot
 from ledger.store.engine import SessionFactory
 from ledger.store.shard_store import parse_registration, register
@@ -32,6 +32,13 @@ PASSPHRASE: Final = "swarmledger simulation"  # noqa: S105 - a network's name
 ASSET_CODE: Final = "USD"
 EPOCH_LENGTH_S: Final = 30
 SOURCES: Final = 2
+SECOND: Final = "second-"
+SECONDS_MAX: Final = 8
+"""Most payees that have a second address."""
+
+THRESHOLD_STROOPS: Final = 600_000
+LOW_DEPOSIT_STROOPS: Final = 10_000_000
+STRAY_REFUND_S: Final = 60
 
 LOG_SEED: Final = sha256(b"log of a simulated operator").digest()
 ISSUING_SEED: Final = sha256(b"issuing key of a simulated broadcaster").digest()
@@ -57,6 +64,33 @@ class WorldPlan:
     raises_bids: bool = True
     """Whether there is a fee account that raises bids in a surge."""
 
+    has_ailing_payees: bool = False
+    """Whether payees fill or leave their trustlines, or close their accounts, for a while."""
+
+    has_wishes: bool = False
+    """Whether payees ask to be paid elsewhere, or below a threshold that there is then."""
+
+    has_low_escrow: bool = False
+    """Whether the broadcaster deposits little by little, and too late."""
+
+    has_strangers: bool = False
+    """Whether payees pay into escrow as strangers do, and get it back."""
+
+    challenge_window_s: int = 0
+    """How long an amount waits before it may be paid."""
+
+    settlers: int = 0
+    """How many settlers sign for escrow and payout account; 0: the accounts' own keys do."""
+
+    settlers_needed: int = 0
+    """How many of them must."""
+
+    settlers_dead: int = 0
+    """How many never answer."""
+
+    settlers_lying: int = 0
+    """How many post what is no signature of what was asked."""
+
     focus: FaultKind | None = None
     is_calm: bool = False
     """No fault and no death at all."""
@@ -65,8 +99,29 @@ class WorldPlan:
 class PaidOnChain:
     """What the chain has paid to whom, and how much of it nobody had earned."""
 
-    def __init__(self, network: SimulatedNetwork, payer: bytes, ours: frozenset[bytes]) -> None:
+    def __init__(
+        self,
+        network: SimulatedNetwork,
+        payer: bytes,
+        ours: frozenset[bytes],
+        *,
+        escrow: bytes = b"",
+        owners: Mapping[bytes, bytes] | None = None,
+        strangers: frozenset[bytes] = frozenset(),
+    ) -> None:
+        """Look at what comes from now on.
+
+        Args:
+            network: The chain.
+            payer: Account that pays payees.
+            ours: All accounts of the domain.
+            escrow: Account into which strangers pay, who get it back; empty: nobody does.
+            owners: Second address → the payee whom a payment there pays.
+            strangers: Who may pay into escrow by mistake.
+        """
         self._network, self._payer, self._ours = network, payer, ours
+        self._escrow, self._owners, self._strangers = escrow, owners or {}, strangers
+        self._refundable: Counter[bytes] = Counter()
         self._seen = len(network.network.records)
         self._by_slot: Counter[Slot] = Counter()
         self._truth = SimulatedSource(
@@ -74,6 +129,9 @@ class PaidOnChain:
         )
         self.by_payee: dict[bytes, int] = {}
         self.payouts = 0
+        self.second_payouts = 0
+        """Those to second addresses."""
+
         self.double_paid_stroops = 0
         self.double_paid_payouts = 0
         self.fees_stroops = 0
@@ -94,7 +152,8 @@ class PaidOnChain:
             self.fees_stroops += transaction.fee_charged_stroops
         slot = (transaction.source_account, transaction.sequence)
         for movement in transaction.movements:
-            payee = movement.destination
+            self._take_stray(movement)
+            payee = self._owners.get(movement.destination, movement.destination)
             if movement.source != self._payer or movement.is_native or payee in self._ours:
                 continue
             paid_stroops = self.by_payee.get(payee, 0) + movement.amount_stroops
@@ -104,8 +163,25 @@ class PaidOnChain:
             )
             self.payouts += 1
             self._by_slot[slot] += 1
+            self.second_payouts += payee != movement.destination
             self.double_paid_stroops += excess_stroops
             self.double_paid_payouts += excess_stroops > 0
+
+    @property
+    def unreturned_stroops(self) -> int:
+        """What strangers paid into escrow and did not get back yet."""
+        return self._refundable.total()
+
+    def _take_stray(self, movement: Movement) -> None:
+        """A stranger gets back what it paid into escrow, and never more."""
+        if movement.is_native or movement.source == movement.destination:
+            return
+        if movement.destination == self._escrow and movement.source in self._strangers:
+            self._refundable[movement.source] += movement.amount_stroops
+        elif movement.source == self._escrow and movement.destination in self._strangers:
+            self._refundable[movement.destination] -= movement.amount_stroops
+            excess_stroops = max(0, -self._refundable[movement.destination])
+            self.double_paid_stroops += excess_stroops
 
     def _read(self, tx_hash: bytes) -> AppliedTransaction:
         fact = self._truth.transaction(tx_hash)
@@ -124,7 +200,10 @@ class SimulatedDomain:
         self.keys = _keys_of(plan)
         asset = (ASSET_CODE, public_key_of(self.keys.issuer))
         self.network = SimulatedNetwork(PASSPHRASE, GENESIS_S, asset)
-        self.made = set_up_accounts(self.network, PASSPHRASE, self.keys, ASSET_CODE)
+        deposit_stroops = LOW_DEPOSIT_STROOPS if plan.has_low_escrow else DEPOSIT_STROOPS
+        self.made = set_up_accounts(
+            self.network, PASSPHRASE, self.keys, ASSET_CODE, deposit_stroops
+        )
         self.terms = make_terms(self.made, plan, genesis_s=self.network.close_time_s)
         self.ours = domain_accounts(self.terms)
         self.weather = Weather(self.chance, plan.focus, calm=plan.is_calm)
@@ -135,7 +214,15 @@ class SimulatedDomain:
             SimulatedSource(f"source {number}", self.network, self.weather, self.mortal)
             for number in range(SOURCES)
         ]
-        self.payees = sorted(self.made.payees.values())
+        named = self.made.payees
+        self.owners = {
+            account: named[f"payee-{name.removeprefix(SECOND)}"]
+            for name, account in named.items()
+            if name.startswith(SECOND)
+        }
+        """Second address → its payee."""
+
+        self.payees = sorted(named[f"payee-{number}"] for number in range(plan.payees))
 
     def seeds(self) -> dict[bytes, bytes]:
         """Account key → seed of the operator's accounts."""
@@ -162,12 +249,12 @@ class SimulatedDomain:
         self.network.set_room(ROOM_OPERATIONS)
         return True
 
-    def settlement(self) -> SettlementDomain:
-        """Return the domain as the settlement wants it."""
+    def settlement(self, signer: Signer | None = None) -> SettlementDomain:
+        """Return the domain as the settlement wants it; without a signer: the accounts' keys."""
         return SettlementDomain(
             terms=self.terms,
             passphrase=PASSPHRASE,
-            signer=SeedSigner(self.seeds()),
+            signer=signer or SeedSigner(self.seeds()),
             policy=Policy(evidence_sources=SOURCES, lane_share_ppm=self.plan.lane_share_ppm),
         )
 
@@ -178,6 +265,7 @@ def _keys_of(plan: WorldPlan) -> DomainKeys:
     def seed_of(name: str) -> bytes:
         return sha256(f"simulated world {plan.seed}: {name}".encode()).digest()
 
+    seconds = min(SECONDS_MAX, plan.payees) if plan.has_wishes else 0
     return DomainKeys(
         issuer=seed_of("issuer"),
         broadcaster=seed_of("broadcaster"),
@@ -186,7 +274,10 @@ def _keys_of(plan: WorldPlan) -> DomainKeys:
         anchor=seed_of("anchor"),
         fee=seed_of("fee") if plan.raises_bids else None,
         channels=tuple(seed_of(f"channel {number}") for number in range(plan.channels)),
-        payees={f"payee-{number}": seed_of(f"payee {number}") for number in range(plan.payees)},
+        payees={
+            **{f"payee-{number}": seed_of(f"payee {number}") for number in range(plan.payees)},
+            **{f"{SECOND}{number}": seed_of(f"second {number}") for number in range(seconds)},
+        },
     )
 
 
@@ -215,17 +306,17 @@ def make_terms(made: SetUp, plan: WorldPlan, *, genesis_s: int) -> Terms:
         correction_epochs=1,
         first_epoch=0,
         last_epoch=1_000_000,
-        payout_threshold_stroops=1,
+        payout_threshold_stroops=THRESHOLD_STROOPS if plan.has_wishes else 1,
         fee_bid_stroops=100,
         attempt_window_ledgers=20,
         attempt_window_s=100,
         batch_payments=plan.batch_payments,
         fee_account=made.fee or bytes(32),
         fee_bid_max_stroops=100_000 if made.fee else 100,
-        challenge_window_s=0,
+        challenge_window_s=plan.challenge_window_s,
         cash_out_least_stroops=1,
         address_delay_s=0,
-        suspense_refund_s=86_400,
+        suspense_refund_s=STRAY_REFUND_S if plan.has_strangers else 86_400,
         channel_accounts=made.channels,
         cdns=(),
     )

@@ -34,19 +34,33 @@ class ClosingSource(SimulatedSource):
         raise GatewayError(f"{self.name}: friendbot: got none for {account.hex()}")
 
 
+def calm_source(name: str, network: SimulatedNetwork) -> SimulatedSource:
+    """Return a source at which nothing goes wrong."""
+    return SimulatedSource(name, network, Weather(random.Random(0), None, calm=True), None)
+
+
+def closing_source(name: str, network: SimulatedNetwork) -> ClosingSource:
+    """Return a source for set-up: nothing goes wrong, and ledgers close as they are waited for."""
+    return ClosingSource(name, network, Weather(random.Random(0), None, calm=True), None)
+
+
 def set_up_accounts(
-    network: SimulatedNetwork, passphrase: str, keys: DomainKeys, asset_code: str
+    network: SimulatedNetwork,
+    passphrase: str,
+    keys: DomainKeys,
+    asset_code: str,
+    deposit_stroops: int = DEPOSIT_STROOPS,
 ) -> SetUp:
     """Make accounts, trustlines, asset and a first deposit.
 
     Raises:
         StellarError: The network refused something.
     """
-    source = ClosingSource("set-up", network, Weather(random.Random(0), None, calm=True), None)
+    source = closing_source("set-up", network)
     root = root_keypair(passphrase)
     issuer = public_key_of(keys.issuer)
     creation = account_creation(root.raw_public_key(), issuer, ISSUER_XLM_STROOPS)
     Transacting(source, passphrase).apply_all([([creation], [root.raw_secret_key()])])
     return set_up_domain(
-        source, passphrase, keys, asset_code=asset_code, deposit_stroops=DEPOSIT_STROOPS
+        source, passphrase, keys, asset_code=asset_code, deposit_stroops=deposit_stroops
     )

@@ -9,7 +9,7 @@ books with the chain's balances. When the weather clears, everything must be pai
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, cast
 
 from ledger.evidence.leaf import Payment
@@ -29,8 +29,11 @@ from ledger.simulation.errors import SimulationError, StoppedError
 from ledger.simulation.faults import FaultKind
 from ledger.simulation.naive import NaivePolicy
 from ledger.simulation.network import CLOSE_S
+from ledger.simulation.parties import Parties
+from ledger.simulation.settlers import Settlers
 from ledger.simulation.turns import KilledError, MortalSessions, Turns
 from ledger.stellar.settlement import settle
+from ledger.stellar.signing import Signer
 from ledger.stellar.slots import Slot
 from ledger.store import settlement_store as store
 from ledger.store.engine import SessionFactory
@@ -67,6 +70,9 @@ class Outcome:
     moments: Counter[tuple[str, str]] = field(default_factory=Counter)
     """(moment, kind of the spell that was on) → how often it came."""
 
+    events: Counter[str] = field(default_factory=Counter)
+    """What others did, and what batches came to, how often."""
+
     decision_ledgers: list[int] = field(default_factory=list)
     """For each batch in flight when the weather cleared: network ledgers until it was decided."""
 
@@ -84,6 +90,7 @@ class Outcome:
         self.faults += other.faults
         self.deaths += other.deaths
         self.moments += other.moments
+        self.events += other.events
         self.decision_ledgers += other.decision_ledgers
 
 
@@ -106,21 +113,33 @@ class World:
         self.plan = plan
         self._is_stopped = is_stopped
         self.domain = SimulatedDomain(plan)
-        self.settlement = self.domain.settlement()
+        self.parties = Parties(self.domain)
         self.books = SimulatedBooks(
             terms=self.domain.terms,
             log_seed=LOG_SEED,
             payees=self.domain.payees,
             seed=plan.seed,
             earning_epochs=plan.earning_epochs,
+            instruct=self.parties.instructions,
         )
-        self.paid = PaidOnChain(self.domain.network, self.domain.made.payout, self.domain.ours)
+        self.paid = PaidOnChain(
+            self.domain.network,
+            self.domain.made.payout,
+            self.domain.ours,
+            escrow=self.domain.made.escrow,
+            owners=self.domain.owners,
+            strangers=frozenset(self.domain.payees),
+        )
         self.outcome = Outcome()
         self._checked_epoch = -1
         self._troubled: set[Slot] = set()
         self._database = database
         database.clear()
         self._sessions = database.sessions
+        # What the workers of all ledgers begin transactions with; whose turn it is changes.
+        self._mortal_sessions = MortalSessions(self._sessions, self.domain.mortal)
+        self.settlers = Settlers(self.domain) if plan.settlers else None
+        self.settlement = self.domain.settlement(self._signer())
         register_domain(self._sessions, self.domain.terms, self.domain.keys.broadcaster)
         database.back_up()
 
@@ -135,6 +154,7 @@ class World:
         for step in range(_faulty_ledgers(self.plan)):
             if step % BACKUP_EVERY_LEDGERS == 0 and not self.plan.is_calm:
                 self._database.back_up()
+            self.parties.act()
             self._step()
         self.domain.weather.clear_up()
         self.domain.mortal.is_armed = False
@@ -150,14 +170,16 @@ class World:
             for batch in self._undecided()
             if batch.state in {SettlementState.IN_FLIGHT, SettlementState.BURNING}
         }
-        for _ in range(DRAIN_LEDGERS_MAX):
+        for step in range(DRAIN_LEDGERS_MAX):
+            self.parties.recover(step)
             self._step()
             undecided = {batch.leaf.batch_number for batch in self._undecided()}
             decided = in_flight - undecided
             in_flight -= decided
             self.outcome.decision_ledgers += [network.sequence - cleared_at] * len(decided)
             has_earned_all = len(self.books.computed) > self.plan.earning_epochs
-            if has_earned_all and not undecided and self._owed_stroops() == 0:
+            is_all_paid = self._owed_stroops() == 0 == self.paid.unreturned_stroops
+            if has_earned_all and not undecided and is_all_paid:
                 return
         raise self._error(
             f"got {len(undecided)} undecided batches and {self._owed_stroops()} stroops owed "
@@ -182,8 +204,10 @@ class World:
             self._database.restore()
             self.outcome.restores += 1
         turns = Turns(domain.chance)
-        sessions = MortalSessions(self._sessions, domain.mortal, turns.wait)
-        turns.run([lambda: self._work(sessions)] * self.plan.workers)
+        self._mortal_sessions.wait = turns.wait
+        turns.run([self._work] * self.plan.workers)
+        if self.settlers is not None:
+            self.settlers.act(self._sessions, self.books.leaves)
         if self._count_troubles() > troubles:
             self._troubled |= {
                 (batch.leaf.channel_account, batch.leaf.channel_sequence)
@@ -192,8 +216,13 @@ class World:
             }
         self._check()
 
-    def _work(self, sessions: MortalSessions) -> None:
+    def _signer(self) -> Signer | None:
+        sessions = cast("SessionFactory", self._mortal_sessions)
+        return None if self.settlers is None else self.settlers.signer(sessions)
+
+    def _work(self) -> None:
         """One worker's turn at everything; it may not live to its end."""
+        sessions = self._mortal_sessions
         try:
             # It makes sessions as the real factory does, and that is all the settlement asks.
             settle(cast("SessionFactory", sessions), self.domain.sources, self.settlement)
@@ -204,6 +233,11 @@ class World:
     def _count_troubles(self) -> int:
         """Return how many faults struck and workers died until now."""
         return self.domain.weather.struck.total() + self.domain.mortal.deaths.total()
+
+    def _count_batches(self) -> Counter[str]:
+        with self._sessions() as session:
+            batches = store.load_batches(session, self.settlement.broadcaster)
+        return Counter(f"batches {batch.state}" for batch in batches)
 
     def _undecided(self) -> tuple[store.Batch, ...]:
         with self._sessions() as session:
@@ -251,6 +285,8 @@ class World:
         outcome.troubled_payouts = self.paid.payouts_of(self._troubled)
         outcome.double_paid_stroops = self.paid.double_paid_stroops
         outcome.double_paid_payouts = self.paid.double_paid_payouts
+        outcome.events = self.parties.events + self._count_batches()
+        outcome.events["payouts to second addresses"] = self.paid.second_payouts
         outcome.lost_stroops = self._owed_stroops()
         outcome.faults = domain.weather.struck
         outcome.deaths, outcome.moments = domain.mortal.deaths, domain.mortal.moments
@@ -259,6 +295,8 @@ class World:
 
 def run_naive(plan: WorldPlan, is_stopped: Callable[[], bool] = lambda: False) -> Outcome:
     """Let the policy that pays twice pay the same earnings on the same kind of network."""
+    # It knows of nobody but payees who can be paid: faults alone must make it pay twice.
+    plan = replace(plan, has_low_escrow=False, has_wishes=False)
     domain = SimulatedDomain(plan)
     domain.mortal.is_armed = False  # its faults alone are bad enough
     books = SimulatedBooks(

@@ -17,7 +17,14 @@ from stellar_sdk import (
     Transaction,
     TransactionEnvelope,
 )
-from stellar_sdk.operation import ChangeTrust, CreateAccount, Operation, Payment
+from stellar_sdk.operation import (
+    AccountMerge,
+    ChangeTrust,
+    CreateAccount,
+    Operation,
+    PathPaymentStrictReceive,
+    Payment,
+)
 
 from ledger.audit.address import format_account
 from ledger.audit.stellar_xdr import read_transaction
@@ -55,10 +62,32 @@ def account_creation(source: bytes, account: bytes, start_stroops: int) -> Opera
     )
 
 
-def trust(account: bytes, asset: tuple[str, bytes]) -> Operation:
-    """Return an operation by which an account trusts an asset without a limit."""
+def trust(account: bytes, asset: tuple[str, bytes], *, limit_stroops: int = 2**63 - 1) -> Operation:
+    """Return an operation by which an account trusts an asset up to a limit; 0: no more."""
     return ChangeTrust(
-        asset=Asset(asset[0], format_account(asset[1])), source=format_account(account)
+        asset=Asset(asset[0], format_account(asset[1])),
+        limit=format_stroops(limit_stroops),
+        source=format_account(account),
+    )
+
+
+def account_merge(account: bytes, heir: bytes) -> Operation:
+    """Return an operation that closes an account and gives its XLM to another."""
+    return AccountMerge(destination=format_account(heir), source=format_account(account))
+
+
+def path_payment(
+    source: bytes, destination: bytes, asset: tuple[str, bytes], amount_stroops: int
+) -> Operation:
+    """Return a path payment that sends what it delivers: the same asset at both ends."""
+    return PathPaymentStrictReceive(
+        destination=format_account(destination),
+        send_asset=asset_of(*asset),
+        send_max=format_stroops(amount_stroops),
+        dest_asset=asset_of(*asset),
+        dest_amount=format_stroops(amount_stroops),
+        path=[],
+        source=format_account(source),
     )
 
 
@@ -91,7 +120,7 @@ class Transacting:
             GatewayError: The network gave no usable answer; what was sent may be applied yet.
             NotSubmittedError: One was refused, failed or can no longer be applied.
         """
-        envelopes = [self._sign(operations, seeds) for operations, seeds in work]
+        envelopes = [self.sign(operations, seeds) for operations, seeds in work]
         self.follow(envelopes)
         return [envelope.tx_hash for envelope in envelopes]
 
@@ -119,7 +148,13 @@ class Transacting:
             if waiting:
                 time.sleep(_POLL_S)
 
-    def _sign(self, operations: Sequence[Operation], seeds: Sequence[bytes]) -> SignedEnvelope:
+    def sign(self, operations: Sequence[Operation], seeds: Sequence[bytes]) -> SignedEnvelope:
+        """Return a transaction with the source account's next sequence number, signed.
+
+        Raises:
+            GatewayError: The network gave no usable answer.
+            NotSubmittedError: The source account does not exist.
+        """
         source = public_key_of(seeds[0])
         view = self._gateway.account(source)
         if view is None:

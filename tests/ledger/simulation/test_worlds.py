@@ -14,6 +14,7 @@ from ledger.simulation.database import WorldDatabase
 from ledger.simulation.domain import WorldPlan
 from ledger.simulation.errors import SimulationError
 from ledger.simulation.faults import FaultKind, Weather
+from ledger.simulation.parties import AILMENTS
 from ledger.simulation.world import World, run_naive
 
 pytestmark = pytest.mark.postgres
@@ -51,11 +52,64 @@ def test_an_interrupted_run_reports_the_worlds_that_came_to_their_end() -> None:
 
 
 @pytest.fixture
-def world(postgres_cluster: PostgresCluster, template_database: str) -> Iterator[World]:
+def database(postgres_cluster: PostgresCluster, template_database: str) -> Iterator[WorldDatabase]:
+    made = WorldDatabase(postgres_cluster.url(), template_database, "simulated_world")
+    yield made
+    made.close()
+
+
+def test_payees_who_cannot_be_paid_for_a_while_and_everybody_else_get_what_is_theirs(
+    database: WorldDatabase,
+) -> None:
+    plan = WorldPlan(
+        seed=11,
+        payees=12,
+        earning_epochs=3,
+        batch_payments=4,
+        has_ailing_payees=True,
+        has_wishes=True,
+        has_low_escrow=True,
+        has_strangers=True,
+        challenge_window_s=30,
+        settlers=5,
+        settlers_needed=3,
+        settlers_dead=1,
+        settlers_lying=1,
+    )
+    outcome = World(plan, database).run()
+    assert outcome.double_paid_stroops == outcome.lost_stroops == 0
+    assert outcome.payouts > 0
+    told = ("deposits", "instructions sealed", "strangers' payments", "payouts to second addresses")
+    for event in told:
+        assert outcome.events[event] > 0, event
+    assert sum(outcome.events[f"payees' accounts or lines {kind}"] for kind in AILMENTS) > 0
+
+
+def test_settlers_who_lie_cannot_make_up_for_those_who_are_dead(
+    database: WorldDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ledger.simulation.world.DRAIN_LEDGERS_MAX", 10)
+    plan = WorldPlan(
+        seed=7,
+        payees=6,
+        earning_epochs=2,
+        batch_payments=4,
+        is_calm=True,
+        settlers=3,
+        settlers_needed=2,
+        settlers_dead=1,
+        settlers_lying=1,
+    )
+    world = World(plan, database)
+    with pytest.raises(SimulationError, match="want everything paid"):
+        world.run()
+    assert world.paid.payouts == 0
+
+
+@pytest.fixture
+def world(database: WorldDatabase) -> World:
     plan = WorldPlan(seed=7, payees=6, earning_epochs=2, batch_payments=4, is_calm=True)
-    database = WorldDatabase(postgres_cluster.url(), template_database, "simulated_world")
-    yield World(plan, database)
-    database.close()
+    return World(plan, database)
 
 
 def test_a_payment_that_nobody_earned_ends_a_world(world: World) -> None:
