@@ -81,8 +81,10 @@ class Parties:
 
     def recover(self, step: int) -> None:
         """Let everybody be payable again, and escrow full; called at each ledger of the end."""
-        for payee in sorted(self._ailing):
-            self._heal(payee)
+        if self._domain.plan.has_ailing_payees:
+            # All of them: what made one ail may have been applied after it was seen to be well.
+            for payee in self._domain.payees:
+                self._heal(payee)
         if step == 0 and self._domain.plan.has_low_escrow:
             self._deposit(LAST_DEPOSIT_STROOPS)
         # Before the payouts that come with it, nobody had anything to pay by mistake.
