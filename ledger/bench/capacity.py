@@ -27,7 +27,8 @@ def capacity_of(figures: Mapping[str, float]) -> dict[str, Any]:
     """Return what 1 and 30 million viewers take.
 
     Args:
-        figures: Of `bench ingest`: processor time per receipt by part, bytes per receipt by table.
+        figures: Of `bench ingest`: processor time per receipt by part and of libsodium's loop alone
+            (`cores_verifying` is that loop's share of the cores), bytes per receipt by table.
     """
     return {
         f"{millions}_million_viewers": _capacity(millions * 1_000_000, figures)
@@ -44,6 +45,7 @@ def _capacity(viewers: int, figures: Mapping[str, float]) -> dict[str, float]:
     return {
         "receipts_per_s": round(per_s),
         "cores_busy": round(cores, 2),
+        "cores_verifying": round(per_s * figures["raw_us_per_receipt"] / 1e6, 2),
         "cores_to_buy": round(cores / USE_SHARE, 1),
         "postgres_cores_busy": round(postgres_cores, 2),
         "ingress_mbit_per_s": round(per_s * figures["bundle_raws_bytes_per_receipt"] * 8 / 1e6, 1),

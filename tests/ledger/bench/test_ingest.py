@@ -56,12 +56,14 @@ def test_processor_time_of_a_tree_holds_that_of_ended_children(tmp_path):
 def test_capacity_is_the_model_of_its_page():
     figures = {
         "cpu_us_per_receipt": 60.0,
+        "raw_us_per_receipt": 48.0,
         "postgres_us_per_receipt": 9.0,
         "bundle_raws_bytes_per_receipt": 600.0,
         "receipts_bytes_per_receipt": 150.0,
     }
     one = capacity_of(figures)["1_million_viewers"]
     assert (one["receipts_per_s"], one["cores_busy"]) == (33_333, 2.0)
+    assert one["cores_verifying"] == 1.6
     assert one["postgres_live_gb"] == 30.0
     assert capacity_of(figures)["30_million_viewers"]["cores_busy"] == 60.0
 
