@@ -358,6 +358,8 @@ class _Lanes:
 
     def _covered(self, ready: list[Batch], undecided: Sequence[Batch]) -> list[Batch]:
         """Return the ready batches whose account holds enough beside what is under way."""
+        with self._sessions() as session:
+            newest_fact = store.newest_fact_sequence(session, self._domain.broadcaster)
         views: dict[bytes, AccountView | None] = {}
         needed: dict[bytes, int] = {}
         for batch in undecided:
@@ -372,6 +374,9 @@ class _Lanes:
             if account not in views:
                 views[account] = self._outlook.primary.account(account, assets=(asset,))
             view = views[account]
+            if view is not None and view.as_of_sequence < newest_fact:
+                # It still shows what a payment known by now has taken: a replica that lags.
+                continue
             holds = 0 if view is None else view.balances.get(asset, 0)
             needed[account] = needed.get(account, 0) + leaf.total_stroops
             if holds >= needed[account]:

@@ -169,6 +169,12 @@ def load_facts(
     return tuple(_fact_of(row) for row in session.scalars(query))
 
 
+def newest_fact_sequence(session: Session, broadcaster: bytes) -> int:
+    """Return the network ledger of the newest stored transaction; 0 before the first."""
+    newest = select(func.max(NetworkFactRow.ledger_sequence))
+    return session.scalar(newest.where(NetworkFactRow.broadcaster == broadcaster)) or 0
+
+
 def facts_of_slot(
     session: Session, broadcaster: bytes, account: bytes, sequence: int
 ) -> tuple[NetworkFact, ...]:

@@ -324,3 +324,30 @@ def test_proof_takes_until_the_later_bound_and_its_margin(
     later = replace(ATTEMPT, max_ledger_sequence=90, max_time_s=4_000)
     policy = Policy(margin_ledgers=2, close_s=5)
     assert ledgers_to_proof([ATTEMPT, later], closed, policy) == ledgers
+
+
+def test_balance_from_before_the_last_payment_covers_nothing(
+    row: Row, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A replica that lags still shows what was paid since: what it covers would be underfunded."""
+    scene, payout = row.scene, row.scene.made.payout
+    spare_stroops = scene.balance(payout)
+    row.plan(7_000_000)
+    row.tick_until("paid", 0)
+    tell = row.source.account
+    funded = tell(payout, assets=[(scene.made.asset_code, scene.made.issuer)])
+    row.tick_until("paid")
+    scene.plan({row.payee: spare_stroops + 7_000_000})
+    assert give_up(scene.sessions, scene.domain, row.batch(2), reason="test")
+    row.tick_until("burned", 2)
+    monkeypatch.setattr(
+        row.source,
+        "account",
+        lambda account, **of: funded if account == payout else tell(account, **of),
+    )
+    row.tick(3)
+    assert row.state(3) == "planned"
+    monkeypatch.undo()
+    scene.plan({row.payee: 50_000_000})
+    row.tick_until("paid", 5)
+    assert row.paid() == 57_000_000
