@@ -19,7 +19,7 @@ from ledger.books.transactions import AppliedTransaction, NetworkFact
 from ledger.evidence.leaf import PayoutLeaf, burn_hash, opening_hash
 from ledger.stellar.envelopes import payout_memo
 from ledger.stellar.errors import GatewayError
-from ledger.stellar.gateway import LAST_ORDER, Gateway, NetworkLedger, Place
+from ledger.stellar.gateway import LAST_ORDER, AssetKey, Gateway, NetworkLedger, Place
 
 Slot = tuple[bytes, int]
 """(channel account, sequence number)."""
@@ -115,6 +115,17 @@ class OwnChain:
         """
         views = [gateway.account(account) for gateway in self._gateways]
         return max((view.sequence for view in views if view is not None), default=None)
+
+    def least_balance(self, account: bytes, asset: AssetKey) -> int:
+        """Return the least that any source says an account holds of an asset; stroops ≥ 0.
+
+        One that lags still shows what a payment has taken since that another one tells.
+
+        Raises:
+            GatewayError: No usable answer.
+        """
+        views = [gateway.account(account, assets=(asset,)) for gateway in self._gateways]
+        return min(0 if view is None else view.balances.get(asset, 0) for view in views)
 
     def opened(self, account: bytes, sequence: int) -> NetworkLedger | None:
         """Return the ledger since which a sequence number is the next; None if it is not.

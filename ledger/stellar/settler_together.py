@@ -252,8 +252,7 @@ class TogetherRounds:
     def _require_cover(self, leaf: PayoutLeaf, needed: dict[bytes, int]) -> None:
         """Raise if the paying account holds too little beside what this round pays before."""
         account, asset = leaf.source_account, (leaf.asset_code, leaf.asset_issuer)
-        view = self._chain.first.account(account, assets=(asset,))
-        holds = 0 if view is None else view.balances.get(asset, 0)
+        holds = self._chain.least_balance(account, asset)
         needed[account] = needed.get(account, 0) + leaf.total_stroops
         if holds < needed[account]:
             raise RefusedError(

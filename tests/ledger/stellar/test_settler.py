@@ -22,7 +22,7 @@ from ledger.stellar.envelopes import (
     unsigned_transaction,
 )
 from ledger.stellar.errors import SettlerError
-from ledger.stellar.gateway import TransactionPage
+from ledger.stellar.gateway import AccountView, AssetKey, TransactionPage
 from ledger.stellar.horizon import HorizonGateway
 from ledger.stellar.settler import RefusedError, Settler
 from ledger.stellar.settler_bumps import SettlerBumps
@@ -233,6 +233,25 @@ def test_sources_that_tell_different_histories_are_not_believed(scene: TreasuryS
     # Believed alone it would pass for a chain without the deposit, and the file for a lie.
     assert refusal_of(scene.settler(B, liar), wanted) == Reason.FACTS_DIFFER
     liar.close()
+
+
+class RicherGateway(HorizonGateway):
+    """A source that still shows a stroop that has been paid since."""
+
+    def account(self, account: bytes, *, assets: Sequence[AssetKey] = ()) -> AccountView | None:
+        view = super().account(account, assets=assets)
+        assert view is not None
+        return replace(view, balances={of: held + 1 for of, held in view.balances.items()})
+
+
+def test_balance_that_covers_is_the_least_that_any_source_tells(scene: TreasuryScene) -> None:
+    escrow, asset = key("escrow"), (ASSET.code, key("issuer"))
+    richer = RicherGateway(scene.devnet.url, PASSPHRASE)
+    held = OwnChain([scene.gateway]).least_balance(escrow, asset)
+    assert held > 0
+    assert OwnChain([richer, scene.gateway]).least_balance(escrow, asset) == held
+    assert OwnChain([richer]).least_balance(escrow, asset) == held + 1
+    richer.close()
 
 
 def test_settlers_pay_what_is_planned_without_the_operator(scene: TreasuryScene) -> None:
