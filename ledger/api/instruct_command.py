@@ -9,7 +9,6 @@ here: payees' instructions (`payee_command`), what the operator sees of accounts
 
 import json
 import sys
-import time
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final, Self
@@ -17,6 +16,7 @@ from typing import Annotated, Any, Final, Self
 import httpx
 import typer
 
+from ledger.api.signed_clock import ClockUnknownError, read_ledger_ms
 from ledger.audit.address import format_account
 from ledger.audit.trust import Trust, TrustedKey, format_trust
 from ledger.evidence.errors import EvidenceError
@@ -78,7 +78,7 @@ def refund(
         value = Refund(
             network_id=terms.network_id,
             broadcaster_account=terms.broadcaster_account,
-            serial=_new_serial(),
+            serial=session.new_serial(terms),
             amount_stroops=REFUND_ALL if amount_stroops is None else amount_stroops,
         )
         session.send(REFUND.sign(value, seed).raw)
@@ -100,7 +100,7 @@ def rule(
             network_id=terms.network_id,
             broadcaster_account=terms.broadcaster_account,
             dao_key=public_key_of(seed),
-            serial=_new_serial(),
+            serial=session.new_serial(terms),
             tx_hash=_hash(tx_hash),
             booking=Booking[booking.name],
         )
@@ -164,11 +164,6 @@ def show(digest: Hash, api: Api = DEFAULT_API, broadcaster: BroadcasterOption = 
         session.show(_hash(digest).hex())
 
 
-def _new_serial() -> int:
-    """Milliseconds of this machine's clock: they rise from one instruction to the next."""
-    return time.time_ns() // 1_000_000
-
-
 class _Session:
     """Asks one collector; failures inside the block end the command with one line and status 1."""
 
@@ -190,6 +185,13 @@ class _Session:
         signed = parse_terms(self._ask("GET", "/v1/terms", params=self._query).content)
         require_valid_terms(signed)
         return signed.value
+
+    def new_serial(self, terms: Terms) -> int:
+        """Return ledger time in milliseconds: it rises, and no clock of this machine is asked."""
+        try:
+            return read_ledger_ms(self._client, str(self._client.base_url), terms)
+        except ClockUnknownError as error:
+            raise InstructError(str(error)) from None
 
     def send(self, raw: bytes) -> None:
         """Send an instruction and print what became of it."""

@@ -19,11 +19,13 @@ from urllib.parse import urlsplit
 import httpx
 import typer
 
+from ledger.api.signed_clock import ClockUnknownError, read_ledger_ms
 from ledger.audit.address import format_account, parse_account
 from ledger.evidence.encoding import ZERO_KEY
 from ledger.evidence.errors import EvidenceError
 from ledger.evidence.instruction import PayeeInstruction, PayeeWish, sign_payee_instruction
 from ledger.evidence.keys import network_id_of, public_key_of
+from ledger.evidence.terms import parse_terms, require_valid_terms
 from ledger.evidence.units import format_stroops
 from ledger.stellar.errors import StellarError
 from ledger.stellar.seed_files import read_seed
@@ -173,7 +175,7 @@ def _instruct(
             broadcaster_account=parse_account(found["broadcaster"]),
             account=public_key_of(seed),
             kind=PayeeWish.CASH_OUT if to_seed is None else PayeeWish.PAY_TO,
-            serial=time.time_ns() // 1_000_000,
+            serial=_new_serial(client, api, found["broadcaster"]),
             pay_to=ZERO_KEY if to_seed is None else public_key_of(to_seed),
         )
         answer = session.instruct(sign_payee_instruction(wish, seed, to_seed).raw)
@@ -207,6 +209,17 @@ def _seed(path: Path) -> bytes:
         return read_seed(path)
     except StellarError as error:
         raise typer.BadParameter(str(error)) from None
+
+
+def _new_serial(client: httpx.Client, api: str, broadcaster: str) -> int:
+    """Return ledger time in milliseconds: it rises, and no clock of this machine is asked."""
+    asked = _send(client, "GET", "/v1/terms", params={"broadcaster": broadcaster})
+    signed = parse_terms(asked.content)
+    require_valid_terms(signed)
+    try:
+        return read_ledger_ms(client, api, signed.value)
+    except ClockUnknownError as error:
+        raise PayeeError(str(error)) from None
 
 
 def _sign_in(client: httpx.Client, api: str, seed: bytes, broadcaster: str | None) -> SignedIn:

@@ -38,7 +38,6 @@ class SignedClock:
 
     def __init__(self, terms: Terms, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._terms = terms
-        self._account = format_account(terms.broadcaster_account)
         self._monotonic = monotonic
         self._client = httpx.Client(timeout=TIMEOUT_S, trust_env=False)
         self._lock = threading.Lock()
@@ -64,37 +63,58 @@ class SignedClock:
         return self._monotonic() - self._read_at_s
 
     def _read(self) -> None:
-        nonce = secrets.token_bytes(16)
         asked_at_s = self._monotonic()
         try:
-            answer = self._client.get(
-                f"{self._terms.collector_url.rstrip('/')}/v1/clock",
-                params={
-                    "nonce": nonce.hex(),
-                    "broadcaster": self._account,
-                    "log_key": self._terms.log_key.hex(),
-                },
-            )
-            answer.raise_for_status()
-            now_ms = self._believe(answer.content, nonce)
-        except (httpx.HTTPError, EvidenceError, ValueError) as error:
+            now_ms = read_ledger_ms(self._client, self._terms.collector_url, self._terms)
+        except ClockUnknownError:
             if self._age_s() > STALE_S:
-                raise ClockUnknownError(f"collector's clock: {error}") from error
+                raise
             return
         if self._read_at_s != float("-inf"):
             now_ms = max(now_ms, self._then_ms + int((asked_at_s - self._read_at_s) * 1_000))
         self._then_ms, self._read_at_s = now_ms, asked_at_s
 
-    def _believe(self, raw: bytes, nonce: bytes) -> int:
-        signed = CLOCK.parse(raw)
-        CLOCK.require_signed_by(signed, self._terms.log_key)
-        clock, terms = signed.value, self._terms
-        for field, got, want in (
-            ("nonce", clock.nonce, nonce),
-            ("network_id", clock.network_id, terms.network_id),
-            ("genesis_s", clock.genesis_s, terms.genesis_s),
-            ("epoch_length_s", clock.epoch_length_s, terms.epoch_length_s),
-        ):
-            if got != want:
-                raise ValueError(f"clock.{field}: got {got!r}, want {want!r}")
-        return clock.close_time_s * 1_000 + clock.age_ms
+
+def read_ledger_ms(client: httpx.Client, api: str, terms: Terms) -> int:
+    """Ask a collector for ledger time, once.
+
+    Args:
+        client: Asks; its time limit holds.
+        api: The collector's base URL.
+        terms: Name the log's key, which has to sign the answer.
+
+    Returns:
+        Unix milliseconds: the newest close, and how long ago it was when the collector answered.
+
+    Raises:
+        ClockUnknownError: No answer, or none to believe.
+    """
+    nonce = secrets.token_bytes(16)
+    try:
+        answer = client.get(
+            f"{api.rstrip('/')}/v1/clock",
+            params={
+                "nonce": nonce.hex(),
+                "broadcaster": format_account(terms.broadcaster_account),
+                "log_key": terms.log_key.hex(),
+            },
+        )
+        answer.raise_for_status()
+        return _believe(answer.content, nonce, terms)
+    except (httpx.HTTPError, EvidenceError, ValueError) as error:
+        raise ClockUnknownError(f"collector's clock: {error}") from error
+
+
+def _believe(raw: bytes, nonce: bytes, terms: Terms) -> int:
+    signed = CLOCK.parse(raw)
+    CLOCK.require_signed_by(signed, terms.log_key)
+    clock = signed.value
+    for field, got, want in (
+        ("nonce", clock.nonce, nonce),
+        ("network_id", clock.network_id, terms.network_id),
+        ("genesis_s", clock.genesis_s, terms.genesis_s),
+        ("epoch_length_s", clock.epoch_length_s, terms.epoch_length_s),
+    ):
+        if got != want:
+            raise ValueError(f"clock.{field}: got {got!r}, want {want!r}")
+    return clock.close_time_s * 1_000 + clock.age_ms
