@@ -52,7 +52,7 @@ LARGE_WORLD: Final = 1_000
 """Most payees of a world: set-up signs for 20 a transaction, and a ledger closes at each."""
 
 NAIVE_EVERY: Final = 5
-"""In each of so many worlds the policy that pays twice pays too."""
+"""In small worlds, and in each of so many others, the policy that pays twice pays too."""
 
 BAR_WIDTH: Final = 30
 # Nothing of a world outlives its run, so nothing has to reach the disk.
@@ -221,7 +221,8 @@ def _outcomes(
                 is_enough = totals.settlement.payouts >= bench.payouts or stopped.is_set()
                 while not is_enough and len(running) < bench.jobs:
                     plan = plan_of(bench, number)
-                    running[pool.submit(worlds.run, plan, number % NAIVE_EVERY == 0)] = plan
+                    with_naive = plan.payees <= SMALL_WORLD or number % NAIVE_EVERY == 0
+                    running[pool.submit(worlds.run, plan, with_naive)] = plan
                     number += 1
                 if not running:
                     return

@@ -14,6 +14,7 @@ from served_app import serve_app
 from shard_scene import ShardScene, make_shard_scene
 from simulated_operator import address, key, make_entitlement, make_payee_bundle, make_receipt
 from sqlalchemy import text
+from structlog.testing import capture_logs
 
 from ledger.api.app import make_app
 from ledger.api.watch import Watch
@@ -143,10 +144,10 @@ def test_watch_tells_that_the_database_is_away_and_goes_on(scene, client):
 
 
 def test_escrow_that_runs_out_is_told_before_and_when_it_happens(
-    scene: ShardScene, capsys: pytest.CaptureFixture[str]
+    scene: ShardScene,
 ) -> None:
     app = make_app(replace(scene.api_parts(), low_balance_stroops=10**6))
-    with serve_app(app) as client:
+    with capture_logs() as told, serve_app(app) as client:
         level, free = ("swarmledger_escrow_level",), ("swarmledger_escrow_free_stroops",)
         name = address("broadcaster")
         app.state.watch.count()
@@ -160,9 +161,9 @@ def test_escrow_that_runs_out_is_told_before_and_when_it_happens(
         assert figures(client)[*level, name] == 1
         answer = client.get("/v1/coverage").json()
         assert (answer["level"], answer["free_stroops"]) == ("low", figures(client)[*free, name])
-    told = capsys.readouterr().out
-    assert told.count("escrow_low") == 1
-    assert told.count("escrow_covered") == 1
+    events = [entry["event"] for entry in told]
+    assert events.count("escrow_low") == 1
+    assert events.count("escrow_covered") == 1
 
 
 def test_reasons_why_nothing_is_paid_are_counted(scene: ShardScene, client: httpx.Client) -> None:

@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from served_app import serve_app
 from settlement_scene import PASSPHRASE, DevnetProcess, Scene, make_scene
 from sqlalchemy import select, text
+from stellar_sdk import xdr
 
 from ledger.api.app import add_error_answers
 from ledger.api.settler_routes import add_settlers
@@ -78,7 +79,7 @@ class Gathering:
         statement = text("SELECT envelope FROM attempts WHERE purpose = 'batch' AND number = :n")
         with self.scene.sessions() as session:
             envelope = session.scalars(statement, {"n": number}).all()[-1]
-        return envelope.count(b"\0\0\0\x40")
+        return len(xdr.TransactionEnvelope.from_xdr_bytes(envelope).v1.signatures)
 
 
 @pytest.fixture
