@@ -14,16 +14,19 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import sha256
+from itertools import count
 from multiprocessing import get_context
 from multiprocessing.synchronize import Event
+from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
 from ledger.bench import worlds
 from ledger.bench.errors import BenchError
 from ledger.bench.report import describe_machine, round_figure
+from ledger.bench.settlement_state import Totals, TotalsFile
 from ledger.books.draft import Draft
 from ledger.books.payouts import plan_payouts
 from ledger.books.state import genesis_state
@@ -78,55 +81,47 @@ class SettlementBench:
     jobs: int = 1
     """Worlds that run side by side, each in a process."""
 
-
-@dataclass(kw_only=True)
-class _Totals:
-    """What all worlds came to so far."""
-
-    settlement: Outcome = field(default_factory=Outcome)
-    naive: Outcome = field(default_factory=Outcome)
-    worlds: int = 0
-    with_settlers: int = 0
-    payees_least: int = 0
-    payees_most: int = 0
-
-    def add(self, plan: WorldPlan, settlement: Outcome, naive: Outcome | None) -> None:
-        self.settlement.add(settlement)
-        if naive is not None:
-            self.naive.add(naive)
-        self.payees_least = min(self.payees_least or plan.payees, plan.payees)
-        self.payees_most = max(self.payees_most, plan.payees)
-        self.worlds += 1
-        self.with_settlers += plan.settlers > 0
+    state_path: Path | None = None
+    """Where to keep what worlds came to, and to go on from; None: nowhere."""
 
 
 def run_settlement_bench(bench: SettlementBench, tell: Callable[[str], None]) -> dict[str, Any]:
     """Run worlds until enough was paid; returns the report.
 
     SIGINT or SIGTERM ends it early: then the report is of the worlds that came to their end, and
-    its `is_complete` is False. A second one ends the process.
+    its `is_complete` is False. A second one ends the process. With a state path the next run goes
+    on after those worlds.
 
     Raises:
-        BenchError: An invariant did not hold; the message names the world's seed.
+        BenchError: An invariant did not hold, and the message names the world's seed; or the state
+            is not of this run.
+        OSError: The state cannot be read or written.
     """
+    kept = None
+    if bench.state_path is not None:
+        kept = TotalsFile(bench.state_path, seed=bench.seed, payouts=bench.payouts)
+    totals = Totals() if kept is None else kept.load()
     folder = create_state_dir("swarmledger-settlement-")
-    totals, began_s = _Totals(), time.monotonic()
+    began_s, before = time.monotonic(), totals.settlement.payouts
     try:
         with PostgresCluster(folder / "postgres", settings=_FAST_SETTINGS) as cluster:
             server_url = cluster.url()
             copy_database(server_url, "template1", TEMPLATE)
             upgrade(cluster.url(TEMPLATE))
             calm = _run_calm(bench.seed, server_url)
-            progress = Progress(goal=bench.payouts, began_s=time.monotonic())
-            for plan, settlement, naive in _outcomes(bench, server_url, totals):
-                totals.add(plan, settlement, naive)
+            progress = Progress(goal=bench.payouts, began_s=time.monotonic(), before=before)
+            for number, settlement, naive in _outcomes(bench, server_url, totals):
+                totals.add(number, plan_of(bench, number), settlement, naive)
+                if kept is not None:
+                    kept.save(totals)
                 done = totals.settlement
-                tell(progress.line(done.payouts, totals.worlds, done.deaths.total()))
+                tell(progress.line(done.payouts, len(totals.worlds), done.deaths.total()))
     except SimulationError as error:
         raise BenchError(str(error)) from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    return _report(bench, totals, calm, time.monotonic() - began_s)
+    per_s = (totals.settlement.payouts - before) / (time.monotonic() - began_s)
+    return _report(bench, totals, calm, per_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,13 +130,16 @@ class Progress:
 
     goal: int
     began_s: float
+    before: int = 0
+    """Payouts that an earlier run had made."""
 
     def line(self, payouts: int, worlds: int, kills: int) -> str:
         """Return a bar, what there is so far, and the minutes that are left at this pace."""
         share = min(1.0, payouts / self.goal)
         filled = int(share * BAR_WIDTH)
-        took_s = time.monotonic() - self.began_s
-        left = f"{took_s * (1 - share) / share / 60:.0f} min left" if share else "no pace yet"
+        took_s, made = time.monotonic() - self.began_s, payouts - self.before
+        left_s = took_s * max(0, self.goal - payouts) / made if made else None
+        left = "no pace yet" if left_s is None else f"{left_s / 60:.0f} min left"
         bar = "#" * filled + "-" * (BAR_WIDTH - filled)
         return (
             f"[{bar}] {100 * share:.0f} %  {payouts:,} payouts, {worlds} worlds, {kills:,} kills, "
@@ -199,14 +197,14 @@ def _run_calm(seed: int, server_url: str) -> Outcome:
 
 
 def _outcomes(
-    bench: SettlementBench, server_url: str, totals: _Totals
-) -> Iterator[tuple[WorldPlan, Outcome, Outcome | None]]:
+    bench: SettlementBench, server_url: str, totals: Totals
+) -> Iterator[tuple[int, Outcome, Outcome | None]]:
     """Run worlds, some side by side, until there are enough or a signal comes."""
     # Spawned, not forked: worlds use threads.
     context = get_context("spawn")
     stopped = context.Event()
-    number = 0
-    running: dict[Future[tuple[Outcome, Outcome | None]], WorldPlan] = {}
+    numbers = (number for number in count() if number not in totals.worlds)
+    running: dict[Future[tuple[Outcome, Outcome | None]], int] = {}
     with (
         _set_by_signals(stopped),
         ProcessPoolExecutor(
@@ -220,17 +218,17 @@ def _outcomes(
             while True:
                 is_enough = totals.settlement.payouts >= bench.payouts or stopped.is_set()
                 while not is_enough and len(running) < bench.jobs:
+                    number = next(numbers)
                     plan = plan_of(bench, number)
                     with_naive = plan.payees <= SMALL_WORLD or number % NAIVE_EVERY == 0
-                    running[pool.submit(worlds.run, plan, with_naive)] = plan
-                    number += 1
+                    running[pool.submit(worlds.run, plan, with_naive)] = number
                 if not running:
                     return
                 done = next(as_completed(running))
-                plan = running.pop(done)
+                number = running.pop(done)
                 with suppress(StoppedError):
                     settlement, naive = done.result()
-                    yield plan, settlement, naive
+                    yield number, settlement, naive
         finally:
             stopped.set()  # after an error, worlds that still run are not waited for
 
@@ -256,7 +254,7 @@ def _set_by_signals(stopped: Event) -> Iterator[None]:
 
 
 def _report(
-    bench: SettlementBench, totals: _Totals, calm: Outcome, took_s: float
+    bench: SettlementBench, totals: Totals, calm: Outcome, simulated_per_s: float
 ) -> dict[str, Any]:
     total, naive = totals.settlement, totals.naive
     decisions = sorted(total.decision_ledgers)
@@ -266,7 +264,7 @@ def _report(
         "is_complete": total.payouts >= bench.payouts,
         "payouts": total.payouts,
         "seed": bench.seed,
-        "worlds": totals.worlds,
+        "worlds": len(totals.worlds),
         "payees_least": totals.payees_least,
         "payees_most": totals.payees_most,
         "network_ledgers": total.ledgers,
@@ -289,7 +287,7 @@ def _report(
         "fee_per_payout_ratio": round_figure(calm.fees_stroops / calm.payouts / BASE_FEE_STROOPS),
         "payouts_signed_per_cpu_s": round_figure(per_s),
         "payouts_signed_to_network_rate_ratio": round_figure(per_s / NETWORK_OPERATIONS_PER_S),
-        "payouts_simulated_per_s": round_figure(total.payouts / took_s),
+        "payouts_simulated_per_s": round_figure(simulated_per_s),
         "machine": describe_machine(),
     }
 
@@ -297,8 +295,8 @@ def _report(
 def _deaths(total: Outcome) -> dict[str, Any]:
     """Return where workers died: at each moment, and which moment never met which spell."""
     by_moment: Counter[str] = Counter()
-    for (moment, _), count in total.deaths.items():
-        by_moment[moment] += count
+    for (moment, _), deaths in total.deaths.items():
+        by_moment[moment] += deaths
     moments = sorted({moment for moment, _ in total.moments})
     spells = [*map(str, FaultKind), "none"]
     never = {

@@ -59,6 +59,7 @@ class Parties:
         self._asset = (domain.made.asset_code, domain.made.issuer)
         self._seeds = {public_key_of(seed): seed for seed in domain.keys.payees.values()}
         self._ailing: set[bytes] = set()
+        self._is_filled = False
         self._serials: dict[tuple[bytes, int], int] = {}
         self._instructions: dict[int, tuple[Signed[Instruction], ...]] = {}
 
@@ -85,8 +86,12 @@ class Parties:
             # All of them: what made one ail may have been applied after it was seen to be well.
             for payee in self._domain.payees:
                 self._heal(payee)
-        if step == 0 and self._domain.plan.has_low_escrow:
-            self._deposit(LAST_DEPOSIT_STROOPS)
+        # Again until it is there: a deposit before it may still be waiting for its ledger.
+        escrow = self._line(self._domain.made.escrow)
+        if self._domain.plan.has_low_escrow and not self._is_filled:
+            self._is_filled = escrow is not None and escrow.balance >= LAST_DEPOSIT_STROOPS
+            if not self._is_filled:
+                self._deposit(LAST_DEPOSIT_STROOPS)
         # Before the payouts that come with it, nobody had anything to pay by mistake.
         if self._domain.plan.has_strangers and not self.events["strangers' payments"]:
             self._stray()
