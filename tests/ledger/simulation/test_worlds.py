@@ -5,16 +5,19 @@ import random
 import secrets
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from ledger.bench import settlement_sim
 from ledger.bench.settlement_sim import SettlementBench, run_settlement_bench
+from ledger.bench.settlement_state import TotalsFile
 from ledger.embedded.postgres import PostgresCluster
 from ledger.simulation.database import WorldDatabase
-from ledger.simulation.domain import WorldPlan
+from ledger.simulation.domain import ASSET_CODE, SimulatedDomain, WorldPlan
 from ledger.simulation.errors import SimulationError
 from ledger.simulation.faults import FaultKind, Weather
-from ledger.simulation.parties import AILMENTS
+from ledger.simulation.parties import AILMENTS, LAST_DEPOSIT_STROOPS, Parties
 from ledger.simulation.world import World, run_naive
 
 pytestmark = pytest.mark.postgres
@@ -38,17 +41,25 @@ def test_payouts_under_faults_kills_and_restored_backups_are_made_once_and_none_
     assert report["fee_per_payout_ratio"] <= 1.02
 
 
-def test_an_interrupted_run_reports_the_worlds_that_came_to_their_end() -> None:
+def test_an_interrupted_run_reports_the_worlds_that_ended_and_the_next_goes_on_after_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def small(_: SettlementBench, number: int) -> WorldPlan:
+        return WorldPlan(seed=number, payees=6, earning_epochs=2, batch_payments=4)
+
+    monkeypatch.setattr(settlement_sim, "plan_of", small)
     before = signal.getsignal(signal.SIGINT)
-
-    def interrupt(_: str) -> None:
-        os.kill(os.getpid(), signal.SIGINT)
-
-    report = run_settlement_bench(SettlementBench(payouts=1_000, seed=3), interrupt)
-    assert not report["is_complete"]
-    assert report["worlds"] == 1
-    assert 0 < report["payouts"] < 1_000
-    assert signal.getsignal(signal.SIGINT) is before
+    bench = SettlementBench(payouts=1_000, seed=3, state_path=tmp_path / "state.json")
+    reports = []
+    for _ in range(2):
+        report = run_settlement_bench(bench, lambda _: os.kill(os.getpid(), signal.SIGINT))
+        assert signal.getsignal(signal.SIGINT) is before
+        reports.append(report)
+    first, second = reports
+    assert not first["is_complete"]
+    assert (first["worlds"], second["worlds"]) == (1, 2)
+    assert 0 < first["payouts"] < second["payouts"]
+    assert TotalsFile(bench.state_path, seed=3, payouts=1_000).load().worlds == {0, 1}
 
 
 @pytest.fixture
@@ -104,6 +115,22 @@ def test_settlers_who_lie_cannot_make_up_for_those_who_are_dead(
     with pytest.raises(SimulationError, match="want everything paid"):
         world.run()
     assert world.paid.payouts == 0
+
+
+def test_escrow_is_filled_in_the_end_whatever_the_network_does_with_a_deposit() -> None:
+    plan = WorldPlan(
+        seed=7, payees=2, earning_epochs=1, batch_payments=4, is_calm=True, has_low_escrow=True
+    )
+    domain = SimulatedDomain(plan)
+    parties, submit, lost = Parties(domain), domain.network.submit, []
+    domain.network.submit = lambda envelope: submit(envelope) if lost else lost.append(envelope)
+    for step in range(4):
+        parties.recover(step)
+        domain.close_ledger()
+    assert len(lost) == 1
+    assert parties.events["deposits"] == 2
+    balances = domain.network.account_at(domain.made.escrow, domain.network.sequence).balances
+    assert balances[ASSET_CODE, domain.made.issuer] >= LAST_DEPOSIT_STROOPS
 
 
 @pytest.fixture
