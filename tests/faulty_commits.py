@@ -66,7 +66,7 @@ class FaultyCommits:
         name = sys._getframe(2).f_code.co_name
         self.before()
         try:
-            with self.sessions() as session:
+            with self.sessions.writing() as session:
                 transaction = session.begin()
                 changes_before = session.scalar(CHANGES) if self.counts_rows else 0
                 yield session

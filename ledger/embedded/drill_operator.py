@@ -343,7 +343,7 @@ class DrillOperator:
 
     def _close_sessions(self) -> None:
         if self._sessions is not None:
-            self._sessions.kw["bind"].dispose()
+            self._sessions.engine.dispose()
             self._sessions = None
 
 

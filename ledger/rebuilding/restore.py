@@ -127,8 +127,9 @@ class Restoring:
             settlement_store.insert_facts(session, account, facts[at : at + _ROWS_AT_ONCE])
         # From the chain's beginning: the first tick reads all of it again and compares.
         for signed in self._rebuilding.evidence.terms.values():
-            for owned in sorted(domain_accounts(signed.value)):
-                settlement_store.save_cursor(session, account, owned, START)
+            settlement_store.save_cursors(
+                session, account, dict.fromkeys(sorted(domain_accounts(signed.value)), START)
+            )
         settlement_store.save_progress(session, account, _last_ledger(self._last))
 
     def _register(self, rebuilt: RebuiltEpoch) -> Shard:

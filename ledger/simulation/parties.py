@@ -80,7 +80,7 @@ class Parties:
         if plan.has_strangers and self._chance.random() < 0.2:
             self._stray()
 
-    def recover(self, step: int) -> None:
+    def recover(self) -> None:
         """Let everybody be payable again, and escrow full; called at each ledger of the end."""
         if self._domain.plan.has_ailing_payees:
             # All of them: what made one ail may have been applied after it was seen to be well.

@@ -135,7 +135,7 @@ class MortalSessions:
         frame = sys._getframe(2)
         name = f"{frame.f_globals['__name__'].rpartition('.')[2]}.{frame.f_code.co_name}"
         self.wait()
-        with self.sessions() as session:
+        with self.sessions.writing() as session:
             transaction = session.begin()
             yield session
             session.flush()

@@ -170,8 +170,8 @@ class World:
             for batch in self._undecided()
             if batch.state in {SettlementState.IN_FLIGHT, SettlementState.BURNING}
         }
-        for step in range(DRAIN_LEDGERS_MAX):
-            self.parties.recover(step)
+        for _ in range(DRAIN_LEDGERS_MAX):
+            self.parties.recover()
             self._step()
             undecided = {batch.leaf.batch_number for batch in self._undecided()}
             decided = in_flight - undecided

@@ -39,8 +39,8 @@ def decide_by_facts(
     domain: SettlementDomain,
     batch: Batch,
     now: NetworkLedger,
-) -> None:
-    """Decide a batch whose slot holds a transaction in some ledger.
+) -> bool:
+    """Decide a batch whose slot holds a transaction in some ledger; tells whether it does.
 
     Raises:
         GatewayError: The source gave no usable answer about the channel account.
@@ -52,7 +52,7 @@ def decide_by_facts(
         )
     applied = [(read_transaction(fact), fact) for fact in facts]
     if not applied:
-        return
+        return False
     transaction, fact = next(((tx, f) for tx, f in applied if tx.succeeded), applied[-1])
     paid_memo = payout_hash(leaf)
     burn_memos = {burn_hash(paid_memo, isolates=isolates) for isolates in (False, True)}
@@ -69,6 +69,7 @@ def decide_by_facts(
         is_paid = transaction.memo_hash == paid_memo
         after = SettlementState.PAID if is_paid else SettlementState.BURNED
         _decide(sessions, domain, batch, after, transaction, "" if is_paid else batch.reason)
+    return True
 
 
 def _moved(transaction: AppliedTransaction) -> list[tuple[str, bytes, bytes, bytes, int]]:

@@ -77,8 +77,8 @@ def ingest_facts(
             store.insert_facts(session, broadcaster, facts)
         except ValueError as error:
             raise ConflictingFactError(f"{gateway.name}: {error}") from error
-        for account, place in places.items():
-            store.save_cursor(session, broadcaster, account, place)
+        moved = {account: at for account, at in places.items() if cursors.get(account) != at}
+        store.save_cursors(session, broadcaster, moved)
         if complete is not None:
             store.save_progress(session, broadcaster, complete)
         for epoch, point in ends:

@@ -8,7 +8,7 @@ forged, repeated or surplus one changes nothing. How settlers decide is `ledger.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from ledger.evidence.keys import verify
 from ledger.evidence.leaf import PayoutLeaf
@@ -150,8 +150,17 @@ def ask_settlers(
 
 
 def drop_requests(
-    sessions: SessionFactory, broadcaster: bytes, purpose: str, waiting: Sequence[int]
+    sessions: SessionFactory, broadcaster: bytes, waiting: Collection[tuple[str, int]]
 ) -> None:
-    """Forget a purpose's requests of every batch but those that still wait for signatures."""
-    with sessions.begin() as session:
-        store.keep_requests(session, broadcaster, purpose, waiting)
+    """Forget the requests of all batches but those that still wait for signatures.
+
+    Args:
+        sessions: One commit is made, if there is something to forget.
+        broadcaster: Whose.
+        waiting: (purpose, batch number) of each that does.
+    """
+    with sessions() as session:
+        over = store.requested(session, broadcaster) - set(waiting)
+    if over:
+        with sessions.begin() as session:
+            store.drop_requests(session, broadcaster, over)

@@ -80,14 +80,16 @@ def look(
     told = [*current, *behind]
     if len(told) < max(1, domain.policy.evidence_sources):
         raise GatewayError("; ".join(problems))
+    points = {
+        gateway.name: LedgerPoint(sequence=latest.sequence, close_time_s=latest.close_time_s)
+        for gateway, latest in told
+    }
     looks: dict[str, int] = {}
-    with sessions.begin() as session:
-        for gateway, latest in () if contradiction else told:
-            point = LedgerPoint(sequence=latest.sequence, close_time_s=latest.close_time_s)
-            looks[gateway.name] = source_store.raise_mark(
-                session, domain.broadcaster, gateway.name, point
-            )
-            marks[gateway.name] = max(marks.get(gateway.name, point), point, key=_sequence_of)
+    if not contradiction:
+        with sessions.begin() as session:
+            looks = source_store.raise_marks(session, domain.broadcaster, points)
+        for name, point in points.items():
+            marks[name] = max(marks.get(name, point), point, key=_sequence_of)
     close_times = [latest.close_time_s for _, latest in told]
     agreeing = told[: max(1, domain.policy.evidence_sources)]
     return Outlook(

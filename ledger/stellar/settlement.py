@@ -201,39 +201,57 @@ def _settle(sessions: SessionFactory, outlook: Outlook, domain: SettlementDomain
         domain.reading_terms,
         surplus_max_stroops=policy.surplus_max_stroops,
     )
-    _decide_all(sessions, gateway, domain, latest)
+    undecided = _decide_all(sessions, gateway, domain, latest)
     if is_halted(sessions, domain):
         return "halted"
-    for batch in _undecided(sessions, domain):
-        if batch.state in _SIGNED:
-            expire(sessions, outlook, domain, batch)
-    _give_up_stuck(sessions, domain)
-    _Lanes(sessions, outlook, domain).go_on()
+    signed = [batch for batch in undecided if batch.state in _SIGNED]
+    expired = [expire(sessions, outlook, domain, batch) for batch in signed]
+    if any(expired):
+        undecided = _undecided(sessions, domain)
+    if _give_up_stuck(sessions, domain, undecided):
+        undecided = _undecided(sessions, domain)
+    _Lanes(sessions, outlook, domain).go_on(undecided)
     return ""
 
 
 def _decide_all(
     sessions: SessionFactory, gateway: Gateway, domain: SettlementDomain, latest: NetworkLedger
-) -> None:
-    for batch in _undecided(sessions, domain):
-        decide_by_facts(sessions, gateway, domain, batch, latest)
+) -> tuple[Batch, ...]:
+    """Decide what facts decide; returns what is undecided then."""
+    undecided = _undecided(sessions, domain)
+    used = [decide_by_facts(sessions, gateway, domain, batch, latest) for batch in undecided]
+    return _undecided(sessions, domain) if any(used) else undecided
 
 
 def _undecided(sessions: SessionFactory, domain: SettlementDomain) -> tuple[Batch, ...]:
+    """Return the undecided batches.
+
+    As long as this tick moves none they are not read again: another worker's moves are seen when
+    one of them is to be moved here, which then does not happen.
+    """
     with sessions() as session:
         return store.load_batches(session, domain.broadcaster, undecided=True)
 
 
-def _give_up_stuck(sessions: SessionFactory, domain: SettlementDomain) -> None:
-    """Use up the slots of batches that no node takes, or that never get into a ledger."""
-    for batch in _undecided(sessions, domain):
+def _give_up_stuck(
+    sessions: SessionFactory, domain: SettlementDomain, undecided: Sequence[Batch]
+) -> bool:
+    """Use up the slots of batches that no node takes, or that never get into a ledger.
+
+    Returns:
+        Whether one's is from now on.
+    """
+    given_up = False
+    for batch in undecided:
         if batch.state != SettlementState.EXPIRED:
             continue
         attempts, _ = envelopes_of(sessions, domain, batch)
         if _was_filtered(sessions, domain, batch):
-            give_up(sessions, domain, batch, reason=FILTERED, isolates=True)
+            given_up |= give_up(sessions, domain, batch, reason=FILTERED, isolates=True)
         elif len(attempts) >= domain.policy.attempts_max:
-            give_up(sessions, domain, batch, reason=f"stuck after {len(attempts)} attempts")
+            reason = f"stuck after {len(attempts)} attempts"
+            given_up |= give_up(sessions, domain, batch, reason=reason)
+    return given_up
 
 
 def _was_filtered(sessions: SessionFactory, domain: SettlementDomain, batch: Batch) -> bool:
@@ -260,22 +278,30 @@ class _Lanes:
         stops = load_stops(sessions, domain)
         self._stopped = {stop.account for stop in stops}
         self._allowance: int | None = None
-        self._burns_waiting: list[int] = []
+        self._makes_way = False
+        """Whether a batch gave its slot up for one behind it."""
+        self._waiting: set[tuple[str, int]] = set()
+        """(purpose, batch number) of what settlers are asked to sign."""
 
-    def go_on(self) -> None:
-        """Sign what is ready, then send what is signed."""
-        waiting: list[int] = []
-        for batch in self._ready():
+    def go_on(self, undecided: Sequence[Batch]) -> None:
+        """Sign what is ready, then send what is signed.
+
+        Args:
+            undecided: All undecided batches, in order of their slots.
+        """
+        ready = self._ready(undecided)
+        for batch in ready:
             try:
                 self._log.require(batch.leaf)
             except UnprovenError as error:
                 self._halt_unproven(batch, str(error))
                 return
             if not self._sign(batch):
-                waiting.append(batch.leaf.batch_number)
-        drop_requests(self._sessions, self._domain.broadcaster, BATCH, waiting)
+                self._waiting.add((BATCH, batch.leaf.batch_number))
+        if ready or self._makes_way:
+            undecided = _undecided(self._sessions, self._domain)
         heads: set[bytes] = set()
-        for batch in _undecided(self._sessions, self._domain):
+        for batch in undecided:
             channel = batch.leaf.channel_account
             is_head = channel not in heads
             heads.add(channel)
@@ -285,15 +311,14 @@ class _Lanes:
                 self._send_payment(batch)
             elif batch.state == SettlementState.BURNING:
                 self._send_burn(batch)
-        drop_requests(self._sessions, self._domain.broadcaster, BURN, self._burns_waiting)
+        drop_requests(self._sessions, self._domain.broadcaster, self._waiting)
 
-    def _ready(self) -> list[Batch]:
+    def _ready(self, undecided: Sequence[Batch]) -> list[Batch]:
         """Return unsigned batches whose turn it is.
 
         The first undecided slot of each channel, once the epoch's anchor stands on the chain and,
         for payments, every earlier funding batch is decided and the lane has room.
         """
-        undecided = _undecided(self._sessions, self._domain)
         anchored = self._anchored({batch.leaf.epoch for batch in undecided})
         ready: list[Batch] = []
         busy_channels: set[bytes] = set()
@@ -358,6 +383,8 @@ class _Lanes:
 
     def _covered(self, ready: list[Batch], undecided: Sequence[Batch]) -> list[Batch]:
         """Return the ready batches whose account holds enough beside what is under way."""
+        if not ready:
+            return []
         with self._sessions() as session:
             newest_fact = store.newest_fact_sequence(session, self._domain.broadcaster)
         views: dict[bytes, AccountView | None] = {}
@@ -402,7 +429,7 @@ class _Lanes:
             and other.leaf.batch_number > leaf.batch_number
             for other in undecided
         ):
-            give_up(self._sessions, self._domain, batch, reason=MAKES_WAY)
+            self._makes_way |= give_up(self._sessions, self._domain, batch, reason=MAKES_WAY)
 
     def _halt_unproven(self, batch: Batch, reason: str) -> None:
         now = self._outlook.latest
@@ -504,7 +531,7 @@ class _Lanes:
             attempt = burning.tend_burn(self._sessions, domain, batch, outlook.latest)
         except SignaturesMissingError as error:
             _log.info("batch %d: no-op waits for signatures: %s", batch.leaf.batch_number, error)
-            self._burns_waiting.append(batch.leaf.batch_number)
+            self._waiting.add((BURN, batch.leaf.batch_number))
             return
         if attempt is None:
             return

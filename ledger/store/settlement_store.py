@@ -4,7 +4,7 @@ Functions take a session and neither begin nor commit. What a state means and wh
 stands in `ledger.store.settlement_states`; what to do next in `ledger.stellar`.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -214,13 +214,23 @@ def load_cursors(session: Session, broadcaster: bytes) -> dict[bytes, tuple[int,
     return {row.account: (row.ledger_sequence, row.apply_order) for row in session.scalars(query)}
 
 
-def save_cursor(
-    session: Session, broadcaster: bytes, account: bytes, place: tuple[int, int]
+def save_cursors(
+    session: Session, broadcaster: bytes, places: Mapping[bytes, tuple[int, int]]
 ) -> None:
-    """Note how far an account was read; never moves back."""
-    statement = insert(FactCursorRow).values(
-        broadcaster=broadcaster, account=account, ledger_sequence=place[0], apply_order=place[1]
-    )
+    """Note how far accounts were read; none moves back."""
+    if not places:
+        return
+    # By account: two workers lock the rows in the same order.
+    rows = [
+        {
+            "broadcaster": broadcaster,
+            "account": account,
+            "ledger_sequence": ledger_sequence,
+            "apply_order": apply_order,
+        }
+        for account, (ledger_sequence, apply_order) in sorted(places.items())
+    ]
+    statement = insert(FactCursorRow).values(rows)
     new = statement.excluded
     statement = statement.on_conflict_do_update(
         index_elements=["broadcaster", "account"],
@@ -388,7 +398,8 @@ def count_halted(session: Session, broadcaster: bytes) -> int:
     named = select(func.count()).where(
         HaltRow.broadcaster == broadcaster, HaltRow.cleared_ledger.is_(None)
     )
-    return (session.scalar(stops) or 0) + (session.scalar(named) or 0)
+    both = select(stops.scalar_subquery() + named.scalar_subquery())
+    return session.scalar(both) or 0
 
 
 def load_anchor(session: Session, broadcaster: bytes, epoch: int) -> Anchor | None:

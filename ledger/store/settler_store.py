@@ -7,7 +7,7 @@ stored and again before it is used.
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -111,16 +111,21 @@ def ask_for_signatures(session: Session, broadcaster: bytes, request: SignatureR
     session.execute(statement.on_conflict_do_nothing())
 
 
-def keep_requests(
-    session: Session, broadcaster: bytes, purpose: str, numbers: Collection[int]
+def requested(session: Session, broadcaster: bytes) -> set[tuple[str, int]]:
+    """Return (purpose, number) of everything that is wanted signed."""
+    row = SignatureRequestRow
+    query = select(row.purpose, row.number).where(row.broadcaster == broadcaster)
+    return {(purpose, number) for purpose, number in session.execute(query)}
+
+
+def drop_requests(
+    session: Session, broadcaster: bytes, dropped: Collection[tuple[str, int]]
 ) -> None:
-    """Drop the requests of everything else: it is signed, or decided without."""
+    """Drop the requests of (purpose, number): each is signed, or decided without."""
     row = SignatureRequestRow
     session.execute(
         delete(row).where(
-            row.broadcaster == broadcaster,
-            row.purpose == purpose,
-            row.number.not_in(list(numbers)),
+            row.broadcaster == broadcaster, tuple_(row.purpose, row.number).in_(sorted(dropped))
         )
     )
 

@@ -189,7 +189,7 @@ def test_no_connection_left_is_told_and_not_waited_for(scene, database_url):
         for session in held:
             session.close()
         assert client.get("/v1/terms").is_success
-    sessions.kw["bind"].dispose()
+    sessions.engine.dispose()
 
 
 @contextmanager

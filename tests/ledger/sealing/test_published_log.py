@@ -50,7 +50,7 @@ def test_a_database_restored_from_before_the_last_checkpoint_seals_nothing(
     scene, postgres_cluster, database_url
 ):
     run_epoch(scene, 0, 7_919_001)
-    scene.sessions.kw["bind"].dispose()
+    scene.sessions.engine.dispose()
     with copied_database(postgres_cluster, name_of(database_url)) as backup:
         run_epoch(scene, 1, 999_983)
         published = checkpoint_file(scene).read_bytes()
@@ -69,7 +69,7 @@ def test_a_database_restored_from_before_the_last_checkpoint_seals_nothing(
 def test_a_backup_that_holds_what_was_published_goes_on(scene, postgres_cluster, database_url):
     run_epoch(scene, 0, 7_919_001)
     scene.reach_epoch(1)
-    scene.sessions.kw["bind"].dispose()
+    scene.sessions.engine.dispose()
     with copied_database(postgres_cluster, name_of(database_url)) as backup:
         engine = open_engine(backup)
         scene.sessions = make_session_factory(engine)

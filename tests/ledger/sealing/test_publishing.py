@@ -120,7 +120,7 @@ def test_growth_reads_the_new_leaves_and_one_bundle_at_most(scene: ShardScene) -
         if "FROM leaves" in statement:
             read.append(cursor.rowcount)
 
-    engine = scene.sessions.kw["bind"]
+    engine = scene.sessions.engine
     event.listen(engine, "after_cursor_execute", count_rows)
     publish(scene.sessions, scene.shard, scene.log_dir)
     # 700 leaves stood in two full bundles and 188 leaves of a third one; one was new.

@@ -124,8 +124,8 @@ def test_escrow_is_filled_in_the_end_whatever_the_network_does_with_a_deposit() 
     domain = SimulatedDomain(plan)
     parties, submit, lost = Parties(domain), domain.network.submit, []
     domain.network.submit = lambda envelope: submit(envelope) if lost else lost.append(envelope)
-    for step in range(4):
-        parties.recover(step)
+    for _ in range(4):
+        parties.recover()
         domain.close_ledger()
     assert len(lost) == 1
     assert parties.events["deposits"] == 2

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import psycopg
 import pytest
-from settlement_scene import PASSPHRASE, DevnetProcess, Scene, make_scene
+from settlement_scene import PASSPHRASE, DevnetProcess, Scene, make_scene, setting_up
 from stellar_sdk import Asset, Keypair
 from stellar_sdk.operation import ChangeTrust, CreateAccount, SetOptions
 from stellar_sdk.operation.set_options import AuthorizationFlag
@@ -187,13 +187,13 @@ class Row:
 def troubled_payees(scene: Scene) -> dict[str, bytes]:
     """Accounts that cannot be paid, each for its own reason."""
     pairs = {name: Keypair.random() for name in ("bare", "revoked", "full")}
-    transacting = Transacting(scene.gateway, PASSPHRASE)
     asset = Asset(scene.made.asset_code, format_account(scene.made.issuer))
     revocable = AuthorizationFlag.AUTHORIZATION_REVOCABLE
     creations = [CreateAccount(pair.public_key, "5") for pair in pairs.values()]
     work = [SetOptions(set_flags=revocable), *creations]
     lines = {"revoked": "1000", "full": "0.0000050"}
-    with scene.devnet.closing():
+    with setting_up(scene.devnet) as setter:
+        transacting = Transacting(setter, PASSPHRASE)
         transacting.apply_all([(work, [scene.keys.issuer])])
         transacting.apply_all(
             [

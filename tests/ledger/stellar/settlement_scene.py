@@ -20,6 +20,7 @@ from typing import Any
 import httpx
 
 from ledger.audit.stellar_xdr import read_transaction
+from ledger.devnet.network import root_keypair
 from ledger.evidence.binding import BINDING, Binding, Role
 from ledger.evidence.checkpoint import Checkpoint, sign_checkpoint
 from ledger.evidence.keys import network_id_of, public_key_of
@@ -38,10 +39,11 @@ from ledger.evidence.note import format_note
 from ledger.evidence.terms import Terms, sign_terms
 from ledger.stellar.command import all_transactions_of
 from ledger.stellar.domain import DomainKeys, Policy, SettlementDomain, SetUp, set_up_domain
-from ledger.stellar.gateway import Gateway
+from ledger.stellar.gateway import Gateway, SubmitAnswer
 from ledger.stellar.horizon import HorizonGateway
 from ledger.stellar.settlement import SettlementReport, settle
 from ledger.stellar.signing import SeedSigner
+from ledger.stellar.transacting import Transacting, account_creation
 from ledger.store import settlement_store as store
 from ledger.store.engine import Session, SessionFactory
 from ledger.store.epoch_store import find_checkpoint, open_epochs, store_checkpoint
@@ -54,6 +56,7 @@ LOG_ORIGIN = "log.example/settlement"
 WINDOW = 20
 POLICY = Policy(margin_ledgers=1, room_ledgers=3, room_s=6)
 TICKS_MAX = 200
+GIVEN_STROOPS = 10**11
 LOG_SEED = sha256(b"log").digest()
 ISSUING_SEED = sha256(b"issuing").digest()
 DAO_SEED = sha256(b"dao").digest()
@@ -114,6 +117,37 @@ class DevnetProcess:
         finally:
             stop.set()
             thread.join()
+
+
+class SetUpGateway(HorizonGateway):
+    """A devnet on which a ledger closes after each transaction that is sent: nobody waits for one.
+
+    The network's root account gives XLM away, since friendbot would wait.
+    """
+
+    def __init__(self, devnet: DevnetProcess, passphrase: str) -> None:
+        super().__init__(devnet.url, passphrase)
+        self._devnet, self._passphrase = devnet, passphrase
+
+    def submit(self, envelope: bytes) -> SubmitAnswer:
+        answer = super().submit(envelope)
+        self._devnet.close_ledgers()
+        return answer
+
+    def fund_by_friendbot(self, account: bytes) -> None:
+        root = root_keypair(self._passphrase)
+        creation = account_creation(root.raw_public_key(), account, GIVEN_STROOPS)
+        Transacting(self, self._passphrase).apply_all([([creation], [root.raw_secret_key()])])
+
+
+@contextmanager
+def setting_up(devnet: DevnetProcess, passphrase: str = PASSPHRASE) -> Iterator[SetUpGateway]:
+    """A gateway for setting something up."""
+    gateway = SetUpGateway(devnet, passphrase)
+    try:
+        yield gateway
+    finally:
+        gateway.close()
 
 
 def make_terms(made: SetUp, *, genesis_s: int, window: int = WINDOW) -> Terms:
@@ -342,9 +376,9 @@ def make_scene(
     gateway = HorizonGateway(devnet.url, PASSPHRASE)
     keys = DomainKeys.load_or_make(folder / "keys", 2, ["ann", "ben", "cay"], with_fee=with_fee)
     genesis_s = gateway.latest_ledger().close_time_s
-    with devnet.closing():
+    with setting_up(devnet) as setter:
         made = set_up_domain(
-            gateway, PASSPHRASE, keys, asset_code=ASSET_CODE, deposit_stroops=10**12
+            setter, PASSPHRASE, keys, asset_code=ASSET_CODE, deposit_stroops=10**12
         )
     seeds = keys.operator_seeds
     domain = SettlementDomain(

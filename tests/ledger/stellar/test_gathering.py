@@ -10,7 +10,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from served_app import serve_app
-from settlement_scene import PASSPHRASE, DevnetProcess, Scene, make_scene
+from settlement_scene import PASSPHRASE, DevnetProcess, Scene, make_scene, setting_up
 from sqlalchemy import select, text
 from stellar_sdk import xdr
 
@@ -88,9 +88,9 @@ def gathering(devnet: DevnetProcess, database_url: str, tmp_path: Path) -> Itera
     scene = make_scene(devnet, make_session_factory(engine), tmp_path)
     terms, keys = scene.domain.terms, scene.keys
     treasury = treasury_of(terms, KEYS, 2)
-    with devnet.closing():
+    with setting_up(devnet) as setter:
         set_up_signers(
-            scene.gateway, PASSPHRASE, treasury,
+            setter, PASSPHRASE, treasury,
             payer_seed=keys.issuer, account_seeds=keys.operator_seeds,
         )  # fmt: skip
     own = SeedKeys({public_key_of(seed): seed for seed in (keys.anchor, *keys.channels)})

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import simulated_operator
-from settlement_scene import DevnetProcess
+from settlement_scene import DevnetProcess, setting_up
 from simulated_operator import Operator, key, keypair, make_entitlement, seed
 from stellar_sdk import Account, TransactionBuilder
 
@@ -247,10 +247,10 @@ def make_treasury_scene(
     fields = {"fee_account": key("fee"), "fee_bid_max_stroops": 50_000} if with_fee else {}
     accounts = simulated_operator.make_terms(**fields)
     treasury = treasury_of(accounts, [key(name) for name in SETTLERS], THRESHOLD)
-    with devnet.closing():
-        set_up_domain(gateway, PASSPHRASE, keys, asset_code="EURT", deposit_stroops=DEPOSIT_STROOPS)
+    with setting_up(devnet, PASSPHRASE) as setter:
+        set_up_domain(setter, PASSPHRASE, keys, asset_code="EURT", deposit_stroops=DEPOSIT_STROOPS)
         set_up_signers(
-            gateway,
+            setter,
             PASSPHRASE,
             treasury,
             payer_seed=seed("issuer"),

@@ -35,7 +35,7 @@ def count(session) -> int:
 
 
 def test_cursor_sees_what_the_session_added_and_ends_with_it(sessions):
-    with sessions() as session, session.begin() as transaction:
+    with sessions.writing() as session, session.begin() as transaction:
         session.add(broadcaster(b"a"))
         assert count(session) == 1
         transaction.rollback()
