@@ -61,26 +61,57 @@ def tend_burn(
         SignaturesMissingError: Settlers have been asked, and not enough have signed yet.
         StellarError: A key or its holder gave no usable answer.
     """
-    leaf, policy, terms = batch.leaf, domain.policy, domain.terms
+    leaf = batch.leaf
     with sessions() as session:
         burns = store.load_attempts(session, domain.broadcaster, BURN, leaf.batch_number)
     if burns and not _is_over(burns[-1], now):
         return burns[-1]
-    attempt = next_attempt(
-        leaf,
-        terms,
+    attempt = next_no_op(domain, batch, now)
+    try:
+        return sign_no_op(sessions, domain, batch, attempt, reason=batch.reason)
+    except SignaturesMissingError as missing:
+        ask_settlers(sessions, domain.terms, leaf, attempt, missing.transaction, purpose=BURN)
+        raise
+
+
+def next_no_op(domain: SettlementDomain, batch: Batch, now: NetworkLedger) -> int:
+    """Return the attempt whose no-op has fresh bounds, behind the newest closed ledger."""
+    return next_attempt(
+        batch.leaf,
+        domain.terms,
         now,
         least=batch.attempt + 1,
-        margin_ledgers=policy.room_ledgers,
-        margin_s=policy.room_s,
+        margin_ledgers=domain.policy.room_ledgers,
+        margin_s=domain.policy.room_s,
     )
-    try:
-        signed = sign_burn(
-            leaf, attempt, terms, domain.passphrase, domain.signer, isolates=batch.isolates
-        )
-    except SignaturesMissingError as missing:
-        ask_settlers(sessions, terms, leaf, attempt, missing.transaction, purpose=BURN)
-        raise
+
+
+def sign_no_op(
+    sessions: SessionFactory, domain: SettlementDomain, batch: Batch, attempt: int, *, reason: str
+) -> Attempt | None:
+    """Let a batch burn with the no-op of an attempt; nothing is sent here.
+
+    The signature comes first, then move and envelope are one commit: a batch that nobody can sign
+    a no-op for stays as it is.
+
+    Args:
+        sessions: One commit is made.
+        domain: Whose batch.
+        batch: As it was read: signed, in flight, or burning without a no-op that is of use.
+        attempt: From `next_no_op`.
+        reason: What people read.
+
+    Returns:
+        What may be sent; None if another worker moved the batch.
+
+    Raises:
+        SignaturesMissingError: Others would have to sign.
+        StellarError: A key or its holder gave no usable answer.
+    """
+    leaf = batch.leaf
+    signed = sign_burn(
+        leaf, attempt, domain.terms, domain.passphrase, domain.signer, isolates=batch.isolates
+    )
     stored = stored_attempt(
         signed, attempt, account=leaf.channel_account, sequence=leaf.channel_sequence
     )
@@ -91,7 +122,7 @@ def tend_burn(
             batch,
             SettlementState.BURNING,
             attempt=attempt,
-            reason=batch.reason,
+            reason=reason,
             isolates=batch.isolates,
         ):
             return None

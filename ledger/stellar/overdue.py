@@ -11,16 +11,9 @@ banned when nothing more can be bid. Nothing here concludes that a payment did n
 
 from collections.abc import Sequence
 
-from ledger.stellar.burning import sign_burn
-from ledger.stellar.domain import Policy, SettlementDomain
-from ledger.stellar.envelopes import next_attempt
+from ledger.stellar.domain import Policy
 from ledger.stellar.gateway import NetworkLedger
-from ledger.stellar.sending import stored_attempt
-from ledger.store import settlement_store as store
-from ledger.store.engine import SessionFactory
-from ledger.store.settlement_states import SettlementState
-from ledger.store.settlement_store import Attempt, Batch
-from ledger.store.settlement_tables import BURN
+from ledger.store.settlement_store import Attempt
 
 OVERDUE = "no ledger can take its envelope any more"
 """Reason: one of the bounds is over."""
@@ -56,61 +49,3 @@ def ledgers_to_proof(attempts: Sequence[Attempt], closed: NetworkLedger, policy:
     by_ledger = last + policy.margin_ledgers + 1 - closed.sequence
     by_time = (last_s - closed.close_time_s) // policy.close_s + 1
     return max(1, by_ledger, by_time)
-
-
-def sign_no_op(
-    sessions: SessionFactory,
-    domain: SettlementDomain,
-    batch: Batch,
-    now: NetworkLedger,
-    *,
-    reason: str,
-) -> Batch | None:
-    """Let a batch burn with a no-op whose bounds are fresh; nothing is sent here.
-
-    The signature comes first, then move and envelope are one commit: a batch that nobody can sign
-    a no-op for stays as it is.
-
-    Args:
-        sessions: One commit is made.
-        domain: Whose batch.
-        batch: As it was read: signed, in flight, or burning with a no-op that is of no use.
-        now: The newest closed ledger; the no-op's bounds lie behind it.
-        reason: What people read.
-
-    Returns:
-        The batch as it stands now; None if another worker moved it.
-
-    Raises:
-        SignaturesMissingError: Others would have to sign.
-        StellarError: A key or its holder gave no usable answer.
-    """
-    leaf, policy, terms = batch.leaf, domain.policy, domain.terms
-    attempt = next_attempt(
-        leaf,
-        terms,
-        now,
-        least=batch.attempt + 1,
-        margin_ledgers=policy.room_ledgers,
-        margin_s=policy.room_s,
-    )
-    signed = sign_burn(
-        leaf, attempt, terms, domain.passphrase, domain.signer, isolates=batch.isolates
-    )
-    stored = stored_attempt(
-        signed, attempt, account=leaf.channel_account, sequence=leaf.channel_sequence
-    )
-    with sessions.begin() as session:
-        if not store.move_batch(
-            session,
-            domain.broadcaster,
-            batch,
-            SettlementState.BURNING,
-            attempt=attempt,
-            reason=reason,
-            isolates=batch.isolates,
-        ):
-            return None
-        store.insert_attempt(session, domain.broadcaster, BURN, leaf.batch_number, stored)
-        # From here on the no-op and its hash are durable, and it may be sent.
-        return store.load_batch(session, domain.broadcaster, leaf.batch_number)

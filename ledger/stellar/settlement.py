@@ -71,7 +71,6 @@ from ledger.stellar.overdue import (
     TOO_LATE,
     can_be_next,
     ledgers_to_proof,
-    sign_no_op,
 )
 from ledger.stellar.payout_proof import AnchoredLog
 from ledger.stellar.sending import Sent, send_once, stored_attempt
@@ -513,16 +512,17 @@ class _Lanes:
     def _burn_anew(self, batch: Batch, reason: str) -> None:
         """Sign a no-op with fresh bounds and send it; a batch that lacks its key stays as it is."""
         domain, number = self._domain, batch.leaf.batch_number
+        attempt = burning.next_no_op(domain, batch, self._outlook.latest)
         try:
-            burning_batch = sign_no_op(
-                self._sessions, domain, batch, self._outlook.latest, reason=reason
-            )
+            signed = burning.sign_no_op(self._sessions, domain, batch, attempt, reason=reason)
         except SignaturesMissingError as missing:
             _log.info("batch %d: waits for proof, no key signs a no-op: %s", number, missing)
             return
-        if burning_batch is not None:
+        if signed is not None:
             _log.warning("batch %d: its slot is used up: %s", number, reason)
-            self._send_burn(burning_batch, is_fresh=True)
+            state = SettlementState.BURNING
+            burned = replace(batch, state=state, attempt=attempt, reason=reason)
+            self._send_burn(burned, is_fresh=True)
 
     def _send_burn(self, batch: Batch, *, is_fresh: bool = False) -> None:
         """Send the no-op, signed first if it has to be; another one if it is of no use."""
