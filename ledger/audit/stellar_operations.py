@@ -82,6 +82,9 @@ _PAYEE_AT_FAULT = frozenset({-5, -6, -7, -8})
 No such account, no trust line, not authorized to hold the asset, trust line full; the same numbers
 in all three kinds of payment.
 """
+_NOTHING_SET = bytes(9 * 4)
+"""A set_options whose nine fields are all absent."""
+
 _ALREADY_EXISTS = -4
 """Code of an account creation whose destination exists."""
 
@@ -102,6 +105,9 @@ class Operation:
 
     movements: tuple[Movement, ...]
     """What it moves if it succeeds, as far as the envelope tells."""
+
+    does_nothing: bool = False
+    """Whether it is a set_options that sets nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,13 +145,16 @@ def read_operation(reader: XdrReader, index: int, default_source: bytes) -> Oper
         )
     if kind not in _BODIES:
         raise MalformedXdrError("operation.type", got=kind, want="an operation, 0 to 26")
+    start = reader.at
     movements, destination = _BODIES[OperationType(kind)](reader, index, source)
+    body = reader.data[start : reader.at]
     return Operation(
         index=index,
         kind=OperationType(kind),
         source=source,
         destination=destination,
         movements=movements,
+        does_nothing=kind == OperationType.SET_OPTIONS and body == _NOTHING_SET,
     )
 
 

@@ -92,6 +92,7 @@ def read_transaction(fact: NetworkFact) -> AppliedTransaction:
         memo_id=transaction.memo.memo_id,
         memo_text=transaction.memo.text,
         succeeded=outcome.succeeded,
+        does_nothing=[one.does_nothing for one in transaction.operations] == [True],
         movements=movements if outcome.succeeded else (),
         failed_destinations=_failed_destinations(transaction, outcome.operations),
     )

@@ -180,13 +180,19 @@ def prove_conservation(case: Case) -> str:
 
 
 def prove_anchor(case: Case) -> str:
-    """A transaction of the anchor account carries the checkpoint's hash."""
+    """A transaction of the anchor account carries the checkpoint's hash, and does nothing else."""
     fact = parse_fact(case.contents.anchor)
     transaction = read_transaction(fact)
     terms = proven(case.terms).value
     require_same("anchor: network", got=fact.network_id, want=case.contents.network_id)
     require_same("anchor: account", got=transaction.source_account, want=terms.anchor_account)
     require(transaction.succeeded, "anchor: result", got="failed", want="success")
+    require(
+        transaction.does_nothing,
+        "anchor: operations",
+        got="something done",
+        want="one set_options that sets nothing",
+    )
     last = proven(case.seal_leaf).last_ledger_sequence
     require(
         fact.ledger_sequence > last,

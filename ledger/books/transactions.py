@@ -168,6 +168,9 @@ class AppliedTransaction:
     succeeded: bool
     """Whether its operations took effect."""
 
+    does_nothing: bool = False
+    """Whether it is one set_options that sets nothing: an anchor, a no-op, an account's opening."""
+
     movements: tuple[Movement, ...]
     """What it moved; empty if it failed."""
 

@@ -275,17 +275,7 @@ def is_anchor(
     """
     transaction = read_transaction(fact)
     is_named = transaction.source_account in anchor_accounts and transaction.memo_hash in memos
-    return is_named and _does_nothing(fact.envelope)
-
-
-def _does_nothing(envelope: bytes) -> bool:
-    """Tell whether a well-formed transaction is one set_options that sets nothing."""
-    _source, operations = _inner(xdr.TransactionEnvelope.from_xdr_bytes(envelope))
-    options = [one.body.set_options_op for one in operations]
-    return len(options) == 1 and options[0] == _NOTHING_SET
-
-
-_NOTHING_SET: Final = xdr.SetOptionsOp(*[None] * 9)
+    return is_named and transaction.does_nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -319,7 +309,7 @@ class Plans:
         if source in self.anchor_accounts and memo in self.anchors:
             return is_anchor(fact, self.anchors, self.anchor_accounts)
         if source in self.accounts and memo == opening_hash(fact.network_id, source):
-            return _does_nothing(fact.envelope)
+            return transaction.does_nothing
         leaf = self.batches.get((source, transaction.sequence))
         return leaf is not None and _is_planned(leaf, transaction, fact.envelope)
 
@@ -329,16 +319,16 @@ class Plans:
         What it says shows when that epoch's file is there.
         """
         try:
-            source = read_transaction(fact).source_account
-            return source in self.anchor_accounts and _does_nothing(fact.envelope)
-        except (MalformedXdrError, ValueError, EOFError):
+            transaction = read_transaction(fact)
+        except MalformedXdrError:
             return False
+        return transaction.source_account in self.anchor_accounts and transaction.does_nothing
 
 
 def _is_planned(leaf: PayoutLeaf, transaction: AppliedTransaction, envelope: bytes) -> bool:
     planned = payout_memo(leaf)
     if transaction.memo_hash in {burn_hash(planned), burn_hash(planned, isolates=True)}:
-        return _does_nothing(envelope)
+        return transaction.does_nothing
     if transaction.memo_hash != planned or not _only_pays(envelope):
         return False
     if not transaction.succeeded:

@@ -319,12 +319,12 @@ def superfluous_count(scene: Scene) -> bytes:
 
 
 def anchor_by(
-    scene: Scene, account: str, *, code: int = 0, memo: bytes | None = None
+    scene: Scene, account: str, *, code: int = 0, memo: bytes | None = None, **options: Any
 ) -> AuditContents:
     operator, contents = scene.operator, scene.contents()
     head = parse_checkpoint(parse_note(contents.checkpoint).text)
     builder = operator.builder(account, 900).add_hash_memo(memo or body_hash(head))
-    built = builder.append_set_options_op()
+    built = builder.append_set_options_op(**options)
     fact = operator.fact(built, account, code=code)
     operator.pending.remove(fact)
     return replace(contents, anchor=format_fact(fact))
@@ -430,6 +430,7 @@ LIES: dict[str, Lie] = {
     "anchor: network": lambda s: s.with_anchor(network_id=OTHER_NETWORK),
     "anchor: account": lambda s: anchor_by(s, "mallory"),
     "anchor: result": lambda s: anchor_by(s, "anchor", code=-1),
+    "anchor: operations": lambda s: anchor_by(s, "anchor", home_domain="anchor.example"),
     "anchor: network ledger": lambda s: s.with_anchor(ledger_sequence=1),
     "anchor: memo hash": lambda s: anchor_by(s, "anchor", memo=bytes(31) + b"\1"),
 }

@@ -156,7 +156,16 @@ def test_operation_that_moves_nothing(name: str) -> None:
     made = builder()
     make(made)
     body = bytes(4) if name == "inflation" else b""  # nobody won
-    assert read(made, done(kind, body)).movements == ()
+    transaction = read(made, done(kind, body))
+    assert transaction.movements == ()
+    assert transaction.does_nothing == (name == "set_options_nothing")
+
+
+def test_two_operations_that_set_nothing_are_not_the_one_that_anchors_and_burns() -> None:
+    made = builder().append_set_options_op().append_set_options_op()
+    assert not read(made, done(5), done(5)).does_nothing
+    made = builder().append_set_options_op().append_payment_op(BOB.public_key, XAB, "1")
+    assert not read(made, done(5), done(1)).does_nothing
 
 
 # --- that move what the envelope or the result tells ---------------------------------------------
