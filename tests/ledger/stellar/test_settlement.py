@@ -4,7 +4,7 @@ import threading
 from dataclasses import replace
 
 import pytest
-from settlement_scene import PASSPHRASE, WINDOW, Scene
+from settlement_scene import PASSPHRASE, Scene
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from stellar_sdk import Account, Asset, HashMemo, Keypair, TransactionBuilder
@@ -32,9 +32,17 @@ from ledger.store.settlement_tables import BATCH
 
 pytestmark = [pytest.mark.postgres, pytest.mark.process]
 
+SHORT = 8
+
 
 def amounts(scene: Scene, *stroops: int) -> dict[bytes, int]:
     return dict(zip(scene.payees, stroops, strict=False))
+
+
+def shorten(scene: Scene) -> None:
+    """Let attempts end soon."""
+    short = {"attempt_window_ledgers": SHORT, "attempt_window_s": SHORT}
+    scene.domain = replace(scene.domain, terms=replace(scene.domain.terms, **short))
 
 
 def attempts_of(scene: Scene, number: int) -> tuple[store.Attempt, ...]:
@@ -137,11 +145,12 @@ def test_api_fault_neither_loses_nor_repeats_a_payment(
 def test_attempt_that_expired_is_replaced_in_the_same_slot(scene: Scene) -> None:
     patient = replace(scene.domain.policy, proof_wait_ledgers=10_000)
     scene.domain = replace(scene.domain, policy=patient)
+    shorten(scene)
     scene.plan(amounts(scene, 23))
     while scene.states()[0] != "in_flight":
         scene.tick()
     scene.devnet.arm("lose_queue", count=0)
-    scene.tick(2 * WINDOW)
+    scene.tick(2 * SHORT)
     scene.devnet.clear_faults()
     scene.settle_all()
     assert scene.paid() == {scene.payees[0]: 23}
@@ -152,6 +161,7 @@ def test_attempt_that_expired_is_replaced_in_the_same_slot(scene: Scene) -> None
 
 
 def test_unseen_envelope_is_not_replaced_before_its_bounds_are_over(scene: Scene) -> None:
+    shorten(scene)
     scene.plan(amounts(scene, 29))
     scene.devnet.arm("lose_queue", count=0)
     scene.tick(3)
@@ -171,11 +181,12 @@ def anchor_attempts(scene: Scene) -> tuple[store.Attempt, ...]:
 
 def test_envelope_applied_while_the_source_hides_it_is_never_given_up(scene: Scene) -> None:
     """Not found behind both bounds, yet the account's sequence tells that the slot is used."""
+    shorten(scene)
     scene.plan(amounts(scene, 31))
     while scene.states()[0] != "in_flight":
         scene.tick()
     scene.devnet.arm("hide_transactions", count=0, ledgers=500)
-    scene.tick(3 * WINDOW)
+    scene.tick(3 * SHORT)
     assert scene.states()[0] == "in_flight"
     (attempt,) = attempts_of(scene, 0)
     with scene.sessions() as session:
@@ -195,7 +206,8 @@ def test_two_workers_at_once_pay_once(scene: Scene) -> None:
     def run() -> None:
         gateway = HorizonGateway(scene.devnet.url, scene.domain.passphrase)
         for _ in range(30):
-            scene.settle(gateway)
+            if not (scene.settle(gateway).undecided or scene.open_anchors()):
+                break
         gateway.close()
 
     with scene.devnet.closing():
