@@ -54,6 +54,9 @@ SMALL_WORLD: Final = 100
 LARGE_WORLD: Final = 1_000
 """Most payees of a world: set-up signs for 20 a transaction, and a ledger closes at each."""
 
+CALM_PAYEES: Final = 400
+"""In the calm world that tells what fees come to."""
+
 NAIVE_EVERY: Final = 5
 """In small worlds, and in each of so many others, the policy that pays twice pays too."""
 
@@ -188,7 +191,9 @@ def plan_of(bench: SettlementBench, number: int) -> WorldPlan:
 
 
 def _run_calm(seed: int, server_url: str) -> Outcome:
-    plan = WorldPlan(seed=seed, payees=400, earning_epochs=2, batch_payments=100, is_calm=True)
+    plan = WorldPlan(
+        seed=seed, payees=CALM_PAYEES, earning_epochs=2, batch_payments=100, is_calm=True
+    )
     database = WorldDatabase(server_url, TEMPLATE, "calm_world")
     try:
         return World(plan, database).run()

@@ -48,6 +48,7 @@ def test_an_interrupted_run_reports_the_worlds_that_ended_and_the_next_goes_on_a
         return WorldPlan(seed=number, payees=6, earning_epochs=2, batch_payments=4)
 
     monkeypatch.setattr(settlement_sim, "plan_of", small)
+    monkeypatch.setattr(settlement_sim, "CALM_PAYEES", 5)
     before = signal.getsignal(signal.SIGINT)
     bench = SettlementBench(payouts=1_000, seed=3, state_path=tmp_path / "state.json")
     reports = []
