@@ -1,4 +1,7 @@
-"""Connections that the server ended: an idle one is replaced unseen, a busy one is told once."""
+"""Sessions: reading ones without a transaction, on connections of which a lost one is replaced.
+
+An idle connection that the server ended is replaced unseen, a busy one is told of once.
+"""
 
 import pytest
 from sqlalchemy import text
@@ -43,3 +46,20 @@ def test_connection_in_use_a_moment_ago_is_not_probed_and_fails_once(engines, mo
     with pytest.raises(DatabaseUnavailableError):
         pid_of(ours)
     assert pid_of(ours) != ended
+
+
+def test_reading_takes_no_transaction_and_leaves_the_connection_fit_for_one(engines):
+    ours, others = map(make_session_factory, engines)
+    with ours() as session:
+        pid, begun = session.execute(text("SELECT pg_backend_pid(), now()")).one()
+        state = text("SELECT state FROM pg_stat_activity WHERE pid = :pid")
+        with others() as watcher:
+            assert watcher.scalar(state, {"pid": pid}) == "idle"
+        # A transaction's now() is that of its beginning.
+        assert session.scalar(text("SELECT now()")) > begun
+    with ours.begin() as session:
+        session.execute(text("CREATE TABLE only_here (n integer)"))
+        assert session.scalar(text("SELECT pg_backend_pid()")) == pid
+        session.rollback()
+    with others() as watcher:
+        assert watcher.scalar(text("SELECT to_regclass('only_here')")) is None
