@@ -20,7 +20,17 @@ settings.register_profile("people", print_blob=True, deadline=None)
 settings.register_profile("ci", print_blob=True, deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "people")
 
-LONG_ONES = ("simulation", "worker", "engine_plugin/live", "engine_plugin", "ledger/bench")
+LONG_ONES = (
+    "simulation",
+    "docs",
+    "ledger/simulation",
+    "worker",
+    "ledger/embedded",
+    "ledger/bench",
+    "engine_plugin/live",
+    "engine_plugin",
+    "ledger/stellar",
+)
 """Folders that take longest: what is begun last should be short, or the other cores wait for it."""
 
 
