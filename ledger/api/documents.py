@@ -240,8 +240,11 @@ UPLOAD_HEADERS: Final[dict[str, Any]] = {
 
 def document_refusals(*statuses: int) -> Responses:
     """Return the document's lines for refusals with these HTTP statuses."""
+    # Named, not given as a model, of which the framework would build a validator for each.
+    schema = {"$ref": "#/components/schemas/RefusalDocument"}
+    content = {"application/json": {"schema": schema}}
     return {
-        status: {"model": RefusalDocument, "description": _WORDS[status]}
+        status: {"description": _WORDS[status], "content": content}
         | ({"headers": _RETRY_AFTER} if status in {429, 503} else {})
         for status in statuses
     }
@@ -305,9 +308,10 @@ def document_app(app: FastAPI) -> None:
                 routes=app.routes,
             )
             schemas = document["components"]["schemas"]
-            schemas["Problem"] = ProblemDocument.model_json_schema(
-                by_alias=True, ref_template="#/components/schemas/{model}"
-            )
+            for name, model in (("RefusalDocument", RefusalDocument), ("Problem", ProblemDocument)):
+                schemas[name] = model.model_json_schema(
+                    by_alias=True, ref_template="#/components/schemas/{model}"
+                )
             for name in ("HTTPValidationError", "ValidationError"):
                 schemas.pop(name, None)
             for path in document["paths"].values():
