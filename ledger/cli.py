@@ -9,6 +9,7 @@ no command ran: the name is unknown, or the extra that brings the command's libr
 """
 
 import difflib
+import gc
 import importlib.metadata
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -127,7 +128,7 @@ def format_help() -> str:
 def _run(name: str, entry_point: importlib.metadata.EntryPoint, rest: list[str]) -> int:
     sys.argv = [f"{DISTRIBUTION} {name}", *rest]
     try:
-        command: Callable[[], int | None] = entry_point.load()
+        command = _load(entry_point)
         status = command()
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
@@ -136,6 +137,17 @@ def _run(name: str, entry_point: importlib.metadata.EntryPoint, rest: list[str])
         print(_format_missing(name, missing), file=sys.stderr)
         return EXIT_NOT_RUN
     return 0 if status is None else status
+
+
+def _load(entry_point: importlib.metadata.EntryPoint) -> Callable[[], int | None]:
+    """Load a command; what its modules make lives on, so no garbage is looked for in it."""
+    gc.disable()
+    try:
+        command: Callable[[], int | None] = entry_point.load()
+    finally:
+        gc.freeze()
+        gc.enable()
+    return command
 
 
 def _installed_names() -> set[str]:
