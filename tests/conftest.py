@@ -1,5 +1,6 @@
 """Fixtures that every test may use: one Postgres for the run, one database for each test."""
 
+import gc
 import os
 import shutil
 import uuid
@@ -44,6 +45,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return next(ranks, len(LONG_ONES))
 
     items.sort(key=place)
+
+
+# Modules and tests live on to the end: no garbage is looked for while they load, nor in them later.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Look for garbage again, in what tests make."""
+    gc.freeze()
+    gc.enable()
 
 
 TEMPLATE_DATABASE = "swarmledger_template"
