@@ -88,8 +88,8 @@ class SyntheticEpoch:
 
     def anchor(self, checkpoint: Checkpoint) -> NetworkFact:
         """Return the transaction that anchors a checkpoint."""
-        operation = _words(0, 11) + (7).to_bytes(8, "big")
-        return _fact(101, "anchor", [operation], [11], memo=body_hash(checkpoint))
+        nothing_set = _words(0, 5) + _words(*[0] * 9)
+        return _fact(101, "anchor", [nothing_set], [5], memo=body_hash(checkpoint))
 
 
 def make_epoch() -> SyntheticEpoch:

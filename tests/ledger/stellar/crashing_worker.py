@@ -26,7 +26,7 @@ from ledger.stellar.gateway import SubmitAnswer
 from ledger.stellar.horizon import HorizonGateway
 from ledger.stellar.settlement import settle
 from ledger.store import settlement_store as store
-from ledger.store.engine import make_session_factory, open_engine
+from ledger.store.engine import Session, make_session_factory, open_engine
 
 
 class Steps:
@@ -78,8 +78,8 @@ def work(
     gateway.steps = steps
     engine = open_engine(database_url)
     sessions = make_session_factory(engine)
-    event.listen(sessions.class_, "before_commit", lambda _: steps.step("before commit"))
-    event.listen(sessions.class_, "after_commit", lambda _: steps.step("after commit"))
+    event.listen(Session, "before_commit", lambda _: steps.step("before commit"))
+    event.listen(Session, "after_commit", lambda _: steps.step("after commit"))
     client = httpx.Client(base_url=url, trust_env=False, timeout=60)
     is_done = False
     for _ in range(order["ticks"]):
