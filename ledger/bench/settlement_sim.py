@@ -104,6 +104,8 @@ def run_settlement_bench(bench: SettlementBench, tell: Callable[[str], None]) ->
     if bench.state_path is not None:
         kept = TotalsFile(bench.state_path, seed=bench.seed, payouts=bench.payouts)
     totals = Totals() if kept is None else kept.load()
+    if kept is not None:
+        kept.save(totals)  # where nothing can be kept, hours need not pass first
     folder = create_state_dir("swarmledger-settlement-")
     began_s, before = time.monotonic(), totals.settlement.payouts
     try:

@@ -86,7 +86,10 @@ class TotalsFile:
         for name, want in self._made_of.items():
             if found.get(name) != want:
                 raise BenchError(f"{self._path}: {name}: got {found.get(name)}, want {want}")
-        return _read_totals(kept["totals"])
+        try:
+            return _read_totals(kept["totals"])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise BenchError(f"{self._path}: totals: got {error!r}, want all figures") from None
 
     def save(self, totals: Totals) -> None:
         """Replace the file.

@@ -61,7 +61,7 @@ def raise_marks(
         },
     )
     found = session.execute(statement.returning(row.source, row.looks))
-    return {source: looks for source, looks in found}  # noqa: C416 - a row is not a pair to mypy
+    return {each.source: each.looks for each in found}
 
 
 def load_looks(session: Session, broadcaster: bytes) -> dict[str, int]:

@@ -8,6 +8,7 @@ import pytest
 
 from ledger.bench import settlement_state
 from ledger.bench.errors import BenchError
+from ledger.bench.settlement_sim import SettlementBench, run_settlement_bench
 from ledger.bench.settlement_state import Totals, TotalsFile, source_digest
 from ledger.simulation.domain import WorldPlan
 from ledger.simulation.world import Outcome
@@ -100,3 +101,20 @@ def test_a_file_of_something_else_is_refused_by_name(tmp_path: Path, content: st
     path.write_text(content)
     with pytest.raises(BenchError, match=r"state\.json: got something else"):
         TotalsFile(path, seed=5, payouts=1_000).load()
+
+
+def test_figures_that_are_missing_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    file = TotalsFile(path, seed=5, payouts=1_000)
+    file.save(make_totals(0))
+    kept = json.loads(path.read_text())
+    del kept["totals"]["settlement"]["deaths"]
+    path.write_text(json.dumps(kept))
+    with pytest.raises(BenchError, match=r"totals: got KeyError\('deaths'\)"):
+        file.load()
+
+
+def test_where_nothing_can_be_kept_no_world_runs(tmp_path: Path) -> None:
+    bench = SettlementBench(payouts=10, seed=5, state_path=tmp_path / "missing" / "state.json")
+    with pytest.raises(FileNotFoundError):
+        run_settlement_bench(bench, pytest.fail)
