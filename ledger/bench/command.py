@@ -275,6 +275,10 @@ def settlement_sim(
     payouts: Annotated[int, typer.Option(min=1, help="Least payouts to simulate.")] = 1_000,
     seed: Annotated[int, typer.Option(help="The same seed makes the same worlds.")] = 1,
     jobs: Annotated[int, typer.Option(min=1, max=64, help="Worlds side by side.")] = 1,
+    every_pair: Annotated[
+        bool,
+        typer.Option("--every-pair", help="Go on until one died at each moment under each fault."),
+    ] = False,
     state: Annotated[
         Path | None,
         typer.Option(help="Keep here what worlds came to; a run that ended early goes on from it."),
@@ -287,7 +291,9 @@ def settlement_sim(
     timeout shows that the faults bite. Exit status 1 if an invariant did not hold, 3 if it was
     interrupted: then the report is of the worlds that came to their end.
     """
-    bench = SettlementBench(payouts=payouts, seed=seed, jobs=jobs, state_path=state)
+    bench = SettlementBench(
+        payouts=payouts, seed=seed, jobs=jobs, every_pair=every_pair, state_path=state
+    )
     try:
         report = run_settlement_bench(bench, _tell)
     except (BenchError, OSError) as error:

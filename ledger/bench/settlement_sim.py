@@ -10,10 +10,9 @@ import random
 import shutil
 import signal
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import count
@@ -26,6 +25,7 @@ from typing import Any, Final
 from ledger.bench import worlds
 from ledger.bench.errors import BenchError
 from ledger.bench.report import describe_machine, round_figure
+from ledger.bench.settlement_aiming import aimed_plan, describe_deaths, missing_pairs
 from ledger.bench.settlement_state import Totals, TotalsFile
 from ledger.books.draft import Draft
 from ledger.books.payouts import plan_payouts
@@ -84,6 +84,9 @@ class SettlementBench:
     jobs: int = 1
     """Worlds that run side by side, each in a process."""
 
+    every_pair: bool = False
+    """Whether to go on with aimed worlds until workers died at every moment under every spell."""
+
     state_path: Path | None = None
     """Where to keep what worlds came to, and to go on from; None: nowhere."""
 
@@ -115,14 +118,11 @@ def run_settlement_bench(bench: SettlementBench, tell: Callable[[str], None]) ->
             upgrade(cluster.url(TEMPLATE))
             calm = _run_calm(bench.seed, server_url)
             progress = Progress(goal=bench.payouts, began_s=time.monotonic(), before=before)
-            for number, settlement, naive in _outcomes(bench, server_url, totals):
-                totals.add(number, plan_of(bench, number), settlement, naive)
+            for number, plan, settlement, naive in _outcomes(bench, server_url, totals):
+                totals.add(number, plan, settlement, naive)
                 if kept is not None:
                     kept.save(totals)
-                done = totals.settlement
-                tell(progress.line(done.payouts, len(totals.worlds), done.deaths.total()))
-    except SimulationError as error:
-        raise BenchError(str(error)) from None
+                tell(progress.line(totals))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     per_s = (totals.settlement.payouts - before) / (time.monotonic() - began_s)
@@ -138,8 +138,9 @@ class Progress:
     before: int = 0
     """Payouts that an earlier run had made."""
 
-    def line(self, payouts: int, worlds: int, kills: int) -> str:
+    def line(self, totals: Totals) -> str:
         """Return a bar, what there is so far, and the minutes that are left at this pace."""
+        payouts, total = totals.settlement.payouts, totals.settlement
         share = min(1.0, payouts / self.goal)
         filled = int(share * BAR_WIDTH)
         took_s, made = time.monotonic() - self.began_s, payouts - self.before
@@ -147,8 +148,9 @@ class Progress:
         left = "no pace yet" if left_s is None else f"{left_s / 60:.0f} min left"
         bar = "#" * filled + "-" * (BAR_WIDTH - filled)
         return (
-            f"[{bar}] {100 * share:.0f} %  {payouts:,} payouts, {worlds} worlds, {kills:,} kills, "
-            f"{left}"
+            f"[{bar}] {100 * share:.0f} %  {payouts:,} payouts, {len(totals.worlds)} worlds, "
+            f"{total.deaths.total():,} kills ({len(missing_pairs(total))} pairs of moment and "
+            f"spell not met), {left}"
         )
 
 
@@ -169,6 +171,7 @@ def plan_of(bench: SettlementBench, number: int) -> WorldPlan:
     needed = settlers // 2 + 1 if settlers else 0
     useless = chance.randint(0, settlers - needed)
     dead = chance.randint(0, useless)
+    has_low_escrow = is_rich and chance.random() < 0.3
     return WorldPlan(
         seed=chance.getrandbits(48),
         payees=payees,
@@ -181,8 +184,10 @@ def plan_of(bench: SettlementBench, number: int) -> WorldPlan:
         raises_bids=chance.random() < 0.7,
         has_ailing_payees=is_small and chance.random() < 0.7,
         has_wishes=is_small and chance.random() < 0.5,
-        has_low_escrow=is_rich and chance.random() < 0.3,
+        has_low_escrow=has_low_escrow,
         has_strangers=is_rich and chance.random() < 0.3,
+        # Where escrow covers just what is planned, a seizure makes a payment fail: a halt for ever.
+        has_seizures=is_small and not has_low_escrow and chance.random() < 0.5,
         challenge_window_s=chance.choice([0, 0, 0, 30, 90]) if is_rich else 0,
         settlers=settlers,
         settlers_needed=needed,
@@ -205,13 +210,17 @@ def _run_calm(seed: int, server_url: str) -> Outcome:
 
 def _outcomes(
     bench: SettlementBench, server_url: str, totals: Totals
-) -> Iterator[tuple[int, Outcome, Outcome | None]]:
-    """Run worlds, some side by side, until there are enough or a signal comes."""
+) -> Iterator[tuple[int, WorldPlan, Outcome, Outcome | None]]:
+    """Run worlds, some side by side, until there are enough or a signal comes.
+
+    Raises:
+        BenchError: An invariant did not hold in one.
+    """
     # Spawned, not forked: worlds use threads.
     context = get_context("spawn")
     stopped = context.Event()
     numbers = (number for number in count() if number not in totals.worlds)
-    running: dict[Future[tuple[Outcome, Outcome | None]], int] = {}
+    running: dict[Future[tuple[Outcome, Outcome | None]], tuple[int, WorldPlan]] = {}
     with (
         _set_by_signals(stopped),
         ProcessPoolExecutor(
@@ -223,21 +232,37 @@ def _outcomes(
     ):
         try:
             while True:
-                is_enough = totals.settlement.payouts >= bench.payouts or stopped.is_set()
-                while not is_enough and len(running) < bench.jobs:
+                while not stopped.is_set() and len(running) < bench.jobs:
                     number = next(numbers)
-                    plan = plan_of(bench, number)
-                    with_naive = plan.payees <= SMALL_WORLD or number % NAIVE_EVERY == 0
-                    running[pool.submit(worlds.run, plan, with_naive)] = number
+                    plan = _next_plan(bench, number, totals)
+                    if plan is None:
+                        break
+                    with_naive = not plan.ambushes and _has_naive(plan, number)
+                    running[pool.submit(worlds.run, plan, with_naive)] = (number, plan)
                 if not running:
                     return
                 done = next(as_completed(running))
-                number = running.pop(done)
-                with suppress(StoppedError):
-                    settlement, naive = done.result()
-                    yield number, settlement, naive
+                number, plan = running.pop(done)
+                try:
+                    yield number, plan, *done.result()
+                except StoppedError:
+                    continue
+                except SimulationError as error:
+                    raise BenchError(f"{error}; {plan}") from None
         finally:
             stopped.set()  # after an error, worlds that still run are not waited for
+
+
+def _next_plan(bench: SettlementBench, number: int, totals: Totals) -> WorldPlan | None:
+    """Return the plan of the world that is run next; None: there are enough."""
+    if totals.settlement.payouts < bench.payouts:
+        return plan_of(bench, number)
+    missing = missing_pairs(totals.settlement) if bench.every_pair else []
+    return aimed_plan(bench.seed, number, missing) if missing else None
+
+
+def _has_naive(plan: WorldPlan, number: int) -> bool:
+    return plan.payees <= SMALL_WORLD or number % NAIVE_EVERY == 0
 
 
 @contextmanager
@@ -268,17 +293,18 @@ def _report(
     per_s = _payments_signed_per_s()
     return {
         "bench": "settlement-sim",
-        "is_complete": total.payouts >= bench.payouts,
+        "is_complete": _next_plan(bench, 0, totals) is None,
         "payouts": total.payouts,
         "seed": bench.seed,
         "worlds": len(totals.worlds),
+        "worlds_aimed": totals.aimed,
         "payees_least": totals.payees_least,
         "payees_most": totals.payees_most,
         "network_ledgers": total.ledgers,
         "faults_injected": total.faults.total(),
         "faults": dict(sorted(total.faults.items())),
         "kills": total.deaths.total(),
-        **_deaths(total),
+        **describe_deaths(total),
         "databases_restored": total.restores,
         "events": dict(sorted(total.events.items())),
         "worlds_with_settlers": totals.with_settlers,
@@ -296,28 +322,6 @@ def _report(
         "payouts_signed_to_network_rate_ratio": round_figure(per_s / NETWORK_OPERATIONS_PER_S),
         "payouts_simulated_per_s": round_figure(simulated_per_s),
         "machine": describe_machine(),
-    }
-
-
-def _deaths(total: Outcome) -> dict[str, Any]:
-    """Return where workers died: at each moment, and which moment never met which spell."""
-    by_moment: Counter[str] = Counter()
-    for (moment, _), deaths in total.deaths.items():
-        by_moment[moment] += deaths
-    moments = sorted({moment for moment, _ in total.moments})
-    spells = [*map(str, FaultKind), "none"]
-    never = {
-        moment: [spell for spell in spells if not total.deaths[moment, spell]] for moment in moments
-    }
-    missed = sum(len(each) for each in never.values())
-    return {
-        "kills_by_moment": dict(sorted(by_moment.items())),
-        "moments_never_killed_at": [moment for moment in moments if not by_moment[moment]],
-        "kill_and_fault_pairs": len(moments) * len(spells) - missed,
-        "kill_and_fault_pairs_possible": len(moments) * len(spells),
-        "kill_and_fault_pairs_never": {
-            moment: ", ".join(each) for moment, each in never.items() if each
-        },
     }
 
 

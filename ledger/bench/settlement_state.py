@@ -33,6 +33,7 @@ class Totals:
     worlds: set[int] = field(default_factory=set)
     """Numbers of those that came to their end."""
 
+    aimed: int = 0
     with_settlers: int = 0
     payees_least: int = 0
     payees_most: int = 0
@@ -45,6 +46,7 @@ class Totals:
         self.payees_least = min(self.payees_least or plan.payees, plan.payees)
         self.payees_most = max(self.payees_most, plan.payees)
         self.worlds.add(number)
+        self.aimed += bool(plan.ambushes)
         self.with_settlers += plan.settlers > 0
 
 

@@ -12,8 +12,14 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from ledger.books.draft import Draft
+from ledger.books.errors import UnknownTransactionError
 from ledger.books.folding import fold_transactions
-from ledger.books.instructing import apply_instructions, forget_accounts, judge_instructions
+from ledger.books.instructing import (
+    apply_instructions,
+    forget_accounts,
+    judge_instructions,
+    rulings_of,
+)
 from ledger.books.payouts import plan_payouts
 from ledger.books.standing import maturity_s
 from ledger.books.state import State, genesis_state, state_root
@@ -33,6 +39,7 @@ from ledger.store.epoch_store import (
     find_checkpoint,
     open_epochs,
     store_checkpoint,
+    store_closing_state,
 )
 from ledger.store.settlement_store import (
     epoch_ledger,
@@ -72,8 +79,11 @@ class SimulatedBooks:
     earning_epochs: int
     """In so many epochs the payees earn; later ones only pay what is left."""
 
+    dao_key: bytes = bytes(32)
+    """Who may rule how a transaction is booked that nobody planned."""
+
     instruct: Callable[[int, State], Sequence[Signed[Instruction]]] = lambda _number, _state: ()
-    """(epoch, its opening state) → what is sealed with it; the same for the same epoch."""
+    """(epoch, its opening state) → what is sealed with it; the same whenever it can be computed."""
 
     share_earning: float = 0.7
     """Chance of a payee to earn in an epoch."""
@@ -87,12 +97,19 @@ class SimulatedBooks:
     _earned: dict[bytes, int] = field(default_factory=dict)
 
     def advance(self, sessions: MortalSessions) -> bool:
-        """Compute and store the next epoch, if the facts are complete; tells whether it did."""
+        """Compute and store the next epoch, if all facts are there and can be booked.
+
+        Returns:
+            Whether it did.
+        """
         with sessions() as session:
             number = self._next_epoch(session)
             if epoch_ledger(session, self.terms.broadcaster_account, number) is None:
                 return False
-            made = self._compute(session, number)
+            try:
+                made = self._compute(session, number)
+            except UnknownTransactionError:
+                return False  # until somebody rules how it is booked
         if number not in self.computed:
             self.computed[number] = made
             self.leaves.update((leaf.batch_number, leaf) for leaf in made.leaves)
@@ -152,8 +169,8 @@ class SimulatedBooks:
         )
         transactions = [read_fact(fact) for fact in facts]
         instructions = self.instruct(number, opening)
-        codes = judge_instructions(instructions, terms, dao_key=bytes(32))
-        fold_transactions(draft, terms, transactions)
+        codes = judge_instructions(instructions, terms, dao_key=self.dao_key)
+        fold_transactions(draft, terms, transactions, rulings_of(instructions, codes))
         earnings = self.earnings(number)
         from_s = maturity_s(
             ended_s=terms.epoch_end_s(number),
@@ -197,6 +214,7 @@ class SimulatedBooks:
             log.append(leaf)
         head = Checkpoint(origin=self.terms.log_origin, tree_size=log.size, root_hash=log.root())
         note = format_note(sign_checkpoint(head, self.log_seed))
+        store_closing_state(session, shard, number, epoch.closing)
         store_checkpoint(session, shard, number, head, note=note, frontier=log.export_state())
         plan_anchor(session, broadcaster, number, body_hash(head))
         plan_batches(session, broadcaster, epoch.leaves)

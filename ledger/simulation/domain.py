@@ -17,7 +17,8 @@ from ledger.evidence.leaf import ACTIVATION, EVIDENCE_DAO_KEY, Activation
 from ledger.evidence.terms import Terms, sign_terms
 from ledger.simulation.errors import SimulationError
 from ledger.simulation.faults import FaultKind, Weather
-from ledger.simulation.network import ROOM_OPERATIONS, SimulatedNetwork, read_fact
+from ledger.simulation.network import CLOSE_S, ROOM_OPERATIONS, SimulatedNetwork, read_fact
+from ledger.simulation.powers import Powers
 from ledger.simulation.setting_up import DEPOSIT_STROOPS, set_up_accounts
 from ledger.simulation.source import SimulatedSource
 from ledger.simulation.turns import Mortal
@@ -54,6 +55,9 @@ class WorldPlan:
     earning_epochs: int
     batch_payments: int
     channels: int = 2
+    window_ledgers: int = 20
+    """Network ledgers for which an envelope can be applied."""
+
     workers: int = 2
     kill_share: float = 0.03
     """Chance of a worker to die at each commit or submission."""
@@ -76,6 +80,9 @@ class WorldPlan:
     has_strangers: bool = False
     """Whether payees pay into escrow as strangers do, and get it back."""
 
+    has_seizures: bool = False
+    """Whether the issuer claws back from escrow too, until somebody rules how that is booked."""
+
     challenge_window_s: int = 0
     """How long an amount waits before it may be paid."""
 
@@ -92,6 +99,11 @@ class WorldPlan:
     """How many post what is no signature of what was asked."""
 
     focus: FaultKind | None = None
+    """The kind that most spells have; None: any."""
+
+    ambushes: tuple[tuple[str, str], ...] = ()
+    """(moment, spell): there a worker dies once for certain, as the spell begins."""
+
     is_calm: bool = False
     """No fault and no death at all."""
 
@@ -208,10 +220,21 @@ class SimulatedDomain:
         self.ours = domain_accounts(self.terms)
         self.weather = Weather(self.chance, plan.focus, calm=plan.is_calm)
         self.mortal = Mortal(
-            self.chance, 0.0 if plan.is_calm else plan.kill_share, lambda: self.weather.spell
+            self.chance,
+            0.0 if plan.is_calm else plan.kill_share,
+            lambda: self.weather.spell,
+            ambushes=set(plan.ambushes),
+            turn_to=self.weather.turn_to,
         )
+        # RPC tells what is frozen and Horizon does not; some operators read by one first.
         self.sources = [
-            SimulatedSource(f"source {number}", self.network, self.weather, self.mortal)
+            SimulatedSource(
+                f"source {number}",
+                self.network,
+                self.weather,
+                self.mortal,
+                tells_frozen=(plan.seed + number) % 2 == 0,
+            )
             for number in range(SOURCES)
         ]
         named = self.made.payees
@@ -223,6 +246,15 @@ class SimulatedDomain:
         """Second address → its payee."""
 
         self.payees = sorted(named[f"payee-{number}"] for number in range(plan.payees))
+        self.powers = Powers(
+            self.network,
+            self.weather,
+            PASSPHRASE,
+            asset,
+            self.keys.issuer,
+            self.payees,
+            escrow=self.made.escrow if plan.has_seizures else None,
+        )
 
     def seeds(self) -> dict[bytes, bytes]:
         """Account key → seed of the operator's accounts."""
@@ -239,6 +271,7 @@ class SimulatedDomain:
         blind = self.chance.randrange(len(self.sources))
         for number, source in enumerate(self.sources):
             source.turn(may_be_blind=number == blind)
+        self.powers.act()
         if weather.strikes(FaultKind.STALL):
             return False
         if weather.strikes(FaultKind.LOST_QUEUE):
@@ -308,8 +341,8 @@ def make_terms(made: SetUp, plan: WorldPlan, *, genesis_s: int) -> Terms:
         last_epoch=1_000_000,
         payout_threshold_stroops=THRESHOLD_STROOPS if plan.has_wishes else 1,
         fee_bid_stroops=100,
-        attempt_window_ledgers=20,
-        attempt_window_s=100,
+        attempt_window_ledgers=plan.window_ledgers,
+        attempt_window_s=plan.window_ledgers * CLOSE_S,
         batch_payments=plan.batch_payments,
         fee_account=made.fee or bytes(32),
         fee_bid_max_stroops=100_000 if made.fee else 100,

@@ -11,13 +11,13 @@ from typing import Final
 from ledger.audit.stellar_xdr import read_transaction
 from ledger.books.transactions import AppliedTransaction, NetworkFact
 from ledger.devnet.closing import Closed
-from ledger.devnet.entries import TrustLine, trustline_key
+from ledger.devnet.entries import Entry, TrustLine, data_key, trustline_key
 from ledger.devnet.envelope import EnvelopeError
 from ledger.devnet.network import Network, Record, Settings
 from ledger.devnet.queue import Submission
-from ledger.devnet.view import Past, StateAt, View
+from ledger.devnet.view import Past, View
 from ledger.devnet.wire import NATIVE_ASSET
-from ledger.stellar.gateway import NATIVE, AssetKey
+from ledger.stellar.gateway import MEMO_REQUIRED, NATIVE, AssetKey
 
 CLOSE_S: Final = 5
 """Seconds between closes, as on the public network."""
@@ -108,10 +108,30 @@ class SimulatedNetwork:
         if entry is None:
             return None
         balances = {NATIVE: entry.balance}
-        line = self._trust_line(state, account)
+        line = _trust_line(state.find(self._line_key(account)))
         if line is not None:
             balances[self._asset] = line.balance
         return AccountPast(sequence=entry.sequence, balances=balances)
+
+    def line_of(self, account: bytes) -> TrustLine | None:
+        """An account's trustline now."""
+        return _trust_line(self.network.world.find(self._line_key(account)))
+
+    def wants_memo(self, account: bytes) -> bool:
+        """Tell whether an account asks for a memo with every payment now (SEP-29)."""
+        return self.network.world.find(data_key(account, MEMO_REQUIRED)) is not None
+
+    def freeze_line(self, account: bytes) -> None:
+        """Freeze an account's trustline from the next network ledger on (CAP-77)."""
+        self.network.freeze(self._line_key(account))
+
+    def unfreeze_line(self, account: bytes) -> None:
+        """Lift a freeze."""
+        self.network.unfreeze(self._line_key(account))
+
+    def is_frozen(self, account: bytes) -> bool:
+        """Tell whether an account's trustline is frozen."""
+        return self._line_key(account) in self.network.header.frozen
 
     def records_after(self, account: bytes, place: tuple[int, int], upto: int) -> list[Record]:
         """An account's transactions after a place, up to a network ledger."""
@@ -123,12 +143,15 @@ class SimulatedNetwork:
                 found.append(record)
         return found[::-1]
 
-    def _trust_line(self, state: StateAt, account: bytes) -> TrustLine | None:
-        entry = state.find(trustline_key(account, asset_xdr(self._asset)))
-        return entry.body if entry and isinstance(entry.body, TrustLine) else None
+    def _line_key(self, account: bytes) -> bytes:
+        return trustline_key(account, _asset_xdr(self._asset))
 
 
-def asset_xdr(asset: AssetKey) -> bytes:
+def _trust_line(entry: Entry | None) -> TrustLine | None:
+    return entry.body if entry is not None and isinstance(entry.body, TrustLine) else None
+
+
+def _asset_xdr(asset: AssetKey) -> bytes:
     """Return an asset as XDR (Stellar-ledger-entries.x, Asset)."""
     code, issuer = asset
     if asset == NATIVE:

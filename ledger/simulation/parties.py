@@ -10,22 +10,28 @@ import random
 from collections import Counter
 from typing import Final
 
+from stellar_sdk.operation import ManageData, Operation
+
+from ledger.audit.address import format_account
 from ledger.books.state import State
-from ledger.devnet.entries import TrustLine, trustline_key
 from ledger.evidence.encoding import ZERO_KEY, Signed
 from ledger.evidence.instruction import (
+    RULING,
+    Booking,
     Instruction,
     PayeeInstruction,
     PayeeWish,
+    Ruling,
     order_of_instruction,
+    parse_instruction,
     sign_payee_instruction,
 )
 from ledger.evidence.keys import public_key_of
-from ledger.simulation.domain import LOG_SEED, PASSPHRASE, SimulatedDomain
-from ledger.simulation.network import asset_xdr
+from ledger.simulation.domain import DAO_SEED, LOG_SEED, PASSPHRASE, SimulatedDomain
 from ledger.simulation.setting_up import calm_source
 from ledger.stellar.domain import PAYEE_XLM_STROOPS
 from ledger.stellar.errors import GatewayError
+from ledger.stellar.gateway import MEMO_REQUIRED
 from ledger.stellar.preflight import ACCOUNTS_MAX, notes_of, sign_note
 from ledger.stellar.transacting import (
     Transacting,
@@ -40,12 +46,16 @@ from ledger.stellar.transacting import (
 AILING_MAX: Final = 3
 """Most payees that cannot be paid at once."""
 
-AILMENTS: Final = ("full", "left", "gone")
-"""A trustline without room, one that is closed, and an account that is."""
+AILMENTS: Final = ("full", "left", "gone", "wanting a memo")
+"""A trustline without room, one that is closed, an account that is, and one that asks for a memo
+with every payment (SEP-29), which no payout has."""
 
+_MEMO_WANTED: Final = b"1"
 DEPOSIT_STROOPS_MAX: Final = 40_000_000
 LAST_DEPOSIT_STROOPS: Final = 10**12
 STRANGER_STROOPS_MAX: Final = 1_000
+RULED_AFTER_LEDGERS: Final = 4
+"""Network ledgers after which the DAO has looked at what nobody planned."""
 
 
 class Parties:
@@ -87,7 +97,7 @@ class Parties:
             for payee in self._domain.payees:
                 self._heal(payee)
         # Again until it is there: a deposit before it may still be waiting for its ledger.
-        escrow = self._line(self._domain.made.escrow)
+        escrow = self._network.line_of(self._domain.made.escrow)
         if self._domain.plan.has_low_escrow and not self._is_filled:
             self._is_filled = escrow is not None and escrow.balance >= LAST_DEPOSIT_STROOPS
             if not self._is_filled:
@@ -97,12 +107,16 @@ class Parties:
             self._stray()
 
     def instructions(self, number: int, opening: State) -> tuple[Signed[Instruction], ...]:
-        """Return what is sealed with an epoch: the same whenever it is asked for again."""
+        """Return what is sealed with an epoch: the same whenever it is asked for again.
+
+        Only rulings come to it later; the epoch cannot be computed before them.
+        """
         if number not in self._instructions:
             found: list[Signed[Instruction]] = [*self._notes(opening), *self._wishes(number)]
             self.events["instructions sealed"] += len(found)
-            self._instructions[number] = tuple(sorted(found, key=order_of_instruction))
-        return self._instructions[number]
+            self._instructions[number] = tuple(found)
+        found = [*self._instructions[number], *self._rulings(number)]
+        return tuple(sorted(found, key=order_of_instruction))
 
     # Instructions
 
@@ -115,6 +129,30 @@ class Parties:
         except GatewayError:
             return []
         return [sign_note(note, LOG_SEED) for note in notes]
+
+    def _rulings(self, number: int) -> list[Signed[Instruction]]:
+        """The DAO sees what was clawed back from escrow, and a while later books it as a loss."""
+        terms, network = self._domain.terms, self._network
+        found = []
+        for tx_hash in self._domain.powers.seizures:
+            record = network.network.record(tx_hash)
+            closed = None if record is None else network.network.ledger(record.ledger)
+            if closed is None or network.sequence < closed.header.sequence + RULED_AFTER_LEDGERS:
+                continue
+            if terms.epoch_at(closed.header.close_time) == number:
+                found.append(self._rule(tx_hash))
+        return found
+
+    def _rule(self, tx_hash: bytes) -> Signed[Instruction]:
+        ruling = Ruling(
+            network_id=self._domain.terms.network_id,
+            broadcaster_account=self._domain.terms.broadcaster_account,
+            dao_key=public_key_of(DAO_SEED),
+            serial=1,
+            tx_hash=tx_hash,
+            booking=Booking.LOSS,
+        )
+        return parse_instruction(RULING.sign(ruling, DAO_SEED).raw)
 
     def _wishes(self, number: int) -> list[Signed[Instruction]]:
         plan = self._domain.plan
@@ -149,7 +187,7 @@ class Parties:
     # Transactions
 
     def _ail(self, payee: bytes) -> None:
-        line = self._line(payee)
+        line = self._network.line_of(payee)
         if line is None:
             return
         issuer = self._asset[1]
@@ -161,6 +199,8 @@ class Parties:
             leaving = [trust(payee, self._asset, limit_stroops=line.balance)]
         elif kind == "gone":
             leaving.append(account_merge(payee, issuer))
+        elif kind == "wanting a memo":
+            leaving = [_memo_wish(payee, _MEMO_WANTED)]
         self._submit((leaving, [self._seeds[payee]]))
         self.events[f"payees' accounts or lines {kind}"] += 1
         self._ailing.add(payee)
@@ -168,12 +208,14 @@ class Parties:
     def _heal(self, payee: bytes) -> None:
         """Do the next step towards an account that can be paid; it may take a few ledgers."""
         issuer, seed = self._domain.keys.issuer, self._seeds[payee]
-        line = self._line(payee)
+        line = self._network.line_of(payee)
         if self._network.account_at(payee, self._network.sequence) is None:
             creation = account_creation(public_key_of(issuer), payee, PAYEE_XLM_STROOPS)
             self._submit(([creation, trust(payee, self._asset)], [issuer, seed]))
         elif line is None or line.limit < 2**62:
             self._submit(([trust(payee, self._asset)], [seed]))
+        elif self._network.wants_memo(payee):
+            self._submit(([_memo_wish(payee, None)], [seed]))
         else:
             self._ailing.discard(payee)
 
@@ -187,7 +229,7 @@ class Parties:
         """One of some payees, the first that can, pays into escrow without saying what for."""
         amount_stroops = self._chance.randint(1, STRANGER_STROOPS_MAX)
         for sender in self._chance.sample(self._domain.payees, min(5, len(self._domain.payees))):
-            line = self._line(sender)
+            line = self._network.line_of(sender)
             if line is None or line.balance < amount_stroops or sender in self._ailing:
                 continue
             escrow = self._domain.made.escrow
@@ -200,6 +242,7 @@ class Parties:
         operations, seeds = work
         self._network.submit(self._transacting.sign(operations, seeds).envelope)
 
-    def _line(self, account: bytes) -> TrustLine | None:
-        entry = self._network.network.world.find(trustline_key(account, asset_xdr(self._asset)))
-        return entry.body if entry is not None and isinstance(entry.body, TrustLine) else None
+
+def _memo_wish(account: bytes, value: bytes | None) -> Operation:
+    """Return an operation by which an account asks for memos, or no longer does (SEP-29)."""
+    return ManageData(MEMO_REQUIRED.decode(), value, source=format_account(account))

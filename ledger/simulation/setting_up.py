@@ -3,6 +3,9 @@
 import random
 from typing import Final
 
+from stellar_sdk.operation import SetOptions
+from stellar_sdk.operation.set_options import AuthorizationFlag
+
 from ledger.devnet.network import root_keypair
 from ledger.evidence.keys import public_key_of
 from ledger.simulation.faults import Weather
@@ -15,6 +18,9 @@ from ledger.stellar.transacting import Transacting, account_creation
 
 DEPOSIT_STROOPS: Final = 10**15
 ISSUER_XLM_STROOPS: Final = 10**12
+_ISSUER_FLAGS: Final = (
+    AuthorizationFlag.AUTHORIZATION_REVOCABLE | AuthorizationFlag.AUTHORIZATION_CLAWBACK_ENABLED
+)
 
 
 class ClosingSource(SimulatedSource):
@@ -60,7 +66,10 @@ def set_up_accounts(
     root = root_keypair(passphrase)
     issuer = public_key_of(keys.issuer)
     creation = account_creation(root.raw_public_key(), issuer, ISSUER_XLM_STROOPS)
-    Transacting(source, passphrase).apply_all([([creation], [root.raw_secret_key()])])
+    transacting = Transacting(source, passphrase)
+    transacting.apply_all([([creation], [root.raw_secret_key()])])
+    # Before anybody trusts the asset: lines made earlier could not be clawed back.
+    transacting.apply_all([([SetOptions(set_flags=_ISSUER_FLAGS)], [keys.issuer])])
     return set_up_domain(
         source, passphrase, keys, asset_code=asset_code, deposit_stroops=deposit_stroops
     )

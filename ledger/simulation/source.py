@@ -52,12 +52,28 @@ class SimulatedSource:
     """`Gateway` over the simulated network."""
 
     def __init__(
-        self, name: str, network: SimulatedNetwork, weather: Weather, mortal: Mortal | None
+        self,
+        name: str,
+        network: SimulatedNetwork,
+        weather: Weather,
+        mortal: Mortal | None,
+        *,
+        tells_frozen: bool = True,
     ) -> None:
+        """Ask a network.
+
+        Args:
+            name: How people call the source.
+            network: The one.
+            weather: When answers are spoiled.
+            mortal: Who may die at a submission; None: nobody.
+            tells_frozen: Whether it knows what is frozen, as RPC does and Horizon does not.
+        """
         self._name = name
         self._network = network
         self._weather = weather
         self._mortal = mortal
+        self._tells_frozen = tells_frozen
         self._chance = random.Random(f"{name} {weather.chance.random()}")
         self._lag = 0
         self._blind = 0
@@ -165,9 +181,11 @@ class SimulatedSource:
             resource = account_resource(view, account, "")
             if resource is not None:
                 found |= account_states_of(account, resource)
+        # Only trustlines are ever frozen here.
+        frozen = (key for key in keys if key.asset and self._network.is_frozen(key.account))
         return EntriesView(
             entries={key: found[key] for key in keys if key in found},
-            frozen=frozenset(),
+            frozen=frozenset(frozen) if self._tells_frozen else None,
             as_of_sequence=head,
         )
 

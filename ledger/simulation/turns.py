@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
+from ledger.simulation.faults import CALM
 from ledger.store.engine import Session, SessionFactory
 
 FIRST_DEATH_SHARE: Final = 0.1
@@ -91,7 +92,7 @@ class Mortal:
     share: float
     """Chance of dying at a moment at which many have, 0 to 1."""
 
-    spell: Callable[[], str] = lambda: "none"
+    spell: Callable[[], str] = lambda: CALM
     """Tells what is wrong outside while a moment comes."""
 
     moments: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -102,26 +103,45 @@ class Mortal:
 
     is_armed: bool = True
 
+    ambushes: set[tuple[str, str]] = field(default_factory=set)
+    """(moment, spell): whoever comes there next dies for certain, and the spell begins; each once,
+    a moment's in the order of their spells."""
+
+    turn_to: Callable[[str], None] = lambda _spell: None
+    """Begins a spell."""
+
     def at(self, moment: str) -> None:
         """Pass a moment, or die there.
 
         Raises:
             KilledError: The worker is dead.
         """
+        is_ambush = self.is_armed and self._falls_into_ambush(moment)
         pair = (moment, self.spell())
         self.moments[pair] += 1
         if not self.is_armed or not self.share:
             return
         # Rare moments are as good a place for a defect as common ones.
         share = self.share if self.deaths[pair] else self.share + FIRST_DEATH_SHARE
-        if self.chance.random() < share:
+        if is_ambush or self.chance.random() < share:
             self.deaths[pair] += 1
             raise KilledError(moment)
 
+    def _falls_into_ambush(self, moment: str) -> bool:
+        ambush = min((each for each in self.ambushes if each[0] == moment), default=None)
+        if ambush is None:
+            return False
+        self.ambushes.remove(ambush)
+        self.turn_to(ambush[1])
+        return True
 
-@dataclass
+
+@dataclass(eq=False)
 class MortalSessions:
-    """A session factory over whose commits workers die; stands in for `SessionFactory`."""
+    """A session factory over whose commits workers die; stands in for `SessionFactory`.
+
+    Two are equal only if they are one, so that what is kept by factory can be kept by it.
+    """
 
     sessions: SessionFactory
     mortal: Mortal

@@ -12,11 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final, cast
 
+from ledger.evidence.keys import public_key_of
 from ledger.evidence.leaf import Payment
 from ledger.simulation.books import SimulatedBooks
 from ledger.simulation.database import WorldDatabase
 from ledger.simulation.domain import (
     ASSET_CODE,
+    DAO_SEED,
     EPOCH_LENGTH_S,
     LOG_SEED,
     PASSPHRASE,
@@ -37,7 +39,9 @@ from ledger.stellar.signing import Signer
 from ledger.stellar.slots import Slot
 from ledger.store import settlement_store as store
 from ledger.store.engine import SessionFactory
+from ledger.store.halt_store import HaltName, load_halts
 from ledger.store.settlement_states import SettlementState
+from ledger.store.stop_store import load_stops
 
 BACKUP_EVERY_LEDGERS: Final = 12
 DRAIN_LEDGERS_MAX: Final = 400
@@ -120,6 +124,7 @@ class World:
             payees=self.domain.payees,
             seed=plan.seed,
             earning_epochs=plan.earning_epochs,
+            dao_key=public_key_of(DAO_SEED),
             instruct=self.parties.instructions,
         )
         self.paid = PaidOnChain(
@@ -164,27 +169,32 @@ class World:
     def _drain(self) -> None:
         """Let it end in peace, and note how long what was in flight took."""
         network = self.domain.network
+        in_flight: set[int] | None = None
         cleared_at = network.sequence
-        in_flight = {
-            batch.leaf.batch_number
-            for batch in self._undecided()
-            if batch.state in {SettlementState.IN_FLIGHT, SettlementState.BURNING}
-        }
         for _ in range(DRAIN_LEDGERS_MAX):
+            # While halted nothing is given up, so it may take as long as the halt.
+            if in_flight is None and not self._is_halted():
+                cleared_at, in_flight = network.sequence, self._in_flight()
             self.parties.recover()
             self._step()
             undecided = {batch.leaf.batch_number for batch in self._undecided()}
-            decided = in_flight - undecided
-            in_flight -= decided
+            decided = set() if in_flight is None else in_flight - undecided
+            if in_flight is not None:
+                in_flight -= decided
             self.outcome.decision_ledgers += [network.sequence - cleared_at] * len(decided)
             has_earned_all = len(self.books.computed) > self.plan.earning_epochs
             is_all_paid = self._owed_stroops() == 0 == self.paid.unreturned_stroops
-            if has_earned_all and not undecided and is_all_paid:
+            if has_earned_all and not undecided and is_all_paid and not self._is_halted():
                 return
         raise self._error(
             f"got {len(undecided)} undecided batches and {self._owed_stroops()} stroops owed "
             f"{DRAIN_LEDGERS_MAX} ledgers after all faults, want everything paid"
         )
+
+    def _in_flight(self) -> set[int]:
+        """Return the numbers of the batches whose envelopes may be applied any time."""
+        states = {SettlementState.IN_FLIGHT, SettlementState.BURNING}
+        return {each.leaf.batch_number for each in self._undecided() if each.state in states}
 
     def _owed_stroops(self) -> int:
         earned = self.books.earned_stroops()
@@ -250,9 +260,23 @@ class World:
         if self.paid.double_paid_stroops:
             raise self._error(f"got {self.paid.double_paid_stroops} stroops paid twice, want none")
         with self._sessions() as session:
-            if store.count_halted(session, self.settlement.broadcaster):
-                raise self._error("got a halt, and nothing demanded one")
+            stops = load_stops(session, self.settlement.broadcaster)
+            halts = load_halts(session, self.settlement.broadcaster)
+        found = {each.cause for each in stops if each.is_halt} | {str(each.name) for each in halts}
+        if found - self._demanded_halts():
+            raise self._error(f"got a halt, and nothing demanded one: {', '.join(sorted(found))}")
+        self.outcome.events["network ledgers with a halt"] += bool(found)
         self._compare_books()
+
+    def _demanded_halts(self) -> set[str]:
+        """What was clawed back from escrow stops everything until it is booked."""
+        applied = self.domain.network.network.record
+        is_seized = any(applied(tx_hash) for tx_hash in self.domain.powers.seizures)
+        return {str(HaltName.UNKNOWN_TRANSACTION)} if is_seized else set()
+
+    def _is_halted(self) -> bool:
+        with self._sessions() as session:
+            return store.count_halted(session, self.settlement.broadcaster) > 0
 
     def _compare_books(self) -> None:
         """The books' balances are the chain's, as of the last network ledger of each epoch."""
@@ -285,7 +309,7 @@ class World:
         outcome.troubled_payouts = self.paid.payouts_of(self._troubled)
         outcome.double_paid_stroops = self.paid.double_paid_stroops
         outcome.double_paid_payouts = self.paid.double_paid_payouts
-        outcome.events = self.parties.events + self._count_batches()
+        outcome.events += self.parties.events + self._count_batches()
         outcome.events["payouts to second addresses"] = self.paid.second_payouts
         outcome.lost_stroops = self._owed_stroops()
         outcome.faults = domain.weather.struck

@@ -31,6 +31,7 @@ from ledger.evidence.units import AMOUNT_MAX
 from ledger.stellar.failures import FROZEN
 from ledger.stellar.gateway import (
     FILTERED,
+    MEMO_REQUIRED,
     AccountState,
     DataState,
     EntriesView,
@@ -55,9 +56,6 @@ REFUSED: Final = (FILTERED, FROZEN)
 
 DOUBLINGS_MAX: Final = 5
 """Most doublings of the epochs after which an account that was refused is tried again."""
-
-MEMO_REQUIRED: Final = b"config.memo_required"
-"""Name of the data entry by which an owner asks for a memo (SEP-29)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -265,14 +265,7 @@ def store_result(session: Session, shard: Shard, epoch: Epoch, result: Result) -
             epoch.number, got=f"log of {size}", want=f"log of {epoch.sealed_size}"
         )
     append_leaves(session, shard, epoch.number, size, result.leaves)
-    session.add(
-        StateRow(
-            broadcaster_id=shard.id,
-            epoch=epoch.number,
-            closing=format_state(result.closing),
-            root=state_root(result.closing),
-        )
-    )
+    store_closing_state(session, shard, epoch.number, result.closing)
     session.add(
         ResultRow(
             broadcaster_id=shard.id,
@@ -288,6 +281,18 @@ def store_result(session: Session, shard: Shard, epoch: Epoch, result: Result) -
     result_size = size + len(result.leaves)
     _set(session, shard, epoch.number, state=EpochState.COMPUTED.value, result_size=result_size)
     return result_size
+
+
+def store_closing_state(session: Session, shard: Shard, epoch: int, closing: State) -> None:
+    """Store the state in which an epoch leaves the books."""
+    session.add(
+        StateRow(
+            broadcaster_id=shard.id,
+            epoch=epoch,
+            closing=format_state(closing),
+            root=state_root(closing),
+        )
+    )
 
 
 def store_checkpoint(

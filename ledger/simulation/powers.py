@@ -1,0 +1,141 @@
+"""Those with power over other people's accounts: the validators, who freeze, and the issuer.
+
+While a spell of their kind is on, they freeze payees' trustlines, revoke the authorization to hold
+the asset, or claw back what was paid; when it is over, whoever was frozen or revoked is free again.
+What the issuer does are real transactions, and may take several network ledgers. Reference: CAP-77
+(frozen keys), CAP-29 (trustline authorization), CAP-35 (clawback).
+"""
+
+import random
+from collections.abc import Sequence
+from typing import Final
+
+from stellar_sdk import Asset
+from stellar_sdk.operation import Clawback, Operation, SetTrustLineFlags
+from stellar_sdk.operation.set_trust_line_flags import TrustLineFlags
+
+from ledger.audit.address import format_account
+from ledger.devnet.entries import AUTHORIZED, TRUSTLINE_CLAWBACK
+from ledger.evidence.units import format_stroops
+from ledger.simulation.faults import FaultKind, Weather
+from ledger.simulation.network import SimulatedNetwork
+from ledger.simulation.setting_up import calm_source
+from ledger.stellar.transacting import Transacting
+
+HELD_MAX: Final = 2
+"""Most payees that are frozen at once; as many may be revoked."""
+
+SEIZED_SHARE: Final = 0.3
+"""Share of clawbacks that take from escrow, where any does."""
+
+SEIZED_STROOPS_MAX: Final = 1_000
+
+
+class Powers:
+    """What validators and issuer do to the payees of one domain."""
+
+    def __init__(
+        self,
+        network: SimulatedNetwork,
+        weather: Weather,
+        passphrase: str,
+        asset: tuple[str, bytes],
+        issuer_seed: bytes,
+        payees: Sequence[bytes],
+        *,
+        escrow: bytes | None = None,
+    ) -> None:
+        """Do nothing yet.
+
+        Args:
+            network: Where they have power.
+            weather: When they use it.
+            passphrase: Of the network.
+            asset: Code and issuer.
+            issuer_seed: The issuer's.
+            payees: Whom it may strike.
+            escrow: Whom it may strike too: an account that no worker expects to be struck.
+        """
+        self._network, self._weather = network, weather
+        self._chance = random.Random(f"{issuer_seed.hex()} powers")
+        self._transacting = Transacting(calm_source("powers", network), passphrase)
+        self._asset = Asset(asset[0], format_account(asset[1]))
+        self._issuer_seed, self._payees, self._escrow = issuer_seed, payees, escrow
+        self._frozen: set[bytes] = set()
+        self._revoked: set[bytes] = set()
+        self._ever_revoked: set[bytes] = set()
+        self.seizures: list[bytes] = []
+        """Hashes of the transactions that claw back from escrow, applied or not."""
+
+    def act(self) -> None:
+        """Do what is done before the next network ledger closes."""
+        self._freeze()
+        work = [*self._authorize(), *self._revoke(), *self._claw_back()]
+        if work:
+            self._submit(work)
+
+    def _freeze(self) -> None:
+        if self._weather.spell != FaultKind.FROZEN:
+            for payee in self._frozen:
+                self._network.unfreeze_line(payee)
+            self._frozen.clear()
+        elif len(self._frozen) < HELD_MAX and self._weather.strikes(FaultKind.FROZEN):
+            payee = self._chance.choice(self._payees)
+            self._network.freeze_line(payee)
+            self._frozen.add(payee)
+
+    def _authorize(self) -> list[Operation]:
+        """Give back what was taken in a spell that is over; again until it is seen to be so."""
+        if self._weather.spell != FaultKind.REVOKED:
+            self._revoked.clear()
+        # All of them: a revocation may be applied after the line was seen to be well.
+        found = sorted(self._ever_revoked - self._revoked)
+        return [self._flags(payee, sets=True) for payee in found if self._has(payee, 0)]
+
+    def _revoke(self) -> list[Operation]:
+        if len(self._revoked) >= HELD_MAX or not self._weather.strikes(FaultKind.REVOKED):
+            return []
+        payee = self._chance.choice(self._payees)
+        if not self._has(payee, AUTHORIZED):
+            return []
+        self._revoked.add(payee)
+        self._ever_revoked.add(payee)
+        return [self._flags(payee, sets=False)]
+
+    def _claw_back(self) -> list[Operation]:
+        if not self._weather.strikes(FaultKind.CLAWED_BACK):
+            return []
+        if self._escrow is not None and self._chance.random() < SEIZED_SHARE:
+            amount_stroops = self._chance.randint(1, SEIZED_STROOPS_MAX)
+            # Alone in its transaction, which is ruled on as a whole.
+            self.seizures.append(self._submit([self._clawback(self._escrow, amount_stroops)]))
+            return []
+        payee = self._chance.choice(self._payees)
+        line = self._network.line_of(payee)
+        if line is None or not line.balance or not line.flags & TRUSTLINE_CLAWBACK:
+            return []
+        return [self._clawback(payee, self._chance.randint(1, line.balance))]
+
+    def _clawback(self, holder: bytes, amount_stroops: int) -> Operation:
+        amount = format_stroops(amount_stroops)
+        return Clawback(asset=self._asset, from_=format_account(holder), amount=amount)
+
+    def _has(self, payee: bytes, flag: int) -> bool:
+        """Tell whether a payee has a trustline, and its authorization is as said."""
+        line = self._network.line_of(payee)
+        return line is not None and line.flags & AUTHORIZED == flag
+
+    def _flags(self, payee: bytes, *, sets: bool) -> Operation:
+        flag = TrustLineFlags.AUTHORIZED_FLAG
+        return SetTrustLineFlags(
+            trustor=format_account(payee),
+            asset=self._asset,
+            set_flags=flag if sets else None,
+            clear_flags=None if sets else flag,
+        )
+
+    def _submit(self, work: Sequence[Operation]) -> bytes:
+        """Offer a transaction of the issuer's; returns its hash."""
+        envelope = self._transacting.sign(work, [self._issuer_seed])
+        self._network.submit(envelope.envelope)
+        return envelope.tx_hash
