@@ -253,7 +253,8 @@ class SimulatedDomain:
             asset,
             self.keys.issuer,
             self.payees,
-            escrow=self.made.escrow if plan.has_seizures else None,
+            self.made.escrow,
+            seizes=plan.has_seizures,
         )
 
     def seeds(self) -> dict[bytes, bytes]:

@@ -42,8 +42,9 @@ class Powers:
         asset: tuple[str, bytes],
         issuer_seed: bytes,
         payees: Sequence[bytes],
+        escrow: bytes,
         *,
-        escrow: bytes | None = None,
+        seizes: bool,
     ) -> None:
         """Do nothing yet.
 
@@ -54,13 +55,15 @@ class Powers:
             asset: Code and issuer.
             issuer_seed: The issuer's.
             payees: Whom it may strike.
-            escrow: Whom it may strike too: an account that no worker expects to be struck.
+            escrow: The domain's.
+            seizes: Whether escrow is clawed back from too, which no worker expects.
         """
         self._network, self._weather = network, weather
         self._chance = random.Random(f"{issuer_seed.hex()} powers")
         self._transacting = Transacting(calm_source("powers", network), passphrase)
         self._asset = Asset(asset[0], format_account(asset[1]))
-        self._issuer_seed, self._payees, self._escrow = issuer_seed, payees, escrow
+        self._issuer_seed, self._payees = issuer_seed, payees
+        self._escrow, self._seizes = escrow, seizes
         self._frozen: set[bytes] = set()
         self._revoked: set[bytes] = set()
         self._ever_revoked: set[bytes] = set()
@@ -73,6 +76,10 @@ class Powers:
         work = [*self._authorize(), *self._revoke(), *self._claw_back()]
         if work:
             self._submit(work)
+
+    def seize(self, amount_stroops: int) -> None:
+        """Claw back from escrow, alone in its transaction, which is ruled on as a whole."""
+        self.seizures.append(self._submit([self._clawback(self._escrow, amount_stroops)]))
 
     def _freeze(self) -> None:
         if self._weather.spell != FaultKind.FROZEN:
@@ -93,28 +100,26 @@ class Powers:
         return [self._flags(payee, sets=True) for payee in found if self._has(payee, 0)]
 
     def _revoke(self) -> list[Operation]:
-        if len(self._revoked) >= HELD_MAX or not self._weather.strikes(FaultKind.REVOKED):
-            return []
         payee = self._chance.choice(self._payees)
-        if not self._has(payee, AUTHORIZED):
+        is_possible = len(self._revoked) < HELD_MAX and self._has(payee, AUTHORIZED)
+        if not is_possible or not self._weather.strikes(FaultKind.REVOKED):
             return []
         self._revoked.add(payee)
         self._ever_revoked.add(payee)
         return [self._flags(payee, sets=False)]
 
     def _claw_back(self) -> list[Operation]:
-        if not self._weather.strikes(FaultKind.CLAWED_BACK):
-            return []
-        if self._escrow is not None and self._chance.random() < SEIZED_SHARE:
-            amount_stroops = self._chance.randint(1, SEIZED_STROOPS_MAX)
-            # Alone in its transaction, which is ruled on as a whole.
-            self.seizures.append(self._submit([self._clawback(self._escrow, amount_stroops)]))
-            return []
-        payee = self._chance.choice(self._payees)
-        line = self._network.line_of(payee)
+        is_seizure = self._seizes and self._chance.random() < SEIZED_SHARE
+        holder = self._escrow if is_seizure else self._chance.choice(self._payees)
+        line = self._network.line_of(holder)
         if line is None or not line.balance or not line.flags & TRUSTLINE_CLAWBACK:
             return []
-        return [self._clawback(payee, self._chance.randint(1, line.balance))]
+        if not self._weather.strikes(FaultKind.CLAWED_BACK):
+            return []
+        if not is_seizure:
+            return [self._clawback(holder, self._chance.randint(1, line.balance))]
+        self.seize(self._chance.randint(1, SEIZED_STROOPS_MAX))
+        return []
 
     def _clawback(self, holder: bytes, amount_stroops: int) -> Operation:
         amount = format_stroops(amount_stroops)

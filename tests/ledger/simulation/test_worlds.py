@@ -16,8 +16,9 @@ from ledger.embedded.postgres import PostgresCluster
 from ledger.simulation.database import WorldDatabase
 from ledger.simulation.domain import ASSET_CODE, SimulatedDomain, WorldPlan
 from ledger.simulation.errors import SimulationError
-from ledger.simulation.faults import FaultKind, Weather
+from ledger.simulation.faults import CALM, SPELLS, FaultKind, Weather
 from ledger.simulation.parties import AILMENTS, LAST_DEPOSIT_STROOPS, Parties
+from ledger.simulation.turns import KilledError, Mortal
 from ledger.simulation.world import World, run_naive
 
 pytestmark = pytest.mark.postgres
@@ -134,6 +135,71 @@ def test_escrow_is_filled_in_the_end_whatever_the_network_does_with_a_deposit() 
     assert balances[ASSET_CODE, domain.made.issuer] >= LAST_DEPOSIT_STROOPS
 
 
+def test_frozen_revoked_and_clawed_back_payees_and_escrow_cost_nobody_a_stroop(
+    database: WorldDatabase,
+) -> None:
+    plan = WorldPlan(
+        seed=2,
+        payees=12,
+        earning_epochs=4,
+        batch_payments=4,
+        has_seizures=True,
+        focus=FaultKind.CLAWED_BACK,
+        ambushes=(
+            ("after a submission", "frozen"),
+            ("after the commit of settlement._sign", "revoked"),
+            ("before the commit of deciding._decide", "clawed_back"),
+        ),
+    )
+    outcome = World(plan, database).run()
+    assert outcome.double_paid_stroops == outcome.lost_stroops == 0
+    assert outcome.events["network ledgers with a halt"] > 0
+    for pair in plan.ambushes:
+        assert outcome.deaths[pair] > 0, pair
+    for kind in (FaultKind.FROZEN, FaultKind.REVOKED, FaultKind.CLAWED_BACK):
+        assert outcome.faults[kind] > 0, kind
+
+
+def seize_later(world: World) -> None:
+    """Let the issuer claw back from escrow once there are books to see it with."""
+    act, powers = world.parties.act, world.domain.powers
+
+    def act_and_seize() -> None:
+        if len(world.books.computed) == 1 and not powers.seizures:
+            powers.seize(5)
+        act()
+
+    world.parties.act = act_and_seize
+
+
+def test_a_seizure_stops_payouts_until_it_is_ruled_to_be_a_loss(world: World) -> None:
+    seize_later(world)
+    outcome = world.run()
+    assert outcome.events["network ledgers with a halt"] > 0
+    assert outcome.lost_stroops == 0
+    losses = [epoch.closing.head.lost_stroops for epoch in world.books.computed.values()]
+    assert (losses[0], losses[-1]) == (0, 5)
+
+
+def test_a_seizure_that_nobody_rules_on_stops_payouts_for_ever(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ledger.simulation.world.DRAIN_LEDGERS_MAX", 10)
+    monkeypatch.setattr(Parties, "_rulings", lambda _parties, _number: [])
+    seize_later(world)
+    with pytest.raises(SimulationError, match="want everything paid"):
+        world.run()
+
+
+def test_a_halt_that_nothing_demanded_ends_a_world(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(World, "_demanded_halts", lambda _world: set())
+    seize_later(world)
+    with pytest.raises(SimulationError, match="nothing demanded one: unknown_transaction"):
+        world.run()
+
+
 @pytest.fixture
 def world(database: WorldDatabase) -> World:
     plan = WorldPlan(seed=7, payees=6, earning_epochs=2, batch_payments=4, is_calm=True)
@@ -197,6 +263,32 @@ def test_weather_strikes_only_with_the_spell_that_is_on() -> None:
     assert all(kind == spell for kind, spell in struck)
     weather.clear_up()
     assert not any(weather.strikes(kind) for kind in FaultKind)
+
+
+def test_a_spell_begins_at_once_and_lasts_into_the_next_network_ledger() -> None:
+    for seed in range(20):
+        weather = Weather(random.Random(seed), FaultKind.STALL)
+        for spell in SPELLS:
+            weather.turn_to(spell)
+            assert weather.spell == spell
+            weather.turn()
+            assert weather.spell == spell
+
+
+def test_whoever_falls_into_an_ambush_dies_of_it_once_under_its_spell() -> None:
+    spells = [CALM]
+    mortal = Mortal(
+        random.Random(1), 1e-9, lambda: spells[-1], ambushes={("a", "surge"), ("a", "drop")}
+    )
+    mortal.turn_to = spells.append
+    mortal.deaths.update({("a", "drop"): 1, ("a", "surge"): 1, ("b", CALM): 1})
+    mortal.at("b")
+    for spell in ("drop", "surge"):
+        with pytest.raises(KilledError):
+            mortal.at("a")
+        assert spells[-1] == spell
+    mortal.at("a")
+    assert (mortal.deaths["a", "drop"], mortal.deaths["a", "surge"]) == (2, 2)
 
 
 def test_an_account_is_told_as_it_was_however_far_the_books_lag(world: World) -> None:
