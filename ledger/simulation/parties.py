@@ -10,9 +10,6 @@ import random
 from collections import Counter
 from typing import Final
 
-from stellar_sdk.operation import ManageData, Operation
-
-from ledger.audit.address import format_account
 from ledger.books.state import State
 from ledger.evidence.encoding import ZERO_KEY, Signed
 from ledger.evidence.instruction import (
@@ -31,7 +28,6 @@ from ledger.simulation.domain import DAO_SEED, LOG_SEED, PASSPHRASE, SimulatedDo
 from ledger.simulation.setting_up import calm_source
 from ledger.stellar.domain import PAYEE_XLM_STROOPS
 from ledger.stellar.errors import GatewayError
-from ledger.stellar.gateway import MEMO_REQUIRED
 from ledger.stellar.preflight import ACCOUNTS_MAX, notes_of, sign_note
 from ledger.stellar.transacting import (
     Transacting,
@@ -39,6 +35,7 @@ from ledger.stellar.transacting import (
     account_creation,
     account_merge,
     asset_payment,
+    memo_wish,
     path_payment,
     trust,
 )
@@ -50,7 +47,6 @@ AILMENTS: Final = ("full", "left", "gone", "wanting a memo")
 """A trustline without room, one that is closed, an account that is, and one that asks for a memo
 with every payment (SEP-29), which no payout has."""
 
-_MEMO_WANTED: Final = b"1"
 DEPOSIT_STROOPS_MAX: Final = 40_000_000
 LAST_DEPOSIT_STROOPS: Final = 10**12
 STRANGER_STROOPS_MAX: Final = 1_000
@@ -200,7 +196,7 @@ class Parties:
         elif kind == "gone":
             leaving.append(account_merge(payee, issuer))
         elif kind == "wanting a memo":
-            leaving = [_memo_wish(payee, _MEMO_WANTED)]
+            leaving = [memo_wish(payee, is_wanted=True)]
         self._submit((leaving, [self._seeds[payee]]))
         self.events[f"payees' accounts or lines {kind}"] += 1
         self._ailing.add(payee)
@@ -215,7 +211,7 @@ class Parties:
         elif line is None or line.limit < 2**62:
             self._submit(([trust(payee, self._asset)], [seed]))
         elif self._network.wants_memo(payee):
-            self._submit(([_memo_wish(payee, None)], [seed]))
+            self._submit(([memo_wish(payee, is_wanted=False)], [seed]))
         else:
             self._ailing.discard(payee)
 
@@ -241,8 +237,3 @@ class Parties:
     def _submit(self, work: Work) -> None:
         operations, seeds = work
         self._network.submit(self._transacting.sign(operations, seeds).envelope)
-
-
-def _memo_wish(account: bytes, value: bytes | None) -> Operation:
-    """Return an operation by which an account asks for memos, or no longer does (SEP-29)."""
-    return ManageData(MEMO_REQUIRED.decode(), value, source=format_account(account))

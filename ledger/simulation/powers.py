@@ -10,17 +10,11 @@ import random
 from collections.abc import Sequence
 from typing import Final
 
-from stellar_sdk import Asset
-from stellar_sdk.operation import Clawback, Operation, SetTrustLineFlags
-from stellar_sdk.operation.set_trust_line_flags import TrustLineFlags
-
-from ledger.audit.address import format_account
 from ledger.devnet.entries import AUTHORIZED, TRUSTLINE_CLAWBACK
-from ledger.evidence.units import format_stroops
 from ledger.simulation.faults import FaultKind, Weather
 from ledger.simulation.network import SimulatedNetwork
 from ledger.simulation.setting_up import calm_source
-from ledger.stellar.transacting import Transacting
+from ledger.stellar.transacting import Step, Transacting, authorization, clawback
 
 HELD_MAX: Final = 2
 """Most payees that are frozen at once; as many may be revoked."""
@@ -61,7 +55,7 @@ class Powers:
         self._network, self._weather = network, weather
         self._chance = random.Random(f"{issuer_seed.hex()} powers")
         self._transacting = Transacting(calm_source("powers", network), passphrase)
-        self._asset = Asset(asset[0], format_account(asset[1]))
+        self._asset = asset
         self._issuer_seed, self._payees = issuer_seed, payees
         self._escrow, self._seizes = escrow, seizes
         self._frozen: set[bytes] = set()
@@ -79,7 +73,7 @@ class Powers:
 
     def seize(self, amount_stroops: int) -> None:
         """Claw back from escrow, alone in its transaction, which is ruled on as a whole."""
-        self.seizures.append(self._submit([self._clawback(self._escrow, amount_stroops)]))
+        self.seizures.append(self._submit([clawback(self._escrow, self._asset, amount_stroops)]))
 
     def _freeze(self) -> None:
         if self._weather.spell != FaultKind.FROZEN:
@@ -91,24 +85,28 @@ class Powers:
             self._network.freeze_line(payee)
             self._frozen.add(payee)
 
-    def _authorize(self) -> list[Operation]:
+    def _authorize(self) -> list[Step]:
         """Give back what was taken in a spell that is over; again until it is seen to be so."""
         if self._weather.spell != FaultKind.REVOKED:
             self._revoked.clear()
         # All of them: a revocation may be applied after the line was seen to be well.
         found = sorted(self._ever_revoked - self._revoked)
-        return [self._flags(payee, sets=True) for payee in found if self._has(payee, 0)]
+        return [
+            authorization(payee, self._asset, is_given=True)
+            for payee in found
+            if self._has(payee, 0)
+        ]
 
-    def _revoke(self) -> list[Operation]:
+    def _revoke(self) -> list[Step]:
         payee = self._chance.choice(self._payees)
         is_possible = len(self._revoked) < HELD_MAX and self._has(payee, AUTHORIZED)
         if not is_possible or not self._weather.strikes(FaultKind.REVOKED):
             return []
         self._revoked.add(payee)
         self._ever_revoked.add(payee)
-        return [self._flags(payee, sets=False)]
+        return [authorization(payee, self._asset, is_given=False)]
 
-    def _claw_back(self) -> list[Operation]:
+    def _claw_back(self) -> list[Step]:
         is_seizure = self._seizes and self._chance.random() < SEIZED_SHARE
         holder = self._escrow if is_seizure else self._chance.choice(self._payees)
         line = self._network.line_of(holder)
@@ -117,29 +115,16 @@ class Powers:
         if not self._weather.strikes(FaultKind.CLAWED_BACK):
             return []
         if not is_seizure:
-            return [self._clawback(holder, self._chance.randint(1, line.balance))]
+            return [clawback(holder, self._asset, self._chance.randint(1, line.balance))]
         self.seize(self._chance.randint(1, SEIZED_STROOPS_MAX))
         return []
-
-    def _clawback(self, holder: bytes, amount_stroops: int) -> Operation:
-        amount = format_stroops(amount_stroops)
-        return Clawback(asset=self._asset, from_=format_account(holder), amount=amount)
 
     def _has(self, payee: bytes, flag: int) -> bool:
         """Tell whether a payee has a trustline, and its authorization is as said."""
         line = self._network.line_of(payee)
         return line is not None and line.flags & AUTHORIZED == flag
 
-    def _flags(self, payee: bytes, *, sets: bool) -> Operation:
-        flag = TrustLineFlags.AUTHORIZED_FLAG
-        return SetTrustLineFlags(
-            trustor=format_account(payee),
-            asset=self._asset,
-            set_flags=flag if sets else None,
-            clear_flags=None if sets else flag,
-        )
-
-    def _submit(self, work: Sequence[Operation]) -> bytes:
+    def _submit(self, work: Sequence[Step]) -> bytes:
         """Offer a transaction of the issuer's; returns its hash."""
         envelope = self._transacting.sign(work, [self._issuer_seed])
         self._network.submit(envelope.envelope)

@@ -3,9 +3,6 @@
 import random
 from typing import Final
 
-from stellar_sdk.operation import SetOptions
-from stellar_sdk.operation.set_options import AuthorizationFlag
-
 from ledger.devnet.network import root_keypair
 from ledger.evidence.keys import public_key_of
 from ledger.simulation.faults import Weather
@@ -14,13 +11,10 @@ from ledger.simulation.source import SimulatedSource
 from ledger.stellar.domain import DomainKeys, SetUp, set_up_domain
 from ledger.stellar.errors import GatewayError
 from ledger.stellar.gateway import NetworkLedger
-from ledger.stellar.transacting import Transacting, account_creation
+from ledger.stellar.transacting import Transacting, account_creation, issuer_powers
 
 DEPOSIT_STROOPS: Final = 10**15
 ISSUER_XLM_STROOPS: Final = 10**12
-_ISSUER_FLAGS: Final = (
-    AuthorizationFlag.AUTHORIZATION_REVOCABLE | AuthorizationFlag.AUTHORIZATION_CLAWBACK_ENABLED
-)
 
 
 class ClosingSource(SimulatedSource):
@@ -69,7 +63,7 @@ def set_up_accounts(
     transacting = Transacting(source, passphrase)
     transacting.apply_all([([creation], [root.raw_secret_key()])])
     # Before anybody trusts the asset: lines made earlier could not be clawed back.
-    transacting.apply_all([([SetOptions(set_flags=_ISSUER_FLAGS)], [keys.issuer])])
+    transacting.apply_all([([issuer_powers(issuer)], [keys.issuer])])
     return set_up_domain(
         source, passphrase, keys, asset_code=asset_code, deposit_stroops=deposit_stroops
     )

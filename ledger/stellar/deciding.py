@@ -37,14 +37,30 @@ def decide_by_facts(
     sessions: SessionFactory,
     gateway: Gateway,
     domain: SettlementDomain,
-    batch: Batch,
+    batches: Sequence[Batch],
     now: NetworkLedger,
 ) -> bool:
-    """Decide a batch whose slot holds a transaction in some ledger; tells whether it does.
+    """Decide the batches whose slot holds a transaction in some ledger; tells whether any does.
 
     Raises:
-        GatewayError: The source gave no usable answer about the channel account.
+        GatewayError: The source gave no usable answer about a channel account.
     """
+    # One question for all: of many open batches few are decided in a tick.
+    with sessions() as session:
+        found = store.batches_with_facts(session, domain.broadcaster) if batches else set()
+    used = [batch for batch in batches if batch.leaf.batch_number in found]
+    for batch in used:
+        _decide_by_facts(sessions, gateway, domain, batch, now)
+    return bool(used)
+
+
+def _decide_by_facts(
+    sessions: SessionFactory,
+    gateway: Gateway,
+    domain: SettlementDomain,
+    batch: Batch,
+    now: NetworkLedger,
+) -> None:
     leaf = batch.leaf
     with sessions() as session:
         facts = store.facts_of_slot(
@@ -52,7 +68,7 @@ def decide_by_facts(
         )
     applied = [(read_transaction(fact), fact) for fact in facts]
     if not applied:
-        return False
+        return  # the database is another one by now
     transaction, fact = next(((tx, f) for tx, f in applied if tx.succeeded), applied[-1])
     paid_memo = payout_hash(leaf)
     burn_memos = {burn_hash(paid_memo, isolates=isolates) for isolates in (False, True)}
@@ -69,7 +85,6 @@ def decide_by_facts(
         is_paid = transaction.memo_hash == paid_memo
         after = SettlementState.PAID if is_paid else SettlementState.BURNED
         _decide(sessions, domain, batch, after, transaction, "" if is_paid else batch.reason)
-    return True
 
 
 def _moved(transaction: AppliedTransaction) -> list[tuple[str, bytes, bytes, bytes, int]]:

@@ -218,8 +218,8 @@ def _decide_all(
 ) -> tuple[Batch, ...]:
     """Decide what facts decide; returns what is undecided then."""
     undecided = _undecided(sessions, domain)
-    used = [decide_by_facts(sessions, gateway, domain, batch, latest) for batch in undecided]
-    return _undecided(sessions, domain) if any(used) else undecided
+    is_any_used = decide_by_facts(sessions, gateway, domain, undecided, latest)
+    return _undecided(sessions, domain) if is_any_used else undecided
 
 
 def _undecided(sessions: SessionFactory, domain: SettlementDomain) -> tuple[Batch, ...]:

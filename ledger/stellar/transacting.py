@@ -6,7 +6,7 @@ on disk before they are sent (`ledger.stellar.settlement`).
 
 import time
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, TypeAlias
 
 from stellar_sdk import (
     Asset,
@@ -20,11 +20,17 @@ from stellar_sdk import (
 from stellar_sdk.operation import (
     AccountMerge,
     ChangeTrust,
+    Clawback,
     CreateAccount,
+    ManageData,
     Operation,
     PathPaymentStrictReceive,
     Payment,
+    SetOptions,
+    SetTrustLineFlags,
 )
+from stellar_sdk.operation.set_options import AuthorizationFlag
+from stellar_sdk.operation.set_trust_line_flags import TrustLineFlags
 
 from ledger.audit.address import format_account
 from ledger.audit.stellar_xdr import read_transaction
@@ -32,7 +38,7 @@ from ledger.evidence.keys import public_key_of
 from ledger.evidence.units import format_stroops
 from ledger.stellar.envelopes import SignedEnvelope, asset_of, sign_envelope
 from ledger.stellar.errors import NotSubmittedError
-from ledger.stellar.gateway import Gateway, SubmitStatus
+from ledger.stellar.gateway import MEMO_REQUIRED, Gateway, SubmitStatus
 from ledger.stellar.horizon import result_code_of
 from ledger.stellar.signing import Demand, SeedSigner, Threshold
 
@@ -49,7 +55,10 @@ WINDOW_LEDGERS: Final = 60
 WINDOW_S: Final = 300
 _POLL_S: Final = 0.1
 
-Work = tuple[Sequence[Operation], Sequence[bytes]]
+Step: TypeAlias = Operation
+"""One operation of a transaction."""
+
+Work = tuple[Sequence[Step], Sequence[bytes]]
 """Operations and the seeds that sign; the first seed's account is the transaction's source."""
 
 
@@ -74,6 +83,41 @@ def trust(account: bytes, asset: tuple[str, bytes], *, limit_stroops: int = 2**6
 def account_merge(account: bytes, heir: bytes) -> Operation:
     """Return an operation that closes an account and gives its XLM to another."""
     return AccountMerge(destination=format_account(heir), source=format_account(account))
+
+
+def memo_wish(account: bytes, *, is_wanted: bool) -> Operation:
+    """Return an operation by which an account asks for memos, or no longer does (SEP-29)."""
+    value = b"1" if is_wanted else None
+    return ManageData(MEMO_REQUIRED.decode(), value, source=format_account(account))
+
+
+def issuer_powers(issuer: bytes) -> Operation:
+    """Return an operation by which an issuer can revoke and claw back what is trusted later."""
+    revocable = AuthorizationFlag.AUTHORIZATION_REVOCABLE
+    clawback_enabled = AuthorizationFlag.AUTHORIZATION_CLAWBACK_ENABLED
+    return SetOptions(set_flags=revocable | clawback_enabled, source=format_account(issuer))
+
+
+def authorization(holder: bytes, asset: tuple[str, bytes], *, is_given: bool) -> Operation:
+    """Return an operation by which the issuer lets somebody hold its asset, or no longer."""
+    flag = TrustLineFlags.AUTHORIZED_FLAG
+    return SetTrustLineFlags(
+        trustor=format_account(holder),
+        asset=asset_of(*asset),
+        set_flags=flag if is_given else None,
+        clear_flags=None if is_given else flag,
+        source=format_account(asset[1]),
+    )
+
+
+def clawback(holder: bytes, asset: tuple[str, bytes], amount_stroops: int) -> Operation:
+    """Return an operation by which the issuer takes its asset from a holder (CAP-35)."""
+    return Clawback(
+        asset=asset_of(*asset),
+        from_=format_account(holder),
+        amount=format_stroops(amount_stroops),
+        source=format_account(asset[1]),
+    )
 
 
 def path_payment(

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from sqlalchemy import func, select, tuple_, update
+from sqlalchemy import and_, func, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -191,6 +191,23 @@ def facts_of_slot(
     return tuple(_fact_of(row) for row in session.scalars(query))
 
 
+def batches_with_facts(session: Session, broadcaster: bytes) -> set[int]:
+    """Return the numbers of undecided batches whose slot a stored transaction is of."""
+    query = (
+        select(BatchRow.number)
+        .join(
+            NetworkFactRow,
+            and_(
+                NetworkFactRow.broadcaster == BatchRow.broadcaster,
+                NetworkFactRow.source_account == BatchRow.channel_account,
+                NetworkFactRow.sequence == BatchRow.channel_sequence,
+            ),
+        )
+        .where(BatchRow.broadcaster == broadcaster, BatchRow.state.in_(UNDECIDED))
+    )
+    return set(session.scalars(query))
+
+
 def facts_with_memo(
     session: Session, broadcaster: bytes, accounts: Collection[bytes], memo_hash: bytes
 ) -> list[tuple[bytes, NetworkFact]]:
@@ -364,7 +381,7 @@ def load_batches(
     return tuple(_batch_of(row) for row in session.scalars(query))
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=1_024)
 def _leaf_of(raw: bytes) -> PayoutLeaf:
     """Parse a leaf: a tick reads the open ones many times, and they never change."""
     return parse_payout_leaf(raw)
