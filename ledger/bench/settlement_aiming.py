@@ -21,8 +21,9 @@ AMBUSHES_PER_MOMENT: Final = 3
 _HARSH: Final = (
     FaultKind.SURGE,
     FaultKind.TIME_JUMP,
-    FaultKind.SURGE,
+    FaultKind.STALE_REPLICA,
     FaultKind.FROZEN,
+    FaultKind.LATE,
     FaultKind.STALL,
 )
 
