@@ -44,6 +44,9 @@ from ledger.store.settlement_states import SettlementState
 from ledger.store.stop_store import load_stops
 
 BACKUP_EVERY_LEDGERS: Final = 12
+DECISION_LEDGERS_MAX: Final = 2
+"""Most network ledgers after the weather cleared until what was in flight is decided."""
+
 DRAIN_LEDGERS_MAX: Final = 400
 """Most network ledgers after the weather cleared until all must be paid."""
 
@@ -96,6 +99,17 @@ class Outcome:
         self.moments += other.moments
         self.events += other.events
         self.decision_ledgers += other.decision_ledgers
+
+
+@dataclass
+class _Recovery:
+    """When neither weather nor a halt was in the way any more, and what was in flight then."""
+
+    since: int
+    """The newest network ledger."""
+
+    in_flight: set[int]
+    """Batch numbers."""
 
 
 class World:
@@ -168,20 +182,18 @@ class World:
 
     def _drain(self) -> None:
         """Let it end in peace, and note how long what was in flight took."""
-        network = self.domain.network
-        in_flight: set[int] | None = None
-        cleared_at = network.sequence
+        recovery: _Recovery | None = None
         for _ in range(DRAIN_LEDGERS_MAX):
             # While halted nothing is given up, so it may take as long as the halt.
-            if in_flight is None and not self._is_halted():
-                cleared_at, in_flight = network.sequence, self._in_flight()
+            if self._is_halted():
+                recovery = None
+            elif recovery is None:
+                recovery = _Recovery(self.domain.network.sequence, self._in_flight())
             self.parties.recover()
             self._step()
             undecided = {batch.leaf.batch_number for batch in self._undecided()}
-            decided = set() if in_flight is None else in_flight - undecided
-            if in_flight is not None:
-                in_flight -= decided
-            self.outcome.decision_ledgers += [network.sequence - cleared_at] * len(decided)
+            if recovery is not None:
+                self._note_decisions(recovery, undecided)
             has_earned_all = len(self.books.computed) > self.plan.earning_epochs
             is_all_paid = self._owed_stroops() == 0 == self.paid.unreturned_stroops
             if has_earned_all and not undecided and is_all_paid and not self._is_halted():
@@ -190,6 +202,19 @@ class World:
             f"got {len(undecided)} undecided batches and {self._owed_stroops()} stroops owed "
             f"{DRAIN_LEDGERS_MAX} ledgers after all faults, want everything paid"
         )
+
+    def _note_decisions(self, recovery: "_Recovery", undecided: set[int]) -> None:
+        """Note what was decided in this network ledger, and that nothing takes too long."""
+        took_ledgers = self.domain.network.sequence - recovery.since
+        decided = recovery.in_flight - undecided
+        recovery.in_flight -= decided
+        self.outcome.decision_ledgers += [took_ledgers] * len(decided)
+        is_late = bool(recovery.in_flight) and took_ledgers >= DECISION_LEDGERS_MAX
+        if is_late and not self._is_halted():
+            raise self._error(
+                f"got batches {sorted(recovery.in_flight)} undecided {took_ledgers} network "
+                "ledgers after all faults, want them paid or burned"
+            )
 
     def _in_flight(self) -> set[int]:
         """Return the numbers of the batches whose envelopes may be applied any time."""

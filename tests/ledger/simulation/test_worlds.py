@@ -225,13 +225,15 @@ def test_books_that_differ_from_the_chain_end_a_world(world: World) -> None:
         world.run()
 
 
+@pytest.mark.parametrize(("decision_ledgers_max", "told"), [(2, "undecided 2"), (99, "paid$")])
 def test_a_payment_that_is_never_made_ends_a_world(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World, monkeypatch: pytest.MonkeyPatch, decision_ledgers_max: int, told: str
 ) -> None:
+    monkeypatch.setattr("ledger.simulation.world.DECISION_LEDGERS_MAX", decision_ledgers_max)
     monkeypatch.setattr("ledger.simulation.world.DRAIN_LEDGERS_MAX", 10)
     world.domain.network.set_room = lambda _: None
     world.domain.network.network.header.max_tx_set_size = 1
-    with pytest.raises(SimulationError, match="want everything paid"):
+    with pytest.raises(SimulationError, match=told):
         world.run()
 
 
