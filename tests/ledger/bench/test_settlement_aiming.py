@@ -63,6 +63,7 @@ def test_a_run_goes_on_with_aimed_worlds_until_every_pair_was_met(
         return [] if total.deaths[pair] else [pair]
 
     monkeypatch.setattr(settlement_sim, "plan_of", small)
+
     def aimed(seed: int, number: int, missing: list[tuple[str, str]]) -> WorldPlan:
         return replace(aimed_plan(seed, number, missing), payees=6, earning_epochs=2)
 
