@@ -146,6 +146,8 @@ class Progress:
         took_s, made = time.monotonic() - self.began_s, payouts - self.before
         left_s = took_s * max(0, self.goal - payouts) / made if made else None
         left = "no pace yet" if left_s is None else f"{left_s / 60:.0f} min left"
+        if payouts >= self.goal:
+            left = "enough paid"  # how long aimed worlds take yet, nobody knows
         bar = "#" * filled + "-" * (BAR_WIDTH - filled)
         return (
             f"[{bar}] {100 * share:.0f} %  {payouts:,} payouts, {len(totals.worlds)} worlds, "

@@ -1,10 +1,12 @@
 """Worlds aimed at the pairs of death and fault that were not met by chance."""
 
+import re
 from dataclasses import replace
 
 import pytest
 
 from ledger.bench import settlement_sim
+from ledger.bench.errors import BenchError
 from ledger.bench.settlement_aiming import (
     AMBUSHES_PER_MOMENT,
     aimed_plan,
@@ -13,6 +15,7 @@ from ledger.bench.settlement_aiming import (
 )
 from ledger.bench.settlement_sim import SettlementBench, run_settlement_bench
 from ledger.simulation.domain import WorldPlan
+from ledger.simulation.errors import SimulationError
 from ledger.simulation.faults import CALM, SPELLS
 from ledger.simulation.world import Outcome
 
@@ -48,6 +51,23 @@ def test_an_aimed_world_has_a_few_ambushes_of_each_moment_and_settlers_where_the
         assert (plan.settlers, plan.settlers_needed) == (3, 2)
     assert {ambush for plan in plans for ambush in plan.ambushes} == set(missing)
     assert aimed_plan(1, 0, [("a", "drop")]).settlers == 0
+
+
+def break_down(plan: WorldPlan, _with_naive: bool) -> None:
+    """Stand in for a world in which an invariant does not hold; run by another process."""
+    raise SimulationError(f"world of seed {plan.seed}: broken")
+
+
+@pytest.mark.postgres
+def test_a_world_that_breaks_an_invariant_ends_the_run_with_its_plan(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(settlement_sim.worlds, "run", break_down)
+    monkeypatch.setattr(settlement_sim, "CALM_PAYEES", 5)
+    bench = SettlementBench(payouts=1, seed=3)
+    told = re.escape(str(settlement_sim.plan_of(bench, 0)))
+    with pytest.raises(BenchError, match=rf"world of seed \d+: broken; {told}"):
+        run_settlement_bench(bench, print)
 
 
 @pytest.mark.postgres

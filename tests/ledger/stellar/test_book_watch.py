@@ -15,7 +15,7 @@ from ledger.audit.address import format_account
 from ledger.audit.stellar_xdr import read_transaction
 from ledger.books.draft import Draft
 from ledger.books.folding import fold_transactions
-from ledger.books.state import State, format_state, genesis_state, state_root
+from ledger.books.state import State, genesis_state
 from ledger.evidence.instruction import Booking
 from ledger.evidence.keys import public_key_of
 from ledger.stellar.book_watch import watch_books
@@ -27,10 +27,9 @@ from ledger.stellar.signing import SeedKeys
 from ledger.stellar.transacting import Transacting, asset_payment
 from ledger.store import halt_store
 from ledger.store import settlement_store as store
-from ledger.store.epoch_store import open_epochs
+from ledger.store.epoch_store import open_epochs, store_closing_state
 from ledger.store.halt_store import Halt, HaltName
 from ledger.store.shard_store import find_shard
-from ledger.store.tables import StateRow
 
 pytestmark = [pytest.mark.postgres, pytest.mark.process]
 
@@ -70,14 +69,7 @@ def compute(scene: Scene, *, epoch: int = 0, **head: int) -> State:
     with scene.sessions.begin() as session:
         shard = find_shard(session, scene.broadcaster)
         open_epochs(session, shard, first=0, last=2)
-        session.add(
-            StateRow(
-                broadcaster_id=shard.id,
-                epoch=epoch,
-                closing=format_state(state),
-                root=state_root(state),
-            )
-        )
+        store_closing_state(session, shard, epoch, state)
     return state
 
 
