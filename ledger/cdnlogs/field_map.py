@@ -19,7 +19,7 @@ as "not stated". Keys of a map:
                            content_length, cmcd, session, log_id
     [aborted]              statuses; field and either values or whole_values
     [midgress]             field and either values or edge_values
-    [sampling]             field: one in how many requests the line stands for
+    [sampling]             field: one in how many requests the line stands for, "10" or "1/10"
 """
 
 import tomllib

@@ -223,7 +223,7 @@ class _Reader:
             return ExcludedLine(line.number, Exclusion.MIDGRESS, sent_bytes)
         if job.hosts and host not in job.hosts:
             return ExcludedLine(line.number, Exclusion.OTHER_HOST, sent_bytes)
-        if _is_sampled(sampling) and not job.sampled_one_in:
+        if sampling is not None and sampling not in {f"{job.weight}", f"1/{job.weight}"}:
             return ExcludedLine(line.number, Exclusion.SAMPLED, sent_bytes)
         method = (method or "").upper()
         return LogRow(
@@ -308,10 +308,6 @@ def _read_status(text: str | None) -> int:
     if text is None or not (len(text) <= 3 and text.isascii() and text.isdigit()):
         raise _RowError(f"status: got {text if text is None else text[:40]!r}, want 0 to 999")
     return int(text)
-
-
-def _is_sampled(text: str | None) -> bool:
-    return text is not None and text not in {"1", "1/1", "100", "100%"}
 
 
 def _find_session(session: str | None, cmcd: str | None, query: str) -> bytes:

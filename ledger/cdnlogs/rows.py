@@ -24,7 +24,7 @@ class Exclusion(Enum):
     """Traffic between the CDN's own servers."""
 
     SAMPLED = "sampled"
-    """A sampled source whose rate was not declared."""
+    """It stands for another number of requests than was declared; 1, where none was."""
 
     OTHER_HOST = "other host"
     ROW_LIMIT = "row limit"

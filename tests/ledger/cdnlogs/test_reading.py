@@ -159,6 +159,25 @@ def test_sampled_rows_are_refused_without_a_declared_rate() -> None:
     assert figures_of(row, 10).body_bytes == 10_000
 
 
+@pytest.mark.parametrize(
+    ("interval", "declared", "is_taken"),
+    [
+        ("1", 0, True), ('"1/1"', 0, True), ("1", 1, True),
+        ("100", 0, False), ('"100%"', 0, False), ("10", 0, False), ("0", 0, False),
+        ("10", 10, True), ('"1/10"', 10, True),
+        ("1", 10, False), ("100", 10, False), ('"10/1"', 10, False), ("-10", 10, False),
+    ],
+)  # fmt: skip
+def test_a_row_stands_for_as_many_requests_as_declared_or_is_left_out(
+    interval: str, declared: int, is_taken: bool
+) -> None:
+    stated = f'"SampleInterval": {interval}, "RayID"'
+    line = cloudflare_line(FIRST).replace('"RayID"', stated).encode()
+    [outcome] = outcomes_of("cloudflare", line, sampled_one_in=declared)
+    assert isinstance(outcome, LogRow) == is_taken
+    assert is_taken or outcome == ExcludedLine(1, Exclusion.SAMPLED, 1300)
+
+
 def test_sampled_source_is_refused_before_its_first_row() -> None:
     sampled = replace(load_field_map("fastly"), is_sampled=True)
     with pytest.raises(SampledSourceError):
