@@ -69,7 +69,7 @@ class InvoiceConflictError(StoreError):
 
 
 class DayError(StoreError):
-    """A day cannot be opened again, nor be forgotten before it is closed."""
+    """A day cannot be opened or remembered again, nor be forgotten before it is closed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -390,10 +390,14 @@ def forget_days(session: Session, source: Source, through_day: int) -> int:
         How many lines' request ids were forgotten.
 
     Raises:
-        DayError: A day is not closed.
+        DayError: A day is not closed, or a later one is forgotten already.
     """
     if through_day > source.closed_through_day:
         raise DayError(f"day: got {through_day}, want ≤ {source.closed_through_day}: closed first")
+    if through_day < source.forgotten_through_day:
+        # Lines of the days between would be taken again: what they repeat is not known any more.
+        known = source.forgotten_through_day
+        raise DayError(f"day: got {through_day}, want ≥ {known}: forgotten already")
     session.execute(text("SET LOCAL statement_timeout = 0"))
     parameters = {"source": source.id, "first": 0, "last": through_day}
     session.execute(text(FOLD_LINES), parameters)

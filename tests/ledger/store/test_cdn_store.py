@@ -176,6 +176,24 @@ def test_forgotten_days_keep_their_totals_and_take_no_more_lines(sessions):
     assert counters.sum == counters.lines == 7
 
 
+def test_forgotten_days_are_never_remembered_again(sessions):
+    day = day_of(FIRST.at_ms)
+    store(sessions, write_log("nginx", [FIRST]))
+    with sessions.begin() as session:
+        close_days(session, open_nginx(session), day + 1)
+    with sessions.begin() as session:
+        assert forget_days(session, open_nginx(session), day + 1) == 1
+    with sessions.begin() as session, pytest.raises(DayError, match="forgotten"):
+        forget_days(session, open_nginx(session), day - 1)
+    with sessions.begin() as session:
+        assert forget_days(session, open_nginx(session), day + 1) == 0
+    # The same line in another file: its request id is not known any more.
+    again = store(sessions, write_log("nginx", [FIRST]) + b"damaged\n")
+    assert again.excluded["forgotten day"] == 1
+    [totals] = load(sessions)[0].values()
+    assert totals.lines == 1
+
+
 def test_one_cdn_in_two_formats_is_refused(sessions):
     store(sessions, write_log("nginx", [FIRST]))
     with pytest.raises(OtherFormatError, match="format"):
