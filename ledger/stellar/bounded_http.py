@@ -79,7 +79,7 @@ class BoundedHttp:
         self._port = port
         self._timeout_s = timeout_s
         self._context = ssl.create_default_context() if parts.scheme == "https" else None
-        self._idle: list[_Connection] = []
+        self._idle: list[DeadlineConnection] = []
         self._lock = threading.Lock()
 
     def close(self) -> None:
@@ -135,18 +135,18 @@ class BoundedHttp:
             raise GatewayError(f"{url}: got over {ANSWER_BYTES_MAX} bytes, want less")
         return answer
 
-    def _take(self, deadline_s: float) -> "_Connection":
+    def _take(self, deadline_s: float) -> "DeadlineConnection":
         while True:
             with self._lock:
                 connection = self._idle.pop() if self._idle else None
             if connection is None:
-                return _Connection(self._host, self._port, self._context, deadline_s)
+                return DeadlineConnection(self._host, self._port, self._context, deadline_s)
             if connection.is_quiet():
                 connection.deadline_s = deadline_s
                 return connection
             connection.close()
 
-    def _put_back(self, connection: "_Connection") -> None:
+    def _put_back(self, connection: "DeadlineConnection") -> None:
         with self._lock:
             if len(self._idle) < _IDLE_MAX:
                 self._idle.append(connection)
@@ -154,13 +154,20 @@ class BoundedHttp:
         connection.close()
 
 
-class _Connection(http.client.HTTPConnection):
-    """An HTTP/1.1 connection whose every wait ends at a deadline, plain or TLS."""
+class DeadlineConnection(http.client.HTTPConnection):
+    """An HTTP/1.1 connection whose every wait ends at a deadline, plain or TLS.
+
+    The deadline is in seconds of `time.monotonic` and can be set anew for each exchange. When it
+    has passed, `TimeoutError` is raised.
+    """
 
     def __init__(
         self, host: str, port: int, context: ssl.SSLContext | None, deadline_s: float
     ) -> None:
         super().__init__(host, port)
+        if context is not None:
+            # Which port the Host header leaves out.
+            self.default_port = http.client.HTTPS_PORT
         self.deadline_s = deadline_s
         self._context = context
         self._raw: socket.socket | None = None
@@ -205,7 +212,7 @@ class _TimedSocket:
     As with a real socket, closing it leaves open what was made of it.
     """
 
-    def __init__(self, connection: _Connection, raw: socket.socket) -> None:
+    def __init__(self, connection: DeadlineConnection, raw: socket.socket) -> None:
         self._connection = connection
         self._raw = raw
         self._readers = 0
@@ -236,7 +243,7 @@ class _TimedReader(io.RawIOBase):
     """Reads a socket until the connection's deadline."""
 
     def __init__(
-        self, connection: _Connection, raw: socket.socket, release: Callable[[], None]
+        self, connection: DeadlineConnection, raw: socket.socket, release: Callable[[], None]
     ) -> None:
         super().__init__()
         self._connection = connection
