@@ -26,7 +26,10 @@ from ledger.cdnlogs.timestamps import (
 ROWS_MAX: Final = 50_000_000
 """Most lines of one file that are read; the rest is counted as excluded."""
 
-BYTES_MAX: Final = 2**63 - 1
+BYTES_MAX: Final = 1 << 50
+"""Most bytes that a line may state, times the requests that it stands for: no answer has them, and
+thousands of such lines still add up in the database's 64 bits."""
+
 _DIGITS = re.compile(r"\d{1,19}", re.ASCII)
 _REQUEST = re.compile(r"([A-Za-z-]{1,32}) (\S+)(?: HTTP/[\d.]+)?")
 _SID = re.compile(r'(?:^|[,&;?= ])sid="([^"]{1,64})"')
@@ -160,7 +163,9 @@ class _Reader:
         try:
             return self._read_text(line, line.data.decode("utf-8", "surrogateescape"))
         except (_RowError, SplitError, MalformedTimeError) as error:
-            return MalformedLine(line.number, str(error)[:_REASON_LENGTH_MAX])
+            # A reason may quote bytes that are no text, and is stored and printed as text.
+            reason = str(error).encode("utf-8", "backslashreplace").decode()
+            return MalformedLine(line.number, reason[:_REASON_LENGTH_MAX])
 
     def _read_text(self, line: Line, text: str) -> Outcome:
         field_map = self.job.field_map
@@ -212,10 +217,12 @@ class _Reader:
         if aborted_mark is None and field_map.aborted.field:
             aborted_mark = values[len(WANTED)]
         host, path, query = _read_place(host, path, uri, query)
-        body_bytes, total_bytes = _read_count("body bytes", body), _read_count("total bytes", total)
+        bytes_max = BYTES_MAX // job.weight
+        body_bytes = _read_count("body bytes", body, bytes_max)
+        total_bytes = _read_count("total bytes", total, bytes_max)
         if body_bytes is None and total_bytes is None:
             raise _RowError("bytes: got neither body nor total, want one at least")
-        content_length = _read_count("content length", length)
+        content_length = _read_count("content length", length, bytes_max)
         status_code = _read_status(status)
         time_ms = self._read_time(times)
         sent_bytes = total_bytes if total_bytes is not None else body_bytes or 0
@@ -296,11 +303,11 @@ def _read_place(
     return (host or "").lower(), path, query or ""
 
 
-def _read_count(name: str, text: str | None) -> int | None:
+def _read_count(name: str, text: str | None, bytes_max: int) -> int | None:
     if text is None:
         return None
-    if not _DIGITS.fullmatch(text) or (count := int(text)) > BYTES_MAX:
-        raise _RowError(f"{name}: got {text[:40]!r}, want 0..2**63-1")
+    if not _DIGITS.fullmatch(text) or (count := int(text)) > bytes_max:
+        raise _RowError(f"{name}: got {text[:40]!r}, want 0..{bytes_max}")
     return count
 
 

@@ -25,8 +25,15 @@ from hypothesis import strategies as st
 from ledger.cdnlogs.cdni import format_cdni_log
 from ledger.cdnlogs.field_map import SHIPPED, FieldMapError, load_field_map, parse_field_map
 from ledger.cdnlogs.lines import ContentDigest, read_lines
-from ledger.cdnlogs.reading import Job, SampledSourceError, read_log, session_id_of
-from ledger.cdnlogs.rows import ExcludedLine, Exclusion, LogRow, MalformedLine, figures_of
+from ledger.cdnlogs.reading import BYTES_MAX, Job, SampledSourceError, read_log, session_id_of
+from ledger.cdnlogs.rows import (
+    ExcludedLine,
+    Exclusion,
+    LogRow,
+    MalformedLine,
+    Outcome,
+    figures_of,
+)
 from ledger.cdnlogs.timestamps import TimeFormat
 
 FIRST = Delivery(request_id="r1")
@@ -237,6 +244,7 @@ def test_rows_before_the_header_are_malformed() -> None:
         ('"EdgeResponseBytes": 1300', '"EdgeResponseBytes": -1'),
         ('"EdgeResponseBytes": 1300', '"EdgeResponseBytes": 1300.5'),
         ('"EdgeResponseBytes": 1300', '"EdgeResponseBytes": 9223372036854775808'),
+        ('"EdgeResponseBytes": 1300', f'"EdgeResponseBytes": {BYTES_MAX + 1}'),
         ('"EdgeResponseStatus": 206', '"EdgeResponseStatus": "two"'),
         ('"EdgeResponseStatus": 206', '"EdgeResponseStatus": null'),
         ('"ClientRequestURI"', '"URI"'),
@@ -248,6 +256,20 @@ def test_values_that_cannot_be_are_malformed(old: str, new: str) -> None:
     [outcome] = outcomes_of("cloudflare", cloudflare_line(FIRST).replace(old, new).encode())
     assert isinstance(outcome, MalformedLine)
     assert "got" in outcome.reason or "json" in outcome.reason
+
+
+def test_what_a_row_stands_for_in_all_is_bounded() -> None:
+    for declared, most in ((0, BYTES_MAX), (10, BYTES_MAX // 10)):
+        for body, is_taken in ((most, True), (most + 1, False)):
+            data = write_log("nginx", [changed(FIRST, body=body, headers=0)])
+            [outcome] = outcomes_of("nginx", data, sampled_one_in=declared)
+            assert isinstance(outcome, LogRow) == is_taken, (declared, body)
+
+
+def test_reasons_that_quote_no_text_are_text() -> None:
+    [outcome] = outcomes_of("cdni", b"#SHA256-hash:\t\xff\n")
+    assert isinstance(outcome, MalformedLine)
+    assert "\\udcff" in outcome.reason.encode().decode()
 
 
 def test_export_as_cdni_reads_back_with_the_same_figures() -> None:
@@ -280,6 +302,16 @@ def test_damaged_input_never_raises_and_every_line_has_one_outcome(
         packed = bytes(squeezed[: data.draw(st.integers(0, len(squeezed)))])
     outcomes = list(read_log([packed], job_of(name)))
     assert [outcome.line for outcome in outcomes] == list(range(1, len(outcomes) + 1))
+    assert all(can_be_kept(outcome) for outcome in outcomes)
+
+
+def can_be_kept(outcome: Outcome) -> bool:
+    """Whether a database can hold what came of a line."""
+    if isinstance(outcome, MalformedLine):
+        return bool(outcome.reason.encode())
+    if isinstance(outcome, ExcludedLine):
+        return 0 <= outcome.sent_bytes <= BYTES_MAX
+    return max(figures_of(outcome)[:6]) <= BYTES_MAX
 
 
 @given(st.sampled_from(sorted(FORMATS)), st.lists(st.integers(0, 2000), max_size=8))
@@ -295,6 +327,7 @@ def test_any_bytes_are_read_by_every_map(data: bytes) -> None:
     for name in SHIPPED:
         for outcome in read_log([data], job_of(name)):
             assert outcome.line
+            assert can_be_kept(outcome)
 
 
 MAP = """

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from cdn_logs import CONTENTS, Delivery, changed, job_of, tally_of, write_log
+from cdn_logs import CONTENTS, FORMATS, Delivery, changed, job_of, tally_of, write_log
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
@@ -59,11 +59,13 @@ def open_nginx(session, cdn: str = "cdn.example", format_name: str = "nginx") ->
 
 def store(
     sessions: SessionFactory, data: bytes, name: str = "log", cdn: str = "cdn.example",
-    format_name: str = "nginx",
+    format_name: str = "nginx", sampled: int = 0,
 ) -> ImportedFile:  # fmt: skip
     with sessions.begin() as session:
-        source = open_nginx(session, cdn, format_name)
-        job = job_of(format_name, time_format=source.time_format)
+        source = open_source(
+            session, account=ACCOUNT, cdn=cdn, format_name=format_name, sampled_one_in=sampled
+        )
+        job = job_of(format_name, time_format=source.time_format, sampled_one_in=sampled)
         content = ContentDigest()
         return import_file(
             session, source, name, read_log([data], job, content=content),
@@ -128,6 +130,46 @@ def test_the_database_comes_to_what_the_tally_comes_to(sessions, deliveries, see
     want_groups, want_counters = tally_of("nginx", *files)
     assert groups == want_groups
     assert same(counters, want_counters)
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.sampled_from(sorted(FORMATS)),
+    st.lists(
+        st.builds(
+            Delivery,
+            request_id=st.sampled_from(["a", "-"]),
+            body=st.sampled_from([0, 2**50, 2**60, 2**63 - 301, 2**63 - 1]),
+        ),
+        max_size=4,
+    ),
+    st.lists(st.tuples(st.integers(0), st.integers(0, 255)), max_size=6),
+    st.sampled_from([0, 10]),
+)
+def test_no_line_keeps_a_file_from_being_imported(sessions, name, deliveries, damage, sampled):
+    log = bytearray(write_log(name, deliveries) + b"#SHA256-hash:\t\xff\n")
+    for place, value in damage:
+        log[place % len(log)] = value
+    cdn = f"odd {time.monotonic_ns()}"
+    taken = store(sessions, bytes(log), "odd", cdn, name, sampled)
+    with sessions.begin() as session:
+        source = open_source(
+            session, account=ACCOUNT, cdn=cdn, format_name=name, sampled_one_in=sampled
+        )
+        counters = count_lines(session, source)
+    assert counters.sum == counters.lines == taken.lines
+
+
+def test_the_line_that_no_database_can_hold_is_malformed_and_the_rest_is_taken(sessions):
+    huge = changed(FIRST, body=2**63 - 301)
+    keyless = write_log("w3c", [FIRST, huge, huge]).replace(b" r1 ", b" - ")
+    for format_name, data, sampled, odd in (
+        ("w3c", keyless, 0, 2),
+        ("nginx", write_log("nginx", [FIRST, changed(huge, request_id="r2")]), 10, 1),
+        ("cdni", b"#SHA256-hash:\t\xff\n", 0, 1),
+    ):
+        taken = store(sessions, data, "odd", format_name, format_name, sampled)
+        assert taken.malformed == odd, format_name
 
 
 def test_lines_without_a_request_id_count_once_a_file(sessions):
