@@ -2,8 +2,9 @@
 
 Run on a schedule, by any number of workers. Bundles' bytes and merged receipts go once the epoch
 and the two after it are settled and filed; lanes once no late receipt of theirs can count any more.
-What stays of an epoch is what the log is made of, and a row a bundle. Not here: erasing what names
-viewers, the file itself included (`ledger.store.erasing`).
+What stays of an epoch is what the log is made of, and a row a bundle. Broadcasters of one database
+share partitions by the epoch's number: one goes when all who have bundles in it are done with it.
+Not here: erasing what names viewers, the file itself included (`ledger.store.erasing`).
 """
 
 import hashlib
@@ -12,15 +13,16 @@ from typing import Final
 
 import structlog
 
-from ledger.store.engine import DatabaseUnavailableError, SessionFactory, try_advisory_lock
+from ledger.store.engine import DatabaseUnavailableError, Session, SessionFactory, try_advisory_lock
 from ledger.store.erasure_store import longest_window
 from ledger.store.expiry_store import (
     EVIDENCE,
     LANES,
     drop_partitions,
+    has_bundles,
     list_filed,
     list_partitions,
-    shares_with_others,
+    list_sharers,
 )
 from ledger.store.shard_store import Shard
 
@@ -47,17 +49,8 @@ def expire(sessions: SessionFactory, shard: Shard, audit_dir: Path) -> int:
         if not try_advisory_lock(guard, f"expire {shard.account.hex()}"):
             return 0
         filed = list_filed(guard, shard)
-        window = longest_window(guard, shard)
-        evidence = [
-            epoch
-            for epoch in _due(filed, list_partitions(guard, EVIDENCE[0]), EPOCHS_KEPT)
-            if not shares_with_others(guard, shard, epoch)
-        ]
-        lanes = [
-            epoch
-            for epoch in _due(filed, list_partitions(guard, LANES[0]), max(window, EPOCHS_KEPT))
-            if not shares_with_others(guard, shard, epoch)
-        ]
+        evidence = _due(guard, shard, EVIDENCE)
+        lanes = _due(guard, shard, LANES)
         dropped = 0
         for epoch in evidence:
             if _is_file_whole(audit_dir / f"epoch-{epoch}.audit", filed[epoch]):
@@ -67,11 +60,27 @@ def expire(sessions: SessionFactory, shard: Shard, audit_dir: Path) -> int:
         return dropped + sum(_drop(sessions, LANES, epoch) for epoch in lanes)
 
 
-def _due(filed: dict[int, bytes], partitions: list[int], later: int) -> list[int]:
-    """Return epochs of partitions that are filed, and so many after them too."""
+def _due(session: Session, shard: Shard, parents: tuple[str, ...]) -> list[int]:
+    """Return epochs whose partitions the broadcaster needs no longer, nor another one in them."""
+    epochs = _finished(session, shard, parents, list_partitions(session, parents[0]))
+    for other in list_sharers(session, shard):
+        shared = [epoch for epoch in epochs if has_bundles(session, other, epoch)]
+        needed = set(shared) - set(_finished(session, other, parents, shared))
+        epochs = [epoch for epoch in epochs if epoch not in needed]
+    return epochs
+
+
+def _finished(
+    session: Session, shard: Shard, parents: tuple[str, ...], epochs: list[int]
+) -> list[int]:
+    """Return epochs that are filed, and so many after them too, as one broadcaster needs it."""
+    later = EPOCHS_KEPT
+    if parents == LANES:
+        later = max(later, longest_window(session, shard))
+    filed = list_filed(session, shard)
     return [
         epoch
-        for epoch in partitions
+        for epoch in epochs
         if all(number in filed for number in range(epoch, epoch + later + 1))
     ]
 

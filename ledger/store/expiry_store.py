@@ -9,11 +9,11 @@ and erasing what names viewers (`erasure_store`).
 from collections.abc import Collection
 from typing import Final
 
-from sqlalchemy import func, select, text
+from sqlalchemy import exists, select, text
 from sqlalchemy.orm import Session
 
-from ledger.store.shard_store import Shard
-from ledger.store.tables import BundleRow, EpochRow
+from ledger.store.shard_store import Shard, list_shards
+from ledger.store.tables import BundleRawRow, BundleRow, EpochRow
 
 EVIDENCE: Final = ("bundle_raws", "receipts")
 """Parents of the partitions that go once the audit file is written."""
@@ -49,23 +49,19 @@ def list_partitions(session: Session, parent: str) -> list[int]:
     return sorted(int(name.rpartition("_e")[2]) for name in names)
 
 
-def shares_with_others(session: Session, shard: Shard, epoch: int) -> bool:
-    """Tell whether another broadcaster has bundles in the seal of this number and no file of it."""
-    waiting = (
+def list_sharers(session: Session, shard: Shard) -> list[Shard]:
+    """Return the other broadcasters of the database: partitions are of an epoch's number alone."""
+    return [one for one in list_shards(session) if one.id != shard.id]
+
+
+def has_bundles(session: Session, shard: Shard, epoch: int) -> bool:
+    """Tell whether a broadcaster has bundles in the seal of a number, so rows or rows to come."""
+    found = (
         select(BundleRow.id)
-        .join(
-            EpochRow,
-            (EpochRow.broadcaster_id == BundleRow.broadcaster_id)
-            & (EpochRow.number == BundleRow.sealing_epoch),
-        )
-        .where(
-            BundleRow.sealing_epoch == epoch,
-            BundleRow.broadcaster_id != shard.id,
-            EpochRow.audit_digest.is_(None),
-        )
+        .where(BundleRow.broadcaster_id == shard.id, BundleRow.sealing_epoch == epoch)
         .limit(1)
     )
-    return session.scalar(waiting) is not None
+    return session.scalar(found) is not None
 
 
 def drop_partitions(session: Session, parents: Collection[str], epoch: int) -> None:
@@ -82,12 +78,13 @@ def drop_partitions(session: Session, parents: Collection[str], epoch: int) -> N
 
 def list_without_bytes(session: Session, shard: Shard) -> list[int]:
     """Return the epochs whose bundles' bytes were dropped: only audit files have them."""
+    has_bytes = exists().where(
+        BundleRawRow.sealing_epoch == BundleRow.sealing_epoch,
+        BundleRawRow.bundle_id == BundleRow.id,
+    )
     epochs = session.scalars(
         select(BundleRow.sealing_epoch)
-        .where(
-            BundleRow.broadcaster_id == shard.id,
-            func.to_regclass(func.concat("bundle_raws_e", BundleRow.sealing_epoch)).is_(None),
-        )
+        .where(BundleRow.broadcaster_id == shard.id, ~has_bytes)
         .distinct()
     )
     return sorted(epochs)

@@ -15,6 +15,7 @@ from ledger.sealing.expiry import EPOCHS_KEPT, expire
 from ledger.store.bundle_store import find_by_digest
 from ledger.store.engine import DatabaseUnavailableError
 from ledger.store.expiry_store import drop_partitions, list_partitions, list_without_bytes
+from ledger.store.raw_store import store_raw
 
 pytestmark = pytest.mark.postgres
 
@@ -121,29 +122,73 @@ def test_rows_stay_while_the_audit_file_is_not_whole(scene, damage):
     assert run(scene) == 1
 
 
-def test_epoch_that_another_broadcaster_has_not_filed_stays(scene):
-    epochs_with_bundles(scene, range(EPOCHS_KEPT + 1))
+OTHERS_ROWS = """
+INSERT INTO broadcasters (id, account, network_id, binding) VALUES (77, :other, :other, '');
+INSERT INTO terms (broadcaster_id, digest, raw, first_epoch, last_epoch)
+  VALUES (77, :other, :terms, 0, 99);
+INSERT INTO epochs (broadcaster_id, number, salt_key) VALUES (77, 0, :other);
+INSERT INTO bundles (broadcaster_id, submitter_key, epoch, kind, number, digest, size_bytes,
+    promise, sealing_epoch) VALUES (77, :other, 0, 1, 0, :other, 1, '', 0)
+"""
+
+
+def another_broadcaster(scene: ShardScene) -> None:
+    """Make one that has a bundle in the seal of epoch 0, on the same terms."""
+    values = {"other": key("another"), "terms": scene.operator.signed_terms.raw}
     with scene.sessions.begin() as session:
         session.execute(text("SET LOCAL session_replication_role = replica"))
-        session.execute(
-            text(
-                "INSERT INTO broadcasters (id, account, network_id, binding)"
-                " VALUES (77, :account, :account, '')"
-            ),
-            {"account": key("another")},
-        )
-        session.execute(
-            text("INSERT INTO epochs (broadcaster_id, number, salt_key) VALUES (77, 0, :salt)"),
-            {"salt": bytes(32)},
-        )
-        session.execute(
-            text(
-                "INSERT INTO bundles (broadcaster_id, submitter_key, epoch, kind, number, digest,"
-                " size_bytes, promise, sealing_epoch) VALUES (77, :key, 0, 1, 0, :key, 1, '', 0)"
-            ),
-            {"key": key("another")},
-        )
+        for statement in OTHERS_ROWS.split(";"):
+            session.execute(text(statement), values)
+
+
+def file_epochs(scene: ShardScene, numbers: range) -> None:
+    """Let epochs of the other broadcaster be filed."""
+    with scene.sessions.begin() as session:
+        session.execute(text("SET LOCAL session_replication_role = replica"))
+        for number in numbers:
+            session.execute(
+                text(
+                    "INSERT INTO epochs (broadcaster_id, number, salt_key, state, audit_digest,"
+                    " opening_size, sealed_size, result_size, last_ledger_sequence,"
+                    " last_ledger_close_s) VALUES (77, :number, :salt, 'settled', :salt, 0, 1, 2,"
+                    " 1, 1) ON CONFLICT (broadcaster_id, number) DO UPDATE SET state = 'settled',"
+                    " audit_digest = EXCLUDED.audit_digest, opening_size = 0, sealed_size = 1,"
+                    " result_size = 2, last_ledger_sequence = 1, last_ledger_close_s = 1"
+                ),
+                {"number": number, "salt": bytes(32)},
+            )
+
+
+def test_partitions_stay_until_every_broadcaster_in_them_is_done(scene):
+    epochs_with_bundles(scene, range(WINDOW + 1))
+    another_broadcaster(scene)
+    # Epochs 1 and 2 are this broadcaster's alone.
+    assert run(scene) == 2
+    file_epochs(scene, range(EPOCHS_KEPT))
     assert run(scene) == 0
+    file_epochs(scene, range(EPOCHS_KEPT, EPOCHS_KEPT + 1))
+    assert run(scene) == 1
+    assert 0 not in partitions(scene)["bundle_raws"]
+    # A late receipt of the other's epoch 0 is counted against these lanes.
+    assert 0 in partitions(scene)["lanes"]
+    file_epochs(scene, range(EPOCHS_KEPT + 1, WINDOW + 1))
+    assert run(scene) == 1
+    assert 0 not in partitions(scene)["lanes"]
+
+
+def test_broadcaster_that_comes_to_a_number_later_finds_its_partitions_again(scene):
+    epochs_with_bundles(scene, range(EPOCHS_KEPT + 1))
+    assert run(scene) == 1
+    assert 0 not in partitions(scene)["bundle_raws"]
+    another_broadcaster(scene)
+    with scene.sessions.begin() as session:
+        # The trigger's work for a bundle, with what follows it in the same transaction.
+        session.execute(text("SELECT make_partitions(0)"))
+        store_raw(session, 0, 1 << 40, b"bytes of the other's bundle")
+    found = partitions(scene)
+    assert all(0 in found[parent] for parent in found)
+    with scene.sessions.begin() as session:
+        assert list_without_bytes(session, scene.shard) == [0]
 
 
 def test_drop_that_would_have_to_wait_is_put_off(scene, monkeypatch):
