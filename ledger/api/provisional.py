@@ -4,8 +4,9 @@
     GET  /v1/totals        per epoch, source and content; provisional until the epoch is sealed
 
 A report is believed as far as a watcher needs: its party signed it, it is fresh, every receipt is
-one that this party may report (so no byte is reported twice), and of its receipts some, chosen by
-chance, are verified with their entitlements. Nothing is sealed, billed or paid from it. Under
+one that this party may report (so no byte is reported twice) and claims no more than a seal would
+count, and the receipts with the most bytes and some of the others, chosen by chance, are verified
+with their entitlements. Nothing is sealed, billed or paid from it. Under
 pressure reports are the first to wait. Totals per content are for who has the token: what a lone
 seeder of a title earned would be that title's total.
 """
@@ -26,6 +27,7 @@ from ledger.api.limits import IntakeLimits
 from ledger.api.pacing import Buckets
 from ledger.api.request_note import note_sender, sender_tag
 from ledger.audit.address import format_account
+from ledger.books.judgement import ENTITLEMENT_BYTES_MAX
 from ledger.evidence.bundle import Bundle, BundleKind
 from ledger.evidence.encoding import Signed
 from ledger.evidence.entitlement import ENTITLEMENT, Entitlement
@@ -48,7 +50,8 @@ from ledger.store.totals_store import (
 )
 
 SAMPLE_SIZE: Final = 8
-"""Receipts of a report that are verified with their entitlements."""
+"""Receipts of a report that are verified with their entitlements: so many of those with the most
+bytes, and as many of the others."""
 
 SKEW_MS: Final = 60_000
 """How far a report's reading of ledger time may be from ours."""
@@ -217,8 +220,11 @@ class Totals:
                 before[0] + receipt.bytes_total,
                 before[1] + 1,
             )
-        for place in self._chance.sample(range(len(receipts)), min(SAMPLE_SIZE, len(receipts))):
-            _verify(receipts[place], entitlements, terms)
+        # One receipt can state more than all others: what the total hangs on is always looked at.
+        falling = sorted(receipts, key=lambda signed: -signed.value.bytes_total)
+        most, others = falling[:SAMPLE_SIZE], falling[SAMPLE_SIZE:]
+        for signed in (*most, *self._chance.sample(others, min(SAMPLE_SIZE, len(others)))):
+            _verify(signed, entitlements, terms)
         return totals
 
 
@@ -226,11 +232,12 @@ def _may_say(bundle: Bundle, receipt: Receipt, entitlement: Entitlement) -> bool
     """Tell whether a receipt is this party's to report: a payee's own, or a viewer's of a CDN."""
     is_of_payee = not receipt.is_cdn and receipt.payee_key == bundle.submitter_key
     is_of_viewer = receipt.is_cdn and entitlement.session_key == bundle.submitter_key
+    bytes_max = min(entitlement.max_bytes or ENTITLEMENT_BYTES_MAX, ENTITLEMENT_BYTES_MAX)
     return (
         receipt.network_id == bundle.network_id
         and receipt.epoch == bundle.epoch
         and entitlement.broadcaster_account == bundle.broadcaster_account
-        and (entitlement.max_bytes == 0 or receipt.bytes_total <= entitlement.max_bytes)
+        and receipt.bytes_total <= bytes_max
         and (is_of_payee if bundle.kind == BundleKind.PAYEE else is_of_viewer)
     )
 

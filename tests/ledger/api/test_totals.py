@@ -28,6 +28,7 @@ from ledger.api.app import make_app
 from ledger.api.limits import IntakeLimits
 from ledger.api.pacing import Buckets
 from ledger.api.provisional import REPORTS_BURST, SAMPLE_SIZE, SKEW_MS
+from ledger.books.judgement import ENTITLEMENT_BYTES_MAX
 from ledger.evidence.bundle import BundleKind, make_bundle
 from ledger.evidence.provisional import sign_report
 
@@ -231,14 +232,35 @@ def test_report_is_no_bundle(scene, client):
 
 def test_few_forged_receipts_among_many_are_found_by_chance(scene, client):
     film = make_entitlement(scene.operator, "ann")
-    receipts = [make_receipt(film, "ann", "seeder", 1, 5, nonce=n) for n in range(SAMPLE_SIZE)]
-    receipts += [
-        make_receipt(film, "mallory", "seeder", 1, 5, nonce=100 + n) for n in range(SAMPLE_SIZE)
+    large = [make_receipt(film, "ann", "seeder", 1, 9, nonce=n) for n in range(SAMPLE_SIZE)]
+    small = [
+        make_receipt(film, who, "seeder", 1, 5, nonce=first + n)
+        for who, first in (("ann", 100), ("mallory", 200))
+        for n in range(SAMPLE_SIZE)
     ]
-    raw = report(scene, [film], receipts)
+    raw = report(scene, [film], large + small)
     answer = client.post("/v1/provisional", content=raw)
     # All eight of the sample would have to be honest: one in 12,870.
     assert answer.json()["code"] == "bad_receipt"
+
+
+def test_a_forged_receipt_with_the_most_bytes_is_always_found(scene, client):
+    film = make_entitlement(scene.operator, "ann")
+    receipts = [make_receipt(film, "ann", "seeder", 1, 5, nonce=n) for n in range(400)]
+    receipts.append(make_receipt(film, "mallory", "seeder", 1, 10**12, nonce=400))
+    answer = client.post("/v1/provisional", content=report(scene, [film], receipts))
+    assert (answer.status_code, answer.json()["code"]) == (400, "bad_receipt")
+
+
+@pytest.mark.parametrize("max_bytes", [0, 2**63 - 1])
+def test_more_bytes_than_a_seal_counts_are_refused(scene, client, max_bytes):
+    film = make_entitlement(scene.operator, "ann", max_bytes=max_bytes)
+    for each, answered in ((ENTITLEMENT_BYTES_MAX, 204), (2**63 - 1, 400)):
+        receipts = [make_receipt(film, "ann", "seeder", 1, each, nonce=n) for n in range(2)]
+        answer = client.post("/v1/provisional", content=report(scene, [film], receipts))
+        assert answer.status_code == answered
+    assert answer.json()["code"] == "bad_receipt"
+    assert totals(client)["p2p_bytes"] == 2 * ENTITLEMENT_BYTES_MAX
 
 
 def test_reports_are_the_first_to_wait(scene, client):
