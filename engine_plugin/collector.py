@@ -31,6 +31,7 @@ from engine_plugin.coverage import Coverage
 from engine_plugin.errors import CollectorRefusedError, CollectorUnavailableError
 from engine_plugin.name_lookup import NameLookup
 from ledger.evidence.binding import BINDING, Binding
+from ledger.evidence.bundle import Bundle
 from ledger.evidence.encoding import Signed
 from ledger.evidence.entitlement import ENTITLEMENT, Entitlement
 from ledger.evidence.errors import EvidenceError
@@ -131,15 +132,18 @@ class Collector:
         answer = await self._ask("GET", f"{self._base}/v1/clock", params=question)
         return nonce, answer
 
-    async def send_bundle(self, raw: bytes, digest: bytes, submitter_key: bytes) -> Signed[Promise]:
+    async def send_bundle(self, bundle: Signed[Bundle]) -> Signed[Promise]:
         """Send a bundle and return the collector's promise for exactly this bundle.
+
+        The promise must fall due: one for a seal that the terms are long past by would leave the
+        bundle waiting for ever, with nothing to complain of.
 
         Raises:
             CollectorUnavailableError: There was no answer, or no promise that holds.
             CollectorRefusedError: The bundle was refused whole.
         """
-        answer = await self._send_whole(raw)
-        terms = self._terms.value
+        answer = await self._send_whole(bundle.raw)
+        terms, sent = self._terms.value, bundle.value
         try:
             promise = PROMISE.parse(answer)
             PROMISE.require_signed_by(promise, terms.log_key)
@@ -150,9 +154,17 @@ class Collector:
             promise.value.bundle_digest,
             promise.value.submitter_key,
             promise.value.broadcaster_account,
+            promise.value.epoch,
         )
-        if stated != (terms.network_id, digest, submitter_key, terms.broadcaster_account):
+        if stated != (
+            terms.network_id,
+            bundle.digest,
+            sent.submitter_key,
+            terms.broadcaster_account,
+            sent.epoch,
+        ):
             raise CollectorUnavailableError("promise: got one for another bundle, want this one's")
+        _require_due(promise.value, terms)
         return promise
 
     async def _send_whole(self, raw: bytes) -> bytes:
@@ -368,6 +380,21 @@ class Collector:
             return response.headers, bytes(body)
         _raise_for(response, bytes(body))
         raise AssertionError("unreachable: every failure raises")
+
+
+def _require_due(promise: Promise, terms: Terms) -> None:
+    """Refuse a promise for a seal in which the bundle could not count any more.
+
+    Of epochs that other terms cover we do not know the correction window: their bundles count for
+    nothing under ours, and `log find-missing` judges such promises by the time that they state.
+    """
+    is_ours = terms.first_epoch <= promise.epoch <= terms.last_epoch
+    latest = promise.epoch + terms.correction_epochs if is_ours else promise.sealing_epoch
+    if not promise.epoch <= promise.sealing_epoch <= latest:
+        raise CollectorUnavailableError(
+            f"promise: got the seal of epoch {promise.sealing_epoch}, "
+            f"want one of {promise.epoch} to {latest}"
+        )
 
 
 def _name_of(url: str) -> str:

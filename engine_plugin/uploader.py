@@ -127,9 +127,7 @@ class Uploader:
             return
         bundle = bundles[self._turn % len(bundles)]
         try:
-            promise: Signed[Promise] = await self._collector.send_bundle(
-                bundle.raw, bundle.digest, parse_bundle(bundle.raw).value.submitter_key
-            )
+            promise: Signed[Promise] = await self._collector.send_bundle(parse_bundle(bundle.raw))
         except CollectorUnavailableError:
             self._turn += 1
             raise

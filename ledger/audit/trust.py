@@ -91,6 +91,10 @@ class Trust:
             parts.extend(key.key + key.first_epoch.to_bytes(4, "little") for key in keys)
         return sha256(b"".join(parts)).digest()
 
+    def epoch_at(self, close_time_s: int) -> int:
+        """Return the epoch of a network ledger's close time; times before genesis count as 0."""
+        return max(0, close_time_s - self.genesis_s) // self.epoch_length_s
+
     def log_key_at(self, epoch: int) -> bytes:
         """Return the log key of an epoch."""
         return _key_at(self.log_keys, epoch)

@@ -30,7 +30,7 @@ from ledger.publiclog.line_file import LINE_CHARACTERS_MAX, check_line_file
 from ledger.publiclog.line_request import fetch_line
 from ledger.publiclog.log_keys import LogKeys, keys_of_texts, keys_of_trust
 from ledger.publiclog.mirror import BYTES_MAX, mirror_log
-from ledger.publiclog.missing import Fate, Findings, find_missing
+from ledger.publiclog.missing import BROKEN, Findings, find_missing
 from ledger.publiclog.monitoring import look_once
 from ledger.publiclog.rotation import rotate_key
 from ledger.publiclog.source import open_source
@@ -247,7 +247,7 @@ def _find_missing(arguments: argparse.Namespace) -> int:
             epoch=epoch,
             receipts=count,
         )
-    is_broken = any(finding.fate == Fate.MISSING for finding in findings.bundles)
+    is_broken = any(finding.fate in BROKEN for finding in findings.bundles)
     return EXIT_DISPROVEN if is_broken else EXIT_PROVEN
 
 

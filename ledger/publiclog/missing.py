@@ -2,16 +2,20 @@
 
 The promise names the seal. If the log has sealed that epoch and its run of leaves holds no leaf of
 the bundle, neither accepted nor refused, the operator broke its word, and a complaint proves it.
+If the log has not, the promise must at least fall due: a collector promises the lowest epoch that
+is still open, so a seal long after the ledger time that the promise itself states is none of its.
 """
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from ledger.audit.errors import DisprovenError, UndecidableError
 from ledger.audit.trust import Trust
 from ledger.books.judgement import codes_root_of
 from ledger.evidence.errors import EvidenceError
 from ledger.evidence.leaf import BundleLeaf
+from ledger.evidence.promise import Promise
 from ledger.evidence.tile_proofs import TileReader
 from ledger.publiclog.collector_answers import CollectorAnswers
 from ledger.publiclog.complaint import format_complaint, require_promise
@@ -35,8 +39,19 @@ class Fate(StrEnum):
     """The promise is broken."""
     NOT_PROMISED = "not promised"
     """No promise is stored: nothing is owed yet."""
+    FALSE_PROMISE = "false promise"
+    """The promise is the operator's, and of a seal that no collector may name: the log never has
+    it, or not for as long as it likes. The promise itself is the evidence."""
     BAD_PROMISE = "bad promise"
     """The stored promise is not the operator's: nothing can be proven with it."""
+
+
+BROKEN: Final = frozenset({Fate.MISSING, Fate.FALSE_PROMISE})
+"""What speaks against the operator."""
+
+_AHEAD_MAX_S: Final = 86_400
+"""How far a seal may be ahead of a promise's ledger time. A collector that has not seen its network
+for an hour promises nothing (`clock_stale_s`); a day allows for much more than that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +104,7 @@ def find_missing(
     last_epoch = epoch_of_head(head, source.read)
     if last_epoch is not None:
         keys.require_key_of(head, last_epoch)
-    search = _Search(source, head, trust, answers)
+    search = _Search(source, head, trust, answers, last_epoch)
     return Findings(
         tree_size=head.checkpoint.tree_size,
         last_epoch=last_epoch,
@@ -111,8 +126,10 @@ class _Search:
         head: SignedHead,
         trust: Trust,
         answers: CollectorAnswers | None,
+        last_epoch: int | None,
     ) -> None:
         self._source, self._head, self._trust, self._answers = source, head, trust, answers
+        self._last_epoch = last_epoch
         self._reader = TileReader(head.checkpoint.tree_size, source.read)
         self._epoch = -1
         self._seal: tuple[SealedRange, dict[bytes, BundleLeaf]] | None = None
@@ -127,7 +144,7 @@ class _Search:
         epoch = bundle.promise.value.sealing_epoch
         seal = self._seal_of(epoch)
         if seal is None:
-            return Finding(bundle=bundle, fate=Fate.PENDING, detail=f"seal of epoch {epoch}")
+            return self._await(bundle, bundle.promise.value)
         found, leaves = seal
         leaf = leaves.get(bundle.digest)
         if leaf is None:
@@ -139,6 +156,29 @@ class _Search:
             )
         fate = Fate.REFUSED if leaf.code else Fate.INCLUDED
         return Finding(bundle=bundle, fate=fate, detail=self._describe(bundle, leaf))
+
+    def _await(self, bundle: SentBundle, promise: Promise) -> Finding:
+        """Judge a promise whose seal is not in the log."""
+        epoch, trust = promise.sealing_epoch, self._trust
+        open_epoch = trust.epoch_at(promise.close_time_s + _AHEAD_MAX_S)
+        earliest, latest = trust.first_epoch, max(bundle.epoch, open_epoch)
+        if not earliest <= epoch <= latest:
+            return Finding(
+                bundle=bundle,
+                fate=Fate.FALSE_PROMISE,
+                detail=f"got the seal of epoch {epoch}, want one of {earliest} to {latest}",
+            )
+        if self._last_epoch is not None and epoch <= self._last_epoch:
+            raise DisprovenError(
+                f"{self._source.name}: got no seal of epoch {epoch}, "
+                f"want one before that of epoch {self._last_epoch}"
+            )
+        due_s = trust.genesis_s + (epoch + 1) * trust.epoch_length_s + trust.grace_s
+        return Finding(
+            bundle=bundle,
+            fate=Fate.PENDING,
+            detail=f"seal of epoch {epoch}, due after ledger time {due_s}",
+        )
 
     def _seal_of(self, epoch: int) -> tuple[SealedRange, dict[bytes, BundleLeaf]] | None:
         if epoch != self._epoch:

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from killable_api import KillableApi
 from shard_scene import ShardScene, digest, make_shard_scene
-from simulated_operator import key, make_entitlement, make_payee_bundle, make_receipt, seed
+from simulated_operator import make_entitlement, make_payee_bundle, make_receipt, seed
 from sqlalchemy import text
 
 from engine_plugin import chunked_upload
@@ -18,7 +18,7 @@ from engine_plugin.collector import Collector, CollectorRefusedError
 from engine_plugin.errors import CollectorUnavailableError
 from engine_plugin.spool import BundleState, Spool, SpooledBundle
 from engine_plugin.uploader import TOLD_JITTER, Uploader, _WaitAsTold
-from ledger.evidence.bundle import BundleKind
+from ledger.evidence.bundle import BundleKind, parse_bundle
 from ledger.evidence.promise import PROMISE
 from ledger.evidence.terms import sign_terms
 
@@ -149,7 +149,7 @@ def test_lost_last_answer_is_read_again(scene, api, large):
         for wire in (deaf, hearing):
             collector = collector_of(scene, api.url, wire)
             try:
-                promise = await collector.send_bundle(large, digest(large), key("seeder"))
+                promise = await collector.send_bundle(parse_bundle(large))
             except CollectorUnavailableError:
                 assert wire is deaf
             else:
@@ -169,7 +169,7 @@ def test_refusal_of_a_large_bundle_has_its_code(scene, api, large):
         collector = collector_of(scene, api.url, Wire())
         for _ in range(2):
             with pytest.raises(CollectorRefusedError, match="bad_signature"):
-                await collector.send_bundle(forged, digest(forged), key("seeder"))
+                await collector.send_bundle(parse_bundle(forged))
         await collector.close()
 
     asyncio.run(scene_of_refusal())
@@ -188,7 +188,7 @@ def test_collector_without_uploads_gets_the_bundle_whole(scene, large):
 
         collector = collector_of(scene, "http://collector.example", httpx.MockTransport(answer))
         with pytest.raises(CollectorUnavailableError) as caught:
-            await collector.send_bundle(large, digest(large), key("seeder"))
+            await collector.send_bundle(parse_bundle(large))
         assert caught.value.retry_after_s == 7
         assert asked == ["/v1/uploads", "/v1/bundles"]
         await collector.close()

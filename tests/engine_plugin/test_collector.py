@@ -7,7 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
-from builders import binding, signed_terms
+from builders import (
+    EPOCH,
+    binding,
+    payee_bundle,
+    promise,
+    receipt,
+    signed_terms,
+)
 
 from engine_plugin import collector as collector_module
 from engine_plugin.collector import Collector, CollectorUnavailableError
@@ -115,3 +122,45 @@ def test_name_that_leads_nowhere_is_a_collector_that_is_away() -> None:
         await collector.close()
 
     asyncio.run(scene())
+
+
+WINDOW = 3
+UNDUE = {
+    "another epoch's": {"epoch": EPOCH + 1, "sealing_epoch": EPOCH + 1},
+    "an earlier seal": {"sealing_epoch": EPOCH - 1},
+    "past the window": {"sealing_epoch": EPOCH + WINDOW + 1},
+    "never": {"sealing_epoch": 2**32 - 1},
+}
+
+
+def promised(terms: dict[str, int], **changes: int) -> int:
+    """The seal that the engine takes a promise for."""
+
+    async def scene() -> int:
+        answer = httpx.Response(200, content=promise(**changes).raw)
+        transport = httpx.MockTransport(lambda _: answer)
+        collector = Collector(signed_terms(**terms), transport=transport)
+        try:
+            taken = await collector.send_bundle(payee_bundle([receipt()]))
+        finally:
+            await collector.close()
+        return taken.value.sealing_epoch
+
+    return asyncio.run(scene())
+
+
+@pytest.mark.parametrize("changes", UNDUE.values(), ids=UNDUE)
+def test_promise_that_need_not_fall_due_is_none(changes: dict[str, int]) -> None:
+    with pytest.raises(CollectorUnavailableError, match="promise: got"):
+        promised({"correction_epochs": WINDOW}, **changes)
+
+
+@pytest.mark.parametrize("late", range(WINDOW + 1))
+def test_late_bundle_is_promised_up_to_the_last_seal_that_takes_it(late: int) -> None:
+    terms = {"correction_epochs": WINDOW}
+    assert promised(terms, sealing_epoch=EPOCH + late) == EPOCH + late
+
+
+def test_window_of_other_terms_is_theirs() -> None:
+    terms = {"correction_epochs": 0, "first_epoch": EPOCH + 1}
+    assert promised(terms, sealing_epoch=EPOCH + 2) == EPOCH + 2

@@ -117,6 +117,42 @@ def test_every_fate_is_told(tmp_path: Path) -> None:
     assert proven.bundle_count == 302
 
 
+DAY_S = 86_400
+
+
+@pytest.mark.parametrize("changes", [{}, {"epoch": 2**32 - 1}])
+def test_a_promise_that_never_falls_due_is_false(tmp_path: Path, changes) -> None:
+    raw = bundle_of(1)
+    stated_s = TRUST.genesis_s + 30 * TRUST.epoch_length_s
+    # A network that stood still, and clocks a day apart: still what an honest collector may name.
+    honest = 30 + DAY_S // TRUST.epoch_length_s
+    for sealing_epoch, fate in (
+        (honest, Fate.PENDING),
+        (honest + 1, Fate.FALSE_PROMISE),
+        (2**32 - 1, Fate.FALSE_PROMISE),
+    ):
+        promise = promise_of(raw, sealing_epoch, close_time_s=stated_s, **changes)
+        folder = tmp_path / str(sealing_epoch)
+        folder.mkdir()
+        (finding,) = search(folder, LogMaker().close().close(), (raw, promise)).bundles
+        assert finding.fate == fate
+
+
+def test_a_seal_from_before_the_log_is_a_false_promise(tmp_path: Path) -> None:
+    raw, trust = bundle_of(1), replace(TRUST, first_epoch=3)
+    log = LogMaker(epoch=3).close()
+    (finding,) = search(tmp_path, log, (raw, promise_of(raw)), trust=trust).bundles
+    assert finding.fate == Fate.FALSE_PROMISE
+
+
+def test_a_log_that_leaves_out_an_epoch_is_disproven(tmp_path: Path) -> None:
+    raw = bundle_of(1)
+    log = LogMaker().close()
+    log.epoch = 2
+    with pytest.raises(DisprovenError, match="no seal of epoch 1"):
+        search(tmp_path, log.close(), (raw, promise_of(raw)))
+
+
 @pytest.mark.parametrize("epoch", [0, 1, 2])
 def test_a_complaint_is_proven_in_any_epoch_of_the_log(tmp_path: Path, epoch: int) -> None:
     raw = bundle_of(epoch)
