@@ -1,11 +1,13 @@
 """Judging bundles before any seal, a batch at a time: claim, check, store the verdicts.
 
 The attempt is committed before the check, so a bundle that kills its worker is counted, tried alone
-the next time and set aside after some attempts: no other bundle goes with it. Running it twice, or
-twice at once, changes nothing. Not here: the check (`ledger.books.bundle_check`).
+the next time and set aside after some attempts: no other bundle goes with it. A database that is
+away, full or not to be believed is no bundle's fault: the attempts are given back. Running it
+twice, or twice at once, changes nothing. Not here: the check (`ledger.books.bundle_check`).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -23,10 +25,17 @@ from ledger.store.bundle_store import (
     ClaimedBundle,
     WaitingBundle,
     claim_bundles,
+    give_attempts_back,
     list_unjudged,
     store_verdicts,
 )
-from ledger.store.engine import Session, SessionFactory
+from ledger.store.engine import (
+    DatabaseUnavailableError,
+    PoolExhaustedError,
+    Session,
+    SessionFactory,
+)
+from ledger.store.errors import StoreError
 from ledger.store.shard_store import authentic_terms, issued_through, load_shard
 
 BATCH_BUNDLES: Final = 16
@@ -99,7 +108,7 @@ def judge_bundles(
     if not claimed:
         return outcomes
     # The attempts are counted from here on.
-    with sessions.begin() as session:
+    with _blameless(sessions, claimed), sessions.begin() as session:
         seals = _load_seals(session, claimed)
     seeds = LogSeeds(current=log_seed, next=next_log_seed)
     verdicts: list[tuple[int, BundleCheck, bytes]] = []
@@ -113,13 +122,28 @@ def judge_bundles(
             )
         seed = seeds.of_key(seal.terms.value.log_key)
         verdicts.append((one.id, check, vouch_for(seed, check, seal.epoch)))
-    with sessions.begin() as session:
+    with _blameless(sessions, claimed), sessions.begin() as session:
         stored = store_verdicts(session, verdicts)
     for bundle_id, check, _ in verdicts:
         if bundle_id in stored:
             is_poison = check.code == BundleCode.POISON
             outcomes[bundle_id] = JudgingOutcome.POISON if is_poison else JudgingOutcome.JUDGED
     return outcomes
+
+
+@contextmanager
+def _blameless(sessions: SessionFactory, claimed: Sequence[ClaimedBundle]) -> Iterator[None]:
+    """Give the attempts back if what fails is the database: a repaired one finds no poison.
+
+    A value that the database refuses is the bundle's fault, and counts. If it cannot be asked at
+    all the attempts stay; but then nobody can claim either, and count more.
+    """
+    try:
+        yield
+    except (DatabaseUnavailableError, PoolExhaustedError, StoreError):
+        with sessions.begin() as session:
+            give_attempts_back(session, [one.id for one in claimed])
+        raise
 
 
 def _load_seals(

@@ -303,6 +303,15 @@ def claim_bundles(session: Session, bundle_ids: Sequence[int]) -> list[ClaimedBu
     ]
 
 
+def give_attempts_back(session: Session, bundle_ids: Sequence[int]) -> None:
+    """Take a claim's attempt off bundles again: what failed had nothing to do with them."""
+    session.execute(
+        update(BundleRow)
+        .where(BundleRow.id.in_(bundle_ids), BundleRow.state == "received", BundleRow.attempts > 0)
+        .values(attempts=BundleRow.attempts - 1)
+    )
+
+
 def store_verdict(session: Session, bundle_id: int, check: BundleCheck, vouch: bytes) -> bool:
     """Store the verdict on one bundle, like `store_verdicts`.
 

@@ -7,11 +7,13 @@ import pytest
 from shard_scene import ShardScene, make_shard_scene
 from simulated_operator import key, make_entitlement, make_payee_bundle, make_receipt, seed
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from ledger.audit.verify import Verdict, verify_audit_file
 from ledger.books.judgement import BundleCode, ReceiptCode
 from ledger.sealing.judging import JudgingOutcome, judge_bundle
 from ledger.store.bundle_store import claim_bundle, find_by_digest, list_refusals
+from ledger.store.errors import UnprovenError
 
 pytestmark = pytest.mark.postgres
 
@@ -105,6 +107,55 @@ def test_a_bundle_that_kills_workers_is_set_aside_and_sealed_as_poison(scene):
     scene.advance()
     data = (scene.audit_dir / "epoch-0.audit").read_bytes()
     assert verify_audit_file(data, scene.operator.trust).verdict == Verdict.PROVEN
+
+
+@pytest.mark.parametrize(
+    ("state", "is_blamed"),
+    [("53100", False), ("57014", False), ("22003", True), ("23514", True)],
+    ids=["disk full", "statement cancelled", "number out of range", "check violated"],
+)
+def test_only_what_a_bundle_holds_counts_against_it(scene, state, is_blamed):
+    digest = upload(scene)
+    (bundle_id,) = scene.sweep()
+    with scene.sessions.begin() as session:
+        session.execute(
+            text(
+                "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS"
+                f" $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '{state}'; END $$"
+            )
+        )
+        session.execute(
+            text(
+                "CREATE TRIGGER fail BEFORE INSERT ON receipts FOR EACH ROW EXECUTE FUNCTION fail()"
+            )
+        )
+    for _ in range(5):
+        with pytest.raises(DBAPIError):
+            judge(scene, bundle_id, attempts_max=5)
+    with scene.sessions.begin() as session:
+        session.execute(text("DROP TRIGGER fail ON receipts"))
+    wanted = JudgingOutcome.POISON if is_blamed else JudgingOutcome.JUDGED
+    assert judge(scene, bundle_id, attempts_max=5) == wanted
+    with scene.sessions.begin() as session:
+        is_counted = ReceiptCode.COUNTED in find_by_digest(session, digest).receipt_codes
+    assert is_counted is not is_blamed
+
+
+def test_terms_that_cannot_be_proven_count_against_no_bundle(scene):
+    upload(scene)
+    (bundle_id,) = scene.sweep()
+    flip = "UPDATE terms SET raw = set_byte(raw, 0, get_byte(raw, 0) # 1)"
+    in_place = "SET LOCAL session_replication_role = replica"
+    with scene.sessions.begin() as session:
+        session.execute(text(in_place))
+        session.execute(text(flip))
+    for _ in range(5):
+        with pytest.raises(UnprovenError):
+            judge(scene, bundle_id, attempts_max=5)
+    with scene.sessions.begin() as session:
+        session.execute(text(in_place))
+        session.execute(text(flip))
+    assert judge(scene, bundle_id, attempts_max=5) == JudgingOutcome.JUDGED
 
 
 def test_refusals_carry_code_and_numbers_of_each_refused_receipt(scene):
