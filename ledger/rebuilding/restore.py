@@ -146,7 +146,8 @@ class Restoring:
         if own is None:
             raise RebuildError(f"issuing key {issuing.hex()}: got no binding, want one")
         is_new = self._shard is None
-        if is_new or self._last is None or self._last.terms.digest != rebuilt.terms.digest:
+        is_changed = self._last is None or self._last.terms.digest != rebuilt.terms.digest
+        if is_new or is_changed or rebuilt.inputs.activations:
             registration = Registration(
                 terms=rebuilt.terms, binding=own, activation=self._activation
             )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
-from sqlalchemy import exists, select
+from sqlalchemy import exists, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -30,6 +30,7 @@ from ledger.store.tables import (
     ActivationRow,
     BroadcasterRow,
     BundleRow,
+    EpochRow,
     IssuingBindingRow,
     TermsRow,
 )
@@ -102,7 +103,9 @@ def register(session: Session, registration: Registration) -> Shard:
     Raises:
         MalformedRecordError: The first contract begins with another epoch than the first terms:
             an epoch would be computed by a contract that its log does not name. Or later terms name
-            other accounts for the money, another asset or other epochs: the books go on.
+            other accounts for the money, another asset or other epochs: the books go on. Or what
+            is new begins too early: terms with an epoch that has bundles, which were judged by
+            those before, or terms or an activation with one that is closed.
     """
     terms, activation = registration.terms, registration.activation
     session.execute(
@@ -125,6 +128,7 @@ def register(session: Session, registration: Registration) -> Shard:
         )
     if is_known:
         _require_kept(terms_in_force(session, shard).value, terms.value)
+        _require_ahead(session, shard, registration)
     session.execute(
         insert(TermsRow)
         .values(
@@ -172,6 +176,59 @@ def _require_kept(known: Terms, new: Terms) -> None:
         if got != want:
             shown = want.hex() if isinstance(want, bytes) else want
             raise MalformedRecordError(f"terms.{name}", got=got, want=f"{shown} as before")
+
+
+def _require_ahead(session: Session, shard: Shard, registration: Registration) -> None:
+    """Raise if new terms or a new activation would change what was judged or sealed already."""
+    terms, activation = registration.terms, registration.activation
+    if not session.scalar(select(exists().where(TermsRow.digest == terms.digest))):
+        # No bundle enters an epoch whose row is locked: one that comes finds the new terms.
+        epochs = select(EpochRow.number).where(
+            EpochRow.broadcaster_id == shard.id, EpochRow.number >= terms.value.first_epoch
+        )
+        session.execute(epochs.with_for_update())
+        free = max(_first_open(session, shard), _first_without_bundles(session, shard))
+        _require_from("terms.first_epoch", terms.value.first_epoch, free)
+    stored = session.scalar(
+        select(ActivationRow.raw).where(
+            ActivationRow.broadcaster_id == shard.id,
+            ActivationRow.first_epoch == activation.value.first_epoch,
+        )
+    )
+    if stored is None:
+        free = _first_open(session, shard)
+        _require_from("activation.first_epoch", activation.value.first_epoch, free)
+    elif stored != activation.raw:
+        raise MalformedRecordError(
+            "activation",
+            got=f"another one from epoch {activation.value.first_epoch}",
+            want="the one that is known",
+        )
+
+
+def _require_from(field: str, first_epoch: int, free: int) -> None:
+    if first_epoch < free:
+        raise MalformedRecordError(
+            field, got=first_epoch, want=f">= {free}: epochs before have bundles or are closed"
+        )
+
+
+def _first_open(session: Session, shard: Shard) -> int:
+    """Return the first epoch after all that are closed to bundles; 0 if none is."""
+    newest = session.scalar(
+        select(func.max(EpochRow.number)).where(
+            EpochRow.broadcaster_id == shard.id, EpochRow.state != "open"
+        )
+    )
+    return 0 if newest is None else newest + 1
+
+
+def _first_without_bundles(session: Session, shard: Shard) -> int:
+    """Return the first epoch after all whose seals have bundles; 0 if none has."""
+    newest = session.scalar(
+        select(func.max(BundleRow.sealing_epoch)).where(BundleRow.broadcaster_id == shard.id)
+    )
+    return 0 if newest is None else newest + 1
 
 
 def add_issuing_binding(session: Session, shard: Shard, signed: Signed[Binding]) -> None:
@@ -309,7 +366,7 @@ _parse_terms = lru_cache(maxsize=64)(parse_terms)
 def terms_in_force(session: Session, shard: Shard, epoch: int | None = None) -> Signed[Terms]:
     """Return the newest terms that cover an epoch; the newest of all when None.
 
-    Epochs before the first terms begin, and after the last end, have the nearest terms: an epoch's
+    An epoch that none cover has the newest of those that began before it, else the first: its
     borders must be computable whether or not anything is on offer in it.
 
     Raises:
@@ -327,8 +384,14 @@ def _choose_terms(
     """Return the terms that `terms_in_force` means, of all in the order they were registered."""
     if not rows:
         raise UnknownBroadcasterError(account)
-    covering = [raw for raw, first, last in rows if epoch is not None and first <= epoch <= last]
-    return _parse_terms(covering[-1] if covering else rows[-1][0])
+    if epoch is None:
+        return _parse_terms(rows[-1][0])
+    begun = [(raw, last) for raw, first, last in rows if first <= epoch]
+    covering = [raw for raw, last in begun if epoch <= last]
+    if covering:
+        return _parse_terms(covering[-1])
+    # Terms that are registered later and begin later change nothing here.
+    return _parse_terms(begun[-1][0] if begun else rows[0][0])
 
 
 _FIND_INTAKE: Final = b"""
