@@ -187,10 +187,10 @@ class Settings(BaseSettings):
     """Unfinished uploads in all."""
 
     api_uploads_bytes: int = Field(default=1 << 30, ge=1)
-    """Stated sizes of all unfinished uploads together."""
+    """What all unfinished uploads received, a chunk more of each, up to which one may begin."""
 
     api_upload_keep_s: int = Field(default=3_600, ge=1)
-    """Idle seconds after which an unfinished upload is dropped."""
+    """Seconds without a byte after which an unfinished upload is dropped."""
 
     api_report_rows: int = Field(default=200_000, ge=1)
     """Rows of provisional reports that an epoch may have."""

@@ -45,14 +45,14 @@ class IntakeLimits:
     """Free space below which nothing is taken in."""
     disk_dirs: tuple[Path, ...] = ()
     """Folders whose disks are looked at, the logs' folder beside them."""
-    chunk_bytes: int = MIB
-    """Largest chunk of an upload."""
     uploads: UploadBounds = field(
-        default_factory=lambda: UploadBounds(sender_uploads=32, uploads=1_024, total_bytes=GIB)
+        default_factory=lambda: UploadBounds(
+            sender_uploads=32, uploads=1_024, total_bytes=GIB, chunk_bytes=MIB
+        )
     )
     """Uploads under way."""
     upload_keep_s: int = 3_600
-    """Idle time after which an unfinished upload is dropped."""
+    """Time without a byte after which an unfinished upload is dropped."""
     answer_keep_s: int = 600
     """How long the answer of a finished upload can be read."""
     report_rows: int = 200_000
@@ -87,11 +87,11 @@ def limits_of(settings: Settings) -> IntakeLimits:
         broadcaster_percent=settings.api_broadcaster_percent,
         disk_free_bytes=settings.api_disk_free_bytes,
         disk_dirs=dirs,
-        chunk_bytes=settings.api_chunk_bytes,
         uploads=UploadBounds(
             sender_uploads=settings.api_uploads_sender,
             uploads=settings.api_uploads_max,
             total_bytes=settings.api_uploads_bytes,
+            chunk_bytes=settings.api_chunk_bytes,
         ),
         upload_keep_s=settings.api_upload_keep_s,
         report_rows=settings.api_report_rows,

@@ -96,7 +96,7 @@ def _add_chunks(app: FastAPI, uploads: Uploads) -> None:
                 415, "wrong_media_type", field="Content-Type", got=media_type, want=PARTIAL
             )
         is_last = complete == "?1"
-        raw = await read_bounded(request, uploads.limits.chunk_bytes, timeout_s)
+        raw = await read_bounded(request, uploads.limits.uploads.chunk_bytes, timeout_s)
         upload = parse_hex("upload", upload_id, 16)
         return await run_in_threadpool(
             lambda: uploads.append(upload, offset=offset, is_last=is_last, raw=raw)

@@ -230,7 +230,7 @@ class Uploads:
         limits = self.limits
         bounds = {
             "max-size": BUNDLE_SIZE_MAX,
-            "max-append-size": limits.chunk_bytes,
+            "max-append-size": limits.uploads.chunk_bytes,
             "min-append-size": CHUNK_BYTES_MIN,
             "max-age": limits.upload_keep_s,
         }

@@ -1,8 +1,10 @@
 """Bundles that come in chunks: how far each is, its chunks, and its final answer.
 
 A chunk is stored whole or not at all, at the offset that the row says comes next, so what the
-offset counts is on the disk. Whatever is idle for long is dropped. Not here: whether the bytes are
-a bundle, and who may send how much (`ledger.api.uploads`).
+offset counts is on the disk. What brings no byte for long is dropped. An upload holds room for what
+it brought and its next chunk, not for the size it states: stating costs nothing. One that has begun
+may always end, so the disk holds at most as many bundles as there may be uploads. Not here: whether
+the bytes are a bundle, and who may send how much (`ledger.api.uploads`).
 """
 
 import secrets
@@ -45,7 +47,9 @@ class UploadBounds:
     uploads: int
     """Unfinished uploads in all."""
     total_bytes: int
-    """Stated sizes of all unfinished uploads together."""
+    """What all unfinished uploads received, a chunk more of each, up to which one may begin."""
+    chunk_bytes: int
+    """Largest chunk."""
 
 
 class UploadsFull(StrEnum):
@@ -77,28 +81,28 @@ def begin_upload(
         bounds: How much may be under way.
     """
     session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
-    known = session.execute(
-        update(UploadRow)
-        .where(
+    # It stays as idle as it is: only bytes keep an upload.
+    known = session.scalar(
+        select(UploadRow).where(
             UploadRow.sender == sender,
             UploadRow.digest == digest,
             UploadRow.size_bytes == size_bytes,
         )
-        .values(touched_at=func.now())
-        .returning(UploadRow)
-    ).scalar()
+    )
     if known is not None:
         return _upload_of(known)
+    held = func.least(UploadRow.size_bytes, UploadRow.received_bytes + bounds.chunk_bytes)
     row = session.execute(
         select(
             func.count(),
             func.count().filter(UploadRow.sender == sender),
-            func.coalesce(func.sum(UploadRow.size_bytes), 0),
+            func.coalesce(func.sum(held), 0),
         ).where(UploadRow.answer_status.is_(None))
     ).one()
     if row[1] >= bounds.sender_uploads:
         return UploadsFull.SENDER
-    if row[0] >= bounds.uploads or row[2] + size_bytes > bounds.total_bytes:
+    wanted_bytes = min(size_bytes, bounds.chunk_bytes)
+    if row[0] >= bounds.uploads or row[2] + wanted_bytes > bounds.total_bytes:
         return UploadsFull.ALL
     made = session.execute(
         insert(UploadRow)
@@ -139,10 +143,11 @@ def append_chunk(
         return NotAppended.OFFSET
     if offset_bytes + len(raw) > row.size_bytes:
         return NotAppended.TOO_LONG
-    if raw:
-        session.execute(
-            insert(UploadChunkRow).values(upload_id=upload_id, offset_bytes=offset_bytes, raw=raw)
-        )
+    if not raw:
+        return _upload_of(row)
+    session.execute(
+        insert(UploadChunkRow).values(upload_id=upload_id, offset_bytes=offset_bytes, raw=raw)
+    )
     changed = session.execute(
         update(UploadRow)
         .where(UploadRow.id == upload_id)

@@ -4,6 +4,7 @@ import base64
 import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -11,7 +12,7 @@ import pytest
 from served_app import serve_app
 from shard_scene import ShardScene, make_shard_scene
 from simulated_operator import make_entitlement, make_payee_bundle, make_receipt
-from sqlalchemy import func, select, table
+from sqlalchemy import column, func, select, table, update
 
 from ledger.api.app import make_app
 from ledger.api.ledger_time import LedgerTimeSource
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.postgres
 
 STEP = CHUNK_BYTES_MIN
 LIMITS = IntakeLimits(
-    chunk_bytes=2 * STEP, uploads=UploadBounds(sender_uploads=3, uploads=8, total_bytes=100_000)
+    uploads=UploadBounds(sender_uploads=3, uploads=8, total_bytes=100_000, chunk_bytes=2 * STEP)
 )
 
 
@@ -206,10 +207,36 @@ def test_uploads_of_one_sender_are_bounded_and_giving_up_makes_room(scene, clien
     assert create(client, b"3" * 9_000).status_code == 201
 
 
-def test_all_uploads_together_are_bounded_in_bytes(scene, client):
-    assert create(client, b"a" * 90_000).status_code == 201
+def test_all_uploads_together_are_bounded_in_bytes_that_came(scene, client):
+    first = bytes(96_000)
+    url = create(client, first).headers["location"]
+    assert send_rest(client, url, first[: 90_000 // STEP * STEP + 1]).status_code == 400
     full = create(client, b"b" * 10_001)
     assert (full.status_code, full.json()["code"]) == (503, "uploads_full")
+
+
+def test_uploads_that_bring_no_byte_hold_no_more_than_a_chunk(client):
+    for n in range(2):
+        assert create(client, bytes([n]) * BUNDLE_SIZE_MAX).status_code == 201
+    assert create(client, b"honest" * 10_000).status_code == 201
+
+
+def test_only_bytes_keep_an_upload(scene, client):
+    raw = bundle(scene)
+    url = create(client, raw).headers["location"]
+    patch(client, url, raw, 0, STEP)
+    touched = table("uploads", column("touched_at"))
+    past = datetime(2026, 1, 1, tzinfo=UTC)
+    with scene.sessions.begin() as session:
+        session.execute(update(touched).values(touched_at=past))
+    assert create(client, raw).headers["location"] == url
+    empty = patch(client, url, raw, STEP, STEP, **{"Upload-Complete": "?1"})
+    assert empty.json()["code"] == "inconsistent_upload_length"
+    with scene.sessions.begin() as session:
+        assert session.scalar(select(touched.c.touched_at)) == past
+    patch(client, url, raw, STEP, 2 * STEP)
+    with scene.sessions.begin() as session:
+        assert session.scalar(select(touched.c.touched_at)) > past
 
 
 @pytest.mark.parametrize(
