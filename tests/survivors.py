@@ -28,7 +28,7 @@ from ledger.publiclog.verification import verify_folder
 from ledger.rebuilding.evidence import Evidence
 from ledger.rebuilding.rebuild import Rebuilding
 from ledger.rebuilding.replay import RebuiltEpoch, Replay
-from ledger.sealing.publishing import log_folder, publish
+from ledger.sealing.publishing import log_folder
 from ledger.store.instruction_store import keep_instruction
 from ledger.store.settlement_store import load_facts
 
@@ -88,7 +88,6 @@ def make_survivors(database_url: str, tmp_path: Path) -> Iterator[Survivors]:
             scene.advance()
             scene.anchor(epoch, scene.terms.epoch_end_s(epoch) + 7)
             scene.advance()
-            publish(scene.sessions, scene.shard, scene.log_dir, anew=True)
             mirror_log(
                 FolderSource(log_folder(scene.log_dir, scene.shard)),
                 tmp_path / "mirror",

@@ -8,10 +8,7 @@ files (`publishing`), and readers' own watch over forks.
 
 from pathlib import Path
 
-from ledger.evidence.checkpoint import Checkpoint, parse_checkpoint
-from ledger.evidence.errors import MalformedError
-from ledger.evidence.note import parse_note
-from ledger.sealing.publishing import log_folder
+from ledger.sealing.publishing import log_folder, read_published
 from ledger.store.engine import Session
 from ledger.store.epoch_store import find_checkpoint_before
 from ledger.store.errors import UnprovenError
@@ -28,7 +25,7 @@ def require_published_known(session: Session, shard: Shard, log_dir: Path) -> No
         UnprovenError: It is not: the database is older than its log, or another log's.
         OSError: The file cannot be read.
     """
-    published = _read_published(log_folder(log_dir, shard) / "checkpoint")
+    published = read_published(log_folder(log_dir, shard))
     if published is None:
         return
     nearest = find_checkpoint_before(session, shard, published.tree_size + 1)
@@ -40,15 +37,3 @@ def require_published_known(session: Session, shard: Shard, log_dir: Path) -> No
             f"leaves with root {root.hex() or 'none'}: it was restored from too old a backup, or "
             "the folder is another log's"
         )
-
-
-def _read_published(path: Path) -> Checkpoint | None:
-    if not path.exists():
-        return None
-    try:
-        return parse_checkpoint(parse_note(path.read_bytes()).text)
-    except MalformedError as error:
-        raise UnprovenError(
-            f"public log: got {path.name} that cannot be read ({error}), want the signed "
-            "checkpoint or no file; without a file all of them are written again"
-        ) from error

@@ -2,23 +2,25 @@
 
 Tiles and instructions first, the checkpoint last, each file whole or not at all: a reader never
 sees a checkpoint whose tiles are missing. A grown log costs its new leaves and the right edge of
-its old tiles, which is read from the files if its root is the one before, else made again from all
-leaves. Writing again gives the same bytes, so a crash or a lost disk is mended by running this
-again; `publish(…, anew=True)` makes every file.
+its old tiles, which is read from the files. Writing again gives the same bytes, so a crash is
+mended by running this again; and a folder that is lost, or behind what was published, or whose
+edge has not the root of what was published, is written again from its first leaf.
 """
 
 from collections.abc import Iterable
 from pathlib import Path
 
+import structlog
+
 from ledger.audit.address import format_account
-from ledger.evidence.errors import MalformedTileError
+from ledger.evidence.checkpoint import Checkpoint, parse_checkpoint
+from ledger.evidence.errors import MalformedError, MalformedTileError
 from ledger.evidence.instruction_list import format_instruction_list, instruction_list_path
-from ledger.evidence.note import VerifierKey, format_verifier_key
+from ledger.evidence.note import VerifierKey, format_verifier_key, parse_note
 from ledger.evidence.tile import (
     TILE_WIDTH,
     format_entry_bundle,
     growth_files,
-    growth_files_of,
     parse_tile_path,
     root_of_tiles,
 )
@@ -28,14 +30,17 @@ from ledger.store.epoch_store import (
     StoredCheckpoint,
     find_checkpoint,
     find_checkpoint_before,
+    find_published,
     find_unwritten,
     list_checkpoints,
     load_leaves,
     mark_published,
 )
-from ledger.store.errors import EpochOrderError
+from ledger.store.errors import EpochOrderError, UnprovenError
 from ledger.store.instruction_store import load_instructions
 from ledger.store.shard_store import Shard, terms_in_force
+
+_log = structlog.get_logger(__name__)
 
 
 def log_folder(log_dir: Path, shard: Shard) -> Path:
@@ -43,30 +48,29 @@ def log_folder(log_dir: Path, shard: Shard) -> Path:
     return log_dir / format_account(shard.account)
 
 
-def publish(sessions: SessionFactory, shard: Shard, log_dir: Path, *, anew: bool = False) -> int:
-    """Write the files of all checkpoints that are not published.
+def publish(sessions: SessionFactory, shard: Shard, log_dir: Path) -> int:
+    """Write the files of all checkpoints that are not published, and all if the folder lost some.
 
     Args:
         sessions: Reads in one transaction a checkpoint; notes at the end what was written.
         shard: Whose log.
         log_dir: Folder of all logs.
-        anew: Write the files of published checkpoints too.
 
     Returns:
-        How many checkpoints were published.
+        How many checkpoints' files were written.
 
     Raises:
         OSError: A file cannot be written; nothing is noted as published.
+        UnprovenError: The folder's checkpoint cannot be read.
     """
+    folder = log_folder(log_dir, shard)
     with sessions.begin() as session:
-        wanted, _ = find_unwritten(session, shard)
-        if anew:
-            wanted = [one.epoch for one in list_checkpoints(session, shard)]
+        newest = find_published(session, shard)
+        wanted = _find_wanted(session, shard, folder, newest)
         if not wanted:
             return 0
         # The key of the checkpoint that is published last.
         terms = terms_in_force(session, shard, wanted[-1]).value
-    folder = log_folder(log_dir, shard)
     key = VerifierKey(name=terms.log_origin, public_key=terms.log_key)
     write_file(folder / "log.vkey", format_verifier_key(key).encode() + b"\n")
     for number in wanted:
@@ -74,23 +78,60 @@ def publish(sessions: SessionFactory, shard: Shard, log_dir: Path, *, anew: bool
             checkpoint = find_checkpoint(session, shard, number)
             if checkpoint is None:
                 raise EpochOrderError(number, got="no checkpoint", want="a computed epoch")
-            files = _growth(session, shard, folder, checkpoint, is_trusted=not anew)
+            files = _growth(session, shard, folder, checkpoint)
             files += _instruction_list(session, shard, number)
-        _write_growth(folder, files, checkpoint)
+        _write_files(folder, files)
+        # Readers may know the newest: an older one would look like a rollback.
+        if newest is None or number >= newest.epoch:
+            write_file(folder / "checkpoint", checkpoint.note)
+            sync_folders([folder])
     with sessions.begin() as session:
-        mark_published(session, shard, wanted)
+        new = [number for number in wanted if newest is None or number > newest.epoch]
+        mark_published(session, shard, new)
     return len(wanted)
 
 
+def read_published(folder: Path) -> Checkpoint | None:
+    """Return the checkpoint that readers of a log's folder are shown; None: there is none.
+
+    Raises:
+        UnprovenError: The file is no checkpoint.
+        OSError: The file cannot be read.
+    """
+    path = folder / "checkpoint"
+    if not path.exists():
+        return None
+    try:
+        return parse_checkpoint(parse_note(path.read_bytes()).text)
+    except MalformedError as error:
+        raise UnprovenError(
+            f"public log: got {path.name} that cannot be read ({error}), want the signed "
+            "checkpoint or no file; without a file all of them are written again"
+        ) from error
+
+
+def _find_wanted(
+    session: Session, shard: Shard, folder: Path, newest: StoredCheckpoint | None
+) -> list[int]:
+    """Return the epochs whose files are to be written: the unpublished, or all of them."""
+    unpublished, _ = find_unwritten(session, shard)
+    if newest is None:
+        return unpublished
+    shown = read_published(folder)
+    is_shown = shown is not None and shown.tree_size >= newest.tree_size
+    if is_shown and (not unpublished or _has_edge(folder, newest)):
+        return unpublished
+    _log.error("log_written_again", folder=str(folder), tree_size=newest.tree_size)
+    through = max([newest.epoch, *unpublished])
+    return [one.epoch for one in list_checkpoints(session, shard) if one.epoch <= through]
+
+
 def _growth(
-    session: Session, shard: Shard, folder: Path, checkpoint: StoredCheckpoint, *, is_trusted: bool
+    session: Session, shard: Shard, folder: Path, checkpoint: StoredCheckpoint
 ) -> list[tuple[str, bytes]]:
     """Return path and content of the files that a checkpoint's leaves add or change."""
     before = find_checkpoint_before(session, shard, checkpoint.tree_size)
     old_size = 0 if before is None else before.tree_size
-    if before is None or not (is_trusted and _has_edge(folder, before)):
-        leaves = load_leaves(session, shard, end=checkpoint.tree_size)
-        return list(growth_files_of(leaves, old_size))
     first = old_size - old_size % TILE_WIDTH
     leaves = load_leaves(session, shard, first=first, end=checkpoint.tree_size)
     old_leaves, new_leaves = leaves[: old_size - first], leaves[old_size - first :]
@@ -123,14 +164,10 @@ def _read(folder: Path, path: str) -> bytes | None:
     return file.read_bytes() if file.is_file() else None
 
 
-def _write_growth(
-    folder: Path, files: Iterable[tuple[str, bytes]], checkpoint: StoredCheckpoint
-) -> None:
+def _write_files(folder: Path, files: Iterable[tuple[str, bytes]]) -> None:
+    """Write tiles and lists so that they last: the checkpoint that needs them appears after."""
     folders = {folder}
     for path, content in files:
         write_file(folder / path, content)
         folders.add((folder / path).parent)
-    # Tiles are durable before the checkpoint that needs them appears.
     sync_folders(folders)
-    write_file(folder / "checkpoint", checkpoint.note)
-    sync_folders([folder])

@@ -441,6 +441,22 @@ def find_checkpoint_before(
     return None if row is None else _checkpoint_of(row)
 
 
+def find_published(session: Session, shard: Shard) -> StoredCheckpoint | None:
+    """Return the newest checkpoint that is noted as published, or None."""
+    row = session.scalar(
+        select(CheckpointRow)
+        .join(
+            EpochRow,
+            (EpochRow.broadcaster_id == CheckpointRow.broadcaster_id)
+            & (EpochRow.number == CheckpointRow.epoch),
+        )
+        .where(CheckpointRow.broadcaster_id == shard.id, EpochRow.published_at.is_not(None))
+        .order_by(CheckpointRow.tree_size.desc())
+        .limit(1)
+    )
+    return None if row is None else _checkpoint_of(row)
+
+
 def _checkpoint_of(row: CheckpointRow) -> StoredCheckpoint:
     return StoredCheckpoint(
         epoch=row.epoch,

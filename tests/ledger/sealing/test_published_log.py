@@ -9,7 +9,7 @@ from shard_scene import ShardScene, make_shard_scene
 from simulated_operator import make_entitlement, make_payee_bundle, make_receipt
 from sqlalchemy import make_url
 
-from ledger.sealing.publishing import log_folder, publish
+from ledger.sealing.publishing import log_folder
 from ledger.store.engine import make_session_factory, open_engine
 from ledger.store.epoch_store import EpochState, list_epochs
 from ledger.store.errors import UnprovenError
@@ -88,5 +88,4 @@ def test_a_damaged_checkpoint_is_named_and_a_missing_one_is_written_again(scene)
         scene.advance()
     file.unlink()
     scene.advance()
-    publish(scene.sessions, scene.shard, scene.log_dir, anew=True)
     assert file.read_bytes() == published

@@ -12,6 +12,7 @@ from ledger.evidence.checkpoint import Checkpoint, sign_checkpoint
 from ledger.evidence.merkle import RootBuilder, leaf_hash
 from ledger.evidence.note import format_note
 from ledger.evidence.tile import check_tiles, read_leaves
+from ledger.sealing.files import write_file
 from ledger.sealing.publishing import log_folder, publish
 from ledger.store.epoch_store import EpochState, open_epochs, store_checkpoint
 from ledger.store.tables import EpochRow, LeafRow
@@ -83,10 +84,44 @@ def test_growth_gives_the_files_that_a_whole_writing_gives(scene: ShardScene) ->
         assert publish(scene.sessions, scene.shard, scene.log_dir) == 1
         require_log(scene, size)
     grown = files_of(scene)
+    assert publish(scene.sessions, scene.shard, scene.log_dir) == 0
     for path in grown:
         path.unlink()
-    assert publish(scene.sessions, scene.shard, scene.log_dir, anew=True) == len(SIZES)
+    assert publish(scene.sessions, scene.shard, scene.log_dir) == len(SIZES)
     assert files_of(scene) == grown
+
+
+def test_folder_of_an_older_copy_is_filled_before_its_checkpoint_grows(
+    scene: ShardScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy of the folder after 300 leaves comes back when 700 were published."""
+    compute_epoch(scene, 0)
+    publish(scene.sessions, scene.shard, scene.log_dir)
+    for epoch in (1, 2, 3):
+        compute_epoch(scene, epoch)
+    publish(scene.sessions, scene.shard, scene.log_dir)
+    older = files_of(scene)
+    compute_epoch(scene, 4)
+    publish(scene.sessions, scene.shard, scene.log_dir)
+    whole = files_of(scene)
+    for path in whole.keys() - older.keys():
+        path.unlink()
+    for path, content in older.items():
+        path.write_bytes(content)
+    # Lost without a trace at the edge: the first tile, too.
+    (log_folder(scene.log_dir, scene.shard) / "tile/entries/000").unlink()
+    shown: list[bytes] = []
+
+    def write_and_note(path: Path, content: bytes) -> None:
+        write_file(path, content)
+        if path.name == "checkpoint":
+            shown.append(content)
+
+    monkeypatch.setattr("ledger.sealing.publishing.write_file", write_and_note)
+    assert publish(scene.sessions, scene.shard, scene.log_dir) == 5
+    assert files_of(scene) == whole
+    assert [note.splitlines()[1] for note in shown] == [b"700"]
+    require_log(scene, 700)
 
 
 @pytest.mark.parametrize("damage", ["missing", "changed hash", "changed leaf", "short"])
@@ -104,6 +139,9 @@ def test_damaged_old_files_are_not_built_on(scene: ShardScene, damage: str) -> N
         tile.write_bytes(tile.read_bytes()[:-1])
     else:
         bundle.write_bytes(bundle.read_bytes().replace(b"leaf", b"LEAF"))
+    if damage != "changed leaf":
+        # Only the hashes at the edge are looked at; what is lost before them comes back with them.
+        (folder / "tile/entries/000").unlink()
     compute_epoch(scene, 4)
     publish(scene.sessions, scene.shard, scene.log_dir)
     require_log(scene, SIZES[4])
