@@ -261,7 +261,7 @@ class Operator:
             last_ledger_close_s=self.last_ledger_close_s(),
             salt_key=seed(f"salt {epoch}"),
             instructions=instructions,
-            dao_key=key("dao"),
+            dao_key=self.activation.value.dao_key,
         )
         seal = seal_epoch(inputs)
         result = compute_epoch(inputs, seal)

@@ -176,6 +176,9 @@ def prove_rule(case: Case) -> str:
         ("activation: network", value.network_id, trust.network_id),
         ("activation: broadcaster", value.broadcaster_account, trust.broadcaster_account),
         ("activation: DAO key", value.dao_key, trust.dao_key_at(value.first_epoch)),
+        # A key that was replaced rules no more, whatever it activated: an older activation of the
+        # same rule would bring it back, and with it the rulings of whoever stole it.
+        ("DAO key in force", value.dao_key, trust.dao_key_at(contents.epoch)),
         ("activation: rule", value.rules_digest, rule.digest),
         ("terms: rule", proven(case.terms).value.rules_digest, rule.digest),
     ):

@@ -20,7 +20,7 @@ from ledger.sealing.transitions import close_to_bundles, compute, seal, settle
 from ledger.store.engine import SessionFactory, try_advisory_lock
 from ledger.store.epoch_store import EpochState, find_unwritten, list_in_state, open_epochs
 from ledger.store.settlement_store import fact_progress
-from ledger.store.shard_store import Shard, terms_in_force
+from ledger.store.shard_store import Shard, activation_in_force, terms_in_force
 
 EPOCHS_AHEAD: Final = 2
 """Epochs that are open ahead of the current one."""
@@ -87,7 +87,12 @@ def _open(sessions: SessionFactory, shard: Shard) -> None:
 def _advance_epochs(parts: SealingParts, shard: Shard) -> list[int]:
     sessions = parts.sessions
     steps: tuple[tuple[EpochState, Callable[[int], bool]], ...] = (
-        (EpochState.OPEN, lambda number: close_to_bundles(sessions, shard, number)),
+        (
+            EpochState.OPEN,
+            lambda number: (
+                _is_ruled(parts, shard, number) and close_to_bundles(sessions, shard, number)
+            ),
+        ),
         (
             EpochState.SEALING,
             lambda number: seal(sessions, shard, number, _seed_of(parts, shard, number)),
@@ -111,6 +116,22 @@ def _advance_epochs(parts: SealingParts, shard: Shard) -> list[int]:
                 done.append(1)
                 progress = True
     return done
+
+
+def _is_ruled(parts: SealingParts, shard: Shard, number: int) -> bool:
+    """Whether the DAO key that the trust file names for an epoch activated its rule.
+
+    What is sealed under a key that was replaced nobody can prove any more. While the epoch is open,
+    an activation that begins with it is still taken, and bundles for it are.
+    """
+    if parts.audit is None:
+        return True
+    with parts.sessions.begin() as session:
+        got = activation_in_force(session, shard, number).value.dao_key
+    want = parts.audit.trust.dao_key_at(number)
+    if got != want:
+        _log.error("dao_key_without_activation", epoch=number, got=got.hex(), want=want.hex())
+    return got == want
 
 
 def _seed_of(parts: SealingParts, shard: Shard, number: int) -> bytes:

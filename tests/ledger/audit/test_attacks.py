@@ -35,7 +35,7 @@ from ledger.books.judgement import BundleCheck, set_aside
 from ledger.books.state import PayeeBalance, State, state_root
 from ledger.evidence.checkpoint import Checkpoint, sign_checkpoint
 from ledger.evidence.errors import MalformedRecordError
-from ledger.evidence.leaf import RESULT_LEAF, Payment
+from ledger.evidence.leaf import ACTIVATION, RESULT_LEAF, Payment
 from ledger.evidence.merkle import RootBuilder, check_inclusion, leaf_hash, root_hash
 from ledger.evidence.note import VerifierKey, format_note
 
@@ -215,6 +215,23 @@ def test_old_rule_after_the_epoch_in_which_another_began():
     assert verify(operator, operator.close()).verdict == Verdict.PROVEN
     operator.rule, operator.terms, operator.signed_terms, operator.activation = old
     require_disproven(operator, operator.close(), "opening state", "previous result: rule")
+
+
+def test_stolen_dao_key_that_was_replaced_rules_by_its_old_activation():
+    """The rule is the same, so only the key tells the two activations apart."""
+    operator = start()
+    operator.close()
+    keys = (*operator.trust.dao_keys, TrustedKey(key=key("dao 2"), first_epoch=1))
+    operator.trust = replace(operator.trust, dao_keys=keys)
+    stolen = operator.activation
+    value = replace(stolen.value, first_epoch=1, dao_key=key("dao 2"))
+    operator.activation = ACTIVATION.sign(value, seed("dao 2"))
+    operator.begun[1] = [operator.activation]
+    assert verify(operator, operator.close()).verdict == Verdict.PROVEN
+    operator.activation = stolen
+    data = operator.close()
+    assert operator.inputs.dao_key == key("dao"), "whose rulings have effect"
+    require_disproven(operator, data, "rule", "DAO key in force")
 
 
 def test_two_rules_that_begin_with_one_epoch():

@@ -480,6 +480,15 @@ def test_checkpoint_before_a_rotation_by_the_key_after_it_is_disproven(scene: Sc
     assert report.failed_step.detail.startswith("checkpoint of epoch 0: signers")
 
 
+def test_activation_by_a_dao_key_that_was_rotated_away_is_disproven(scene: Scene) -> None:
+    old = scene.operator.trust
+    trust = replace(old, dao_keys=(*old.dao_keys, TrustedKey(key=key("mallory"), first_epoch=1)))
+    data = build_audit_file(replace(scene.contents(), trust_digest=trust.digest), seed("log"))
+    report = verify_audit_file(data, trust)
+    assert report.failed_step is not None
+    assert report.failed_step.detail.startswith("DAO key in force")
+
+
 def test_file_that_the_log_key_did_not_sign_is_disproven(scene: Scene) -> None:
     report = verify_audit_file(
         build_audit_file(scene.contents(), seed("mallory")), scene.operator.trust
@@ -528,6 +537,7 @@ LABEL_AT = {"require": 1, "require_same": 0, "require_equal": 0}
 ELSEWHERE = {
     "epoch": test_epoch_before_the_reader_s_first_is_disproven,
     "checkpoint of epoch 1: signers": (test_checkpoint_by_a_key_that_was_rotated_away_is_disproven),
+    "DAO key in force": test_activation_by_a_dao_key_that_was_rotated_away_is_disproven,
     "operator's signature": test_file_that_the_log_key_did_not_sign_is_disproven,
     "receipted = credited + uncredited bytes": (
         test_bytes_that_are_neither_credited_nor_uncredited_are_noticed

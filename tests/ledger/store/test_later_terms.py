@@ -8,6 +8,7 @@ import pytest
 from shard_scene import ShardScene, make_shard_scene
 from simulated_operator import key, make_entitlement, make_payee_bundle, make_receipt, seed
 
+from ledger.audit.trust import TrustedKey
 from ledger.evidence.errors import MalformedRecordError
 from ledger.evidence.leaf import ACTIVATION
 from ledger.evidence.terms import sign_terms
@@ -121,6 +122,9 @@ def test_terms_begin_after_every_epoch_that_has_bundles_or_is_closed(scene: Shar
 
 
 def test_activation_begins_after_every_epoch_that_is_closed(scene: ShardScene) -> None:
+    keys = (*scene.operator.trust.dao_keys, TrustedKey(key=key("dao 2"), first_epoch=1))
+    trust = replace(scene.operator.trust, dao_keys=keys)
+    scene.sealing = replace(scene.sealing, audit=replace(scene.sealing.audit, trust=trust))
     scene.reach_epoch(1)
     scene.end_epoch(0)
     scene.advance()
