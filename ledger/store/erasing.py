@@ -60,7 +60,7 @@ def erase_viewer(
     """
     with sessions.begin() as session:
         window = longest_window(session, shard)
-        found = {use.epoch for use in find_viewer(session, shard, key)}
+        found = find_viewer(session, shard, key)
         found |= _find_in_files(audit_dir, list_without_bytes(session, shard), key)
         due = sorted(found & set(list_erasable(session, shard, window)))
         passing = erase_passing(session, key)

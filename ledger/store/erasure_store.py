@@ -8,7 +8,6 @@ When it is due, and the operator's audit files, which hold everything too, is `e
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
@@ -82,16 +81,6 @@ class Reason(StrEnum):
     VIEWER = "viewer"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EpochUse:
-    """An epoch in which a key occurs."""
-
-    epoch: int
-    """The sealing epoch: what is erased together."""
-
-    bundles: int
-
-
 def longest_window(session: Session, shard: Shard) -> int:
     """Return the longest correction window of all the broadcaster's terms, in epochs."""
     raws = session.scalars(select(TermsRow.raw).where(TermsRow.broadcaster_id == shard.id))
@@ -132,8 +121,12 @@ def list_erased(session: Session, shard: Shard) -> list[int]:
     )
 
 
-def find_viewer(session: Session, shard: Shard, key: bytes) -> list[EpochUse]:
-    """Return the epochs whose bundles name a key: as sender, or anywhere in their bytes."""
+def find_viewer(session: Session, shard: Shard, key: bytes) -> set[int]:
+    """Return the sealing epochs whose evidence names a key.
+
+    As a bundle's sender, or anywhere in the bytes of bundles, of those that came in conflict with
+    them, or of equivocating receipts.
+    """
     # Joined before it is looked through: a key may lie across two pages.
     raw = (
         select(
@@ -145,20 +138,26 @@ def find_viewer(session: Session, shard: Shard, key: bytes) -> list[EpochUse]:
         )
         .scalar_subquery()
     )
-    rows = session.execute(
-        select(BundleRow.sealing_epoch, func.count())
-        .where(
-            BundleRow.broadcaster_id == shard.id,
-            or_(
-                BundleRow.submitter_key == key,
-                BundleRow.payee_account == key,
-                func.pg_catalog.position(raw, key) > 0,
-            ),
-        )
-        .group_by(BundleRow.sealing_epoch)
-        .order_by(BundleRow.sealing_epoch)
+    in_conflict = exists().where(
+        ConflictRow.bundle_id == BundleRow.id, func.pg_catalog.position(ConflictRow.raw, key) > 0
     )
-    return [EpochUse(epoch=epoch, bundles=count) for epoch, count in rows]
+    of_bundles = select(BundleRow.sealing_epoch).where(
+        BundleRow.broadcaster_id == shard.id,
+        or_(
+            BundleRow.submitter_key == key,
+            BundleRow.payee_account == key,
+            func.pg_catalog.position(raw, key) > 0,
+            in_conflict,
+        ),
+    )
+    of_receipts = select(EquivocationRow.sealing_epoch).where(
+        EquivocationRow.broadcaster_id == shard.id,
+        or_(
+            func.pg_catalog.position(EquivocationRow.first_receipt, key) > 0,
+            func.pg_catalog.position(EquivocationRow.second_receipt, key) > 0,
+        ),
+    )
+    return set(session.scalars(of_bundles.union(of_receipts)))
 
 
 def erase_epoch(

@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,7 +47,10 @@ WINDOW = 1
 
 @pytest.fixture
 def scene(database_url: str, tmp_path: Path) -> Iterator[ShardScene]:
-    """Epoch 0 with ann and bob, epochs 1 to 4 with bob alone; all settled, all with audit files."""
+    """Epoch 0 with ann and bob, epochs 1 to 4 with bob alone; all settled, all with audit files.
+
+    In epoch 2 other bytes that name zoe come under the key of the seeder's bundle.
+    """
     with make_shard_scene(database_url, tmp_path, correction_epochs=WINDOW) as made:
         made.deposit(50_000_000_000, made.terms.epoch_start_s(0) + 2)
         made.raws = []
@@ -55,6 +59,9 @@ def scene(database_url: str, tmp_path: Path) -> Iterator[ShardScene]:
             for raw in bundles_of(made, epoch):
                 made.upload(raw)
                 made.raws.append(raw)
+            if epoch == 2:
+                with pytest.raises(RefusedError, match="same key"):
+                    made.upload(conflicting_bundle(made, epoch))
             made.judge_all()
             made.end_epoch(epoch)
             made.advance()
@@ -100,6 +107,13 @@ def bundles_of(scene: ShardScene, epoch: int) -> list[bytes]:
     ]
 
 
+def conflicting_bundle(scene: ShardScene, epoch: int) -> bytes:
+    zoe = make_entitlement(scene.operator, "zoe")
+    return make_payee_bundle(
+        "seeder", epoch, [zoe], [make_receipt(zoe, "zoe", "seeder", epoch, 7_000)]
+    )
+
+
 def dump(database_url: str) -> str:
     url = make_url(database_url).set(drivername="postgresql")
     return subprocess.run(
@@ -142,7 +156,8 @@ def test_nothing_of_the_viewer_is_left_and_proofs_verify(scene, database_url, tm
     keys = keys_of_trust(scene.operator.trust)
     folder = log_folder(scene.log_dir, scene.shard)
     assert verify_folder(folder, keys).last_epoch == 4
-    publish(scene.sessions, scene.shard, scene.log_dir, anew=True)
+    shutil.rmtree(folder)
+    publish(scene.sessions, scene.shard, scene.log_dir)
     assert verify_folder(folder, keys).last_epoch == 4
     with scene.sessions.begin() as session:
         again = [make_epoch_document(session, scene.shard, epoch) for epoch in range(5)]
@@ -168,6 +183,31 @@ def test_nothing_of_the_viewer_is_left_and_proofs_verify(scene, database_url, tm
     assert traces(dump(database_url), digest_of_ann) != []
     erase_older(scene.sessions, scene.shard, 1, scene.audit_dir)
     assert traces(dump(database_url), digest_of_ann, *values) == []
+
+
+def test_a_viewer_that_only_a_conflict_names_is_erased_with_its_epoch(scene, database_url) -> None:
+    assert traces(dump(database_url), key("zoe")) != []
+    done = erase_viewer(scene.sessions, scene.shard, key("zoe"), None)
+    assert (done.epochs, done.waiting) == ((2,), ())
+    assert traces(dump(database_url), key("zoe")) == []
+
+
+def test_a_key_that_only_an_equivocation_names_is_erased_with_its_epoch(
+    scene, database_url
+) -> None:
+    insert = text(
+        "INSERT INTO equivocations (broadcaster_id, sealing_epoch, first_receipt, second_receipt)"
+        " VALUES (:of, :epoch, :first, :second)"
+    )
+    bob = make_entitlement(scene.operator, "bob")
+    for epoch, payees in ((1, ("zed", "cdn")), (3, ("cdn", "zed")), (4, ("cdn", "cdn"))):
+        first, second = (make_receipt(bob, "bob", payee, epoch, 5).raw for payee in payees)
+        with scene.sessions.begin() as session:
+            values = {"of": scene.shard.id, "epoch": epoch, "first": first, "second": second}
+            session.execute(insert, values)
+    done = erase_viewer(scene.sessions, scene.shard, key("zed"), None)
+    assert (done.epochs, done.waiting) == ((1, 3), ())
+    assert traces(dump(database_url), key("zed")) == []
 
 
 def test_the_ledger_goes_on_after_an_erasure(scene) -> None:
