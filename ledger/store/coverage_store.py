@@ -138,15 +138,28 @@ def sum_deposits_after(session: Session, shard: Shard, terms: Terms, ledger_sequ
 
 
 def sum_pending_bytes(session: Session, shard: Shard, after_epoch: int) -> int:
-    """Return the bytes of peers' receipts of later epochs, each lane with its highest total."""
+    """Return the bytes of peers' receipts of later epochs that can be credited at most.
+
+    Each lane with its highest total, all lanes of an entitlement with no more than its cap: whoever
+    signs for an absurd sum takes up what may be delivered to him, and nobody else's.
+    """
     lanes = (
-        select(func.max(ReceiptRow.bytes_total).label("bytes"))
+        select(
+            func.max(ReceiptRow.bytes_total).label("bytes"),
+            func.max(ReceiptRow.cap_bytes).label("cap_bytes"),
+            func.coalesce(ReceiptRow.entitlement, ReceiptRow.lane).label("entitlement"),
+        )
         .where(
             ReceiptRow.broadcaster_id == shard.id,
             ReceiptRow.epoch > after_epoch,
             ReceiptRow.is_cdn.is_(False),
         )
-        .group_by(ReceiptRow.epoch, ReceiptRow.lane)
+        .group_by(ReceiptRow.epoch, ReceiptRow.lane, ReceiptRow.entitlement)
         .subquery()
     )
-    return int(session.scalar(select(func.coalesce(func.sum(lanes.c.bytes), 0))) or 0)
+    entitlements = (
+        select(func.least(func.sum(lanes.c.bytes), func.max(lanes.c.cap_bytes)).label("bytes"))
+        .group_by(lanes.c.entitlement)
+        .subquery()
+    )
+    return int(session.scalar(select(func.coalesce(func.sum(entitlements.c.bytes), 0))) or 0)

@@ -18,7 +18,9 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from ledger.books.codes import ReceiptCode
+from ledger.books.lane_judgement import ENTITLEMENT_BYTES_MAX
 from ledger.evidence.bundle import Bundle
+from ledger.evidence.entitlement import ENTITLEMENT
 from ledger.evidence.receipt import FLAG_CDN, RECEIPT
 from ledger.evidence.record_rows import part_struct
 from ledger.store.raw_cursor import raw_cursor
@@ -26,7 +28,8 @@ from ledger.store.raw_cursor import raw_cursor
 _STAGE: Final = """
 CREATE TEMP TABLE staged_receipts (
   lane uuid, sealing_epoch bigint, broadcaster_id bigint, epoch bigint, sequence bigint,
-  bytes_total bigint, bundle_id bigint, place integer, is_cdn boolean
+  bytes_total bigint, bundle_id bigint, place integer, is_cdn boolean, entitlement uuid,
+  cap_bytes bigint
 ) ON COMMIT DELETE ROWS
 """
 
@@ -47,13 +50,16 @@ COPY_HEAD: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 COPY_END: Final = b"\xff\xff"
 """Closes it."""
 
-_COPY_ROW: Final = struct.Struct(">hi16siqiqiqiqiqiqiii?")
+_COPY_ROW: Final = struct.Struct(">hi16siqiqiqiqiqiqiii?i16siq")
 _KEY_PART: Final = struct.Struct(">6x16s4xq")
 _KEY: Final = slice(_KEY_PART.size)
 """The lane and its seal in a row, and what stands before them."""
 
 _FIND: Final = b"SELECT FROM receipts WHERE sealing_epoch = %s AND lane = ANY(%s) LIMIT 1"
-_PART: Final = part_struct(RECEIPT, "flags", "epoch", "sequence", "bytes_total")
+_PART: Final = part_struct(
+    RECEIPT, "flags", "entitlement_digest", "epoch", "sequence", "bytes_total"
+)
+_MAX_BYTES: Final = part_struct(ENTITLEMENT, "max_bytes")
 
 
 def merge_receipts(
@@ -139,10 +145,19 @@ def _copy_rows(
 ) -> Iterator[bytes]:
     """Yield each counted receipt as a row of a binary COPY: every value after its length."""
     counted, pack = ReceiptCode.COUNTED, _COPY_ROW.pack
+    caps = dict(zip(bundle.entitlements.digests(), _caps(bundle), strict=True))
     places = zip(codes, bundle.receipts.lane_digests(), bundle.receipts.rows(_PART), strict=True)
-    for place, (code, lane_digest, (flags, epoch, sequence, bytes_total)) in enumerate(places):
+    for place, (code, lane_digest, part) in enumerate(places):
         if code is counted:
+            flags, entitlement, epoch, sequence, bytes_total = part
             yield pack(
-                9, 16, lane_digest[:16], 8, sealing_epoch, 8, broadcaster_id, 8, epoch,
+                11, 16, lane_digest[:16], 8, sealing_epoch, 8, broadcaster_id, 8, epoch,
                 8, sequence, 8, bytes_total, 8, bundle_id, 4, place, 1, flags & FLAG_CDN,
+                16, entitlement[:16], 8, caps[entitlement],
             )  # fmt: skip
+
+
+def _caps(bundle: Bundle) -> Iterator[int]:
+    """Yield the most that each entitlement's lanes can be credited in one seal."""
+    for (max_bytes,) in bundle.entitlements.rows(_MAX_BYTES):
+        yield min(max_bytes or ENTITLEMENT_BYTES_MAX, ENTITLEMENT_BYTES_MAX)

@@ -258,6 +258,10 @@ class ReceiptRow(Base):
     place: Mapped[int] = mapped_column(Integer)
     """Its place in that bundle, from 0."""
     is_cdn: Mapped[bool]
+    entitlement: Mapped[UUID | None]
+    """First 16 bytes of the entitlement's digest; null in rows of before it was kept."""
+    cap_bytes: Mapped[int | None]
+    """The most that all lanes of the entitlement can be credited together."""
 
 
 class RefusalRow(Base):
