@@ -101,6 +101,8 @@ def open_engine(
         pool_size=pool_size,
         max_overflow=pool_size,
         pool_timeout=pool_timeout_s,
+        # Errors are logged, and keys and contents are what statements are about.
+        hide_parameters=True,
         connect_args={"options": f"{options} -c timezone=UTC"},
     )
     _probe_idle_connections(engine)
