@@ -13,6 +13,8 @@ import pytest
 from nacl import bindings
 from simulated_operator import (
     ASSET,
+    EPOCH_S,
+    NETWORK,
     Operator,
     address,
     key,
@@ -36,7 +38,9 @@ from ledger.evidence.encoding import Signed
 from ledger.evidence.entitlement import ENTITLEMENT
 from ledger.evidence.errors import InclusionError, MalformedError
 from ledger.evidence.heartbeat import HEARTBEAT
+from ledger.evidence.instruction import REFUND, REFUND_ALL, Refund
 from ledger.evidence.keys import verify
+from ledger.evidence.leaf import PAYOUT_REFUND, PayoutLeaf
 from ledger.evidence.merkle import check_inclusion, leaf_hash, prove_inclusion, root_hash
 from ledger.evidence.receipt import RECEIPT
 
@@ -278,3 +282,52 @@ def test_trap_12_money_leaves_the_escrow_by_a_plan_or_the_books_stop():
     operator.fact(refund, "broadcaster", "escrow")
     with pytest.raises(UnknownTransactionError, match="want a planned batch"):
         operator.close()
+
+
+@pytest.mark.parametrize(
+    ("correction_epochs", "challenge_epochs", "due_epoch"), [(4, 0, 5), (1, 4, 4)]
+)
+def test_trap_12_a_refund_waits_until_nothing_open_can_cost_it(
+    correction_epochs: int, challenge_epochs: int, due_epoch: int
+) -> None:
+    """What an epoch was open to when the broadcaster asked is paid in full, and what still may be.
+
+    The refund waits for the longer of the correction window and the challenge window.
+    """
+    terms = make_terms(
+        correction_epochs=correction_epochs, challenge_window_s=challenge_epochs * EPOCH_S
+    )
+    operator = Operator(terms=terms)
+    operator.set_up(50_000_000_000)
+    ann = make_entitlement(operator, "ann", max_bytes=3 * TOTAL)
+    wish = Refund(
+        network_id=NETWORK,
+        broadcaster_account=key("broadcaster"),
+        serial=1,
+        amount_stroops=REFUND_ALL,
+    )
+    operator.instructions.append(REFUND.sign(wish, seed("broadcaster")))
+    operator.close([payee_bundle_under(ann, operator.epoch, TOTAL)])
+    while operator.epoch <= due_epoch:
+        assert refunds_of(operator) == [], f"epoch {operator.epoch - 1}"
+        for leaf in operator.result.payouts:
+            operator.apply_payout(leaf)
+        late = operator.epoch == correction_epochs
+        operator.close([payee_bundle_under(ann, 0, 2 * TOTAL, number=1)] if late else [])
+        assert not late or operator.result.result_leaf.bytes_p2p_credited == TOTAL
+    assert len(refunds_of(operator)) == 1
+    for leaf in operator.result.payouts:
+        operator.apply_payout(leaf)
+    # The entitlement is not over yet: its last byte is still covered.
+    operator.close([payee_bundle_under(ann, operator.epoch, TOTAL)])
+    assert operator.result.result_leaf.bytes_p2p_credited == TOTAL
+    assert operator.state.head.refunded_stroops > 0
+
+
+def payee_bundle_under(entitlement: Signed, epoch: int, total: int, number: int = 0) -> bytes:
+    signed = make_receipt(entitlement, "ann", "seeder", epoch, total, sequence=number + 1)
+    return make_payee_bundle("seeder", epoch, [entitlement], [signed], number)
+
+
+def refunds_of(operator: Operator) -> list[PayoutLeaf]:
+    return [leaf for leaf in operator.result.payouts if leaf.kind == PAYOUT_REFUND]
