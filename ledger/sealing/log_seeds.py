@@ -3,7 +3,8 @@
 Which of the two signs is nobody's choice: terms name the log key of their epochs, so a checkpoint,
 an audit file and the mark on a verdict are made with the key of the epoch they belong to, a promise
 with that of its bundle's epoch, which the sender knows from its own terms. Both seeds are there
-from before the first epoch of the next one until the last late bundle of the old one is sealed.
+from before the first epoch of the next one until the last late bundle of the old one is sealed, as
+one that other terms do not count.
 """
 
 from dataclasses import dataclass, field

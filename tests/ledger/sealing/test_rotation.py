@@ -22,6 +22,7 @@ from ledger.api.app import make_app
 from ledger.api.collector import Collector
 from ledger.audit.trust import Trust, TrustedKey
 from ledger.audit.verify import Verdict, verify_audit_file
+from ledger.books.codes import BundleCode
 from ledger.evidence.clock import CLOCK
 from ledger.evidence.encoding import Signed
 from ledger.evidence.note import VerifierKey, format_verifier_key
@@ -31,6 +32,7 @@ from ledger.publiclog.log_keys import keys_of_trust
 from ledger.publiclog.verification import verify_folder
 from ledger.sealing.log_seeds import LogSeeds, next_seed_file, read_log_seeds
 from ledger.sealing.publishing import log_folder
+from ledger.store.bundle_store import find_by_digest
 from ledger.store.shard_store import parse_registration, register
 
 FIRST = 2
@@ -108,6 +110,8 @@ def test_a_rotation_from_end_to_end(scene: ShardScene) -> None:
         assert PROMISE.is_signed_by(promise, key(name))
     assert PROMISE.is_signed_by(late, key("log")), "its sender knows the key of its epoch's terms"
     assert late.value.sealing_epoch == FIRST
+    with scene.sessions.begin() as session:
+        assert find_by_digest(session, late.value.bundle_digest).code == BundleCode.TOO_LATE
     found = verify_folder(log_folder(scene.log_dir, scene.shard), keys_of_trust(trust))
     assert found.last_epoch == 3
     new_key = VerifierKey(name=ORIGIN, public_key=key("log 2"))

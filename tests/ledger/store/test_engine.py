@@ -67,8 +67,9 @@ def test_reading_takes_no_transaction_and_leaves_the_connection_fit_for_one(engi
 
 def test_error_of_a_statement_names_none_of_its_values(engines):
     ours, _ = (make_session_factory(one) for one in engines)
-    with pytest.raises(DatabaseUnavailableError) as caught, ours.begin() as session:
+    with ours.begin() as session:
         session.execute(text("SET LOCAL statement_timeout = 20"))
-        session.execute(text("SELECT pg_sleep(9), CAST(:key AS text)"), {"key": "3cebe4a58b8bbcac"})
+        with pytest.raises(DatabaseUnavailableError) as caught:
+            session.execute(text("SELECT pg_sleep(9), CAST(:key AS text)"), {"key": "3cebe4a5"})
     assert "pg_sleep" in str(caught.value)
-    assert "3cebe4a58b8bbcac" not in str(caught.value)
+    assert "3cebe4a5" not in str(caught.value)
