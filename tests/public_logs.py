@@ -20,11 +20,14 @@ from simulated_operator import NETWORK, ORIGIN, PASSPHRASE, key, seed
 from ledger.audit.trust import Trust, TrustedKey
 from ledger.evidence.checkpoint import Checkpoint, sign_checkpoint
 from ledger.evidence.leaf import (
+    ACTIVATION,
     BUNDLE_LEAF,
     CORRECTION_LEAF,
+    EVIDENCE_DAO_KEY,
     PAYOUT_FUNDING,
     RESULT_LEAF,
     SEAL_LEAF,
+    Activation,
     BundleLeaf,
     CorrectionLeaf,
     Payment,
@@ -58,6 +61,18 @@ def make_trust(*log_keys: tuple[str, int]) -> Trust:
 
 def vkey(name: str = "log") -> str:
     return format_verifier_key(VerifierKey(name=ORIGIN, public_key=key(name)))
+
+
+def activation_leaf(by: str = "dao", **changes: object) -> bytes:
+    values: dict[str, object] = {
+        "network_id": NETWORK,
+        "broadcaster_account": key("broadcaster"),
+        "rules_digest": RULES,
+        "first_epoch": 0,
+        "evidence_kind": EVIDENCE_DAO_KEY,
+        "dao_key": key(by),
+    }
+    return ACTIVATION.sign(Activation(**{**values, **changes}), seed(by)).raw
 
 
 @dataclass
@@ -101,7 +116,9 @@ class LogMaker:
         by: str = "log",
         **seal: object,
     ) -> Self:
-        """Append an epoch and sign its checkpoint."""
+        """Append an epoch and sign its checkpoint; the first one begins with an activation."""
+        if not self.leaves:
+            self.leaves.append(activation_leaf(first_epoch=self.epoch))
         leaves = [self.bundle_leaf(digest) for digest in digests]
         leaves += [self.bundle_leaf(self.digest(f"bundle {n}")) for n in range(bundles)]
         counted = len(leaves)
@@ -131,8 +148,9 @@ class LogMaker:
             "instructions_root": root_hash([]),
             "instruction_count": 0,
         }
-        leaves.append(SEAL_LEAF.format_body(SealLeaf(**{**values, **seal})))
-        leaves.append(RESULT_LEAF.format_body(self._result(payouts)))
+        sealed = SealLeaf(**{**values, **seal})
+        leaves.append(SEAL_LEAF.format_body(sealed))
+        leaves.append(RESULT_LEAF.format_body(self._result(payouts, sealed.rules_digest)))
         leaves += [self._payout() for _ in range(payouts)]
         self.leaves += leaves
         self.notes[self.epoch] = self.sign(by)
@@ -154,11 +172,11 @@ class LogMaker:
         (folder / "checkpoint").write_bytes(self.notes[self.epoch - 1])
         return folder
 
-    def _result(self, payouts: int) -> ResultLeaf:
+    def _result(self, payouts: int, rules_digest: bytes) -> ResultLeaf:
         return ResultLeaf(
             network_id=NETWORK,
             epoch=self.epoch,
-            rules_digest=RULES,
+            rules_digest=rules_digest,
             lane_count=1,
             lane_root=self.digest("lanes"),
             bytes_p2p_credited=100,

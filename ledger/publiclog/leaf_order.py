@@ -4,7 +4,9 @@ Per epoch: activations, bundle leaves, corrections, one seal leaf, one result le
 Checked: every leaf parses and prints back identically, stands in its place, is of the same network
 and of the epoch that follows the one before; counts in seal and result are those of the leaves; an
 epoch opens with the state root that the one before closed with; batch numbers rise by one; a DAO
-key signed every activation. Not checked, because it needs the audit file: whether totals are right.
+key signed every activation, and the rule is always the one activated last: the first epoch has an
+activation, and so has the first of another DAO key. Not checked, because it needs the audit file:
+whether totals are right.
 """
 
 from collections.abc import Callable, Iterable
@@ -60,7 +62,10 @@ class LeafOrder:
 
     _seal_epoch: int | None = None
     _rules_digest: bytes = b""
+    """Rule of the last seal."""
+
     _activated: bytes = b""
+    """Rule that begins with this epoch; empty if none does."""
 
     @classmethod
     def after(cls, leaves: Iterable[bytes], index: int, trust: Trust | None = None) -> Self:
@@ -157,9 +162,10 @@ class LeafOrder:
         self._require("correction count", seal.correction_count, self.corrections)
         if self.closing_root is not None:
             self._require("opening state root", seal.opening_state_root, self.closing_root)
-        if self._activated:
-            self._require("rules digest", seal.rules_digest, self._activated)
-        self._rules_digest = seal.rules_digest
+        if not self._activated and self._needs_activation(seal.epoch):
+            self._refuse("activation", "none", f"one that begins with epoch {seal.epoch}")
+        self._rules_digest = self._activated or self._rules_digest
+        self._require("rules digest", seal.rules_digest, self._rules_digest)
         self.phase = Phase.RESULT
 
     def _take_result(self, leaf: bytes) -> None:
@@ -170,6 +176,7 @@ class LeafOrder:
         if self._seal_epoch is not None:
             self._require("epoch of the result", result.epoch, self._seal_epoch)
             self._require("rules digest", result.rules_digest, self._rules_digest)
+        self._rules_digest = result.rules_digest
         self.epoch, self.closing_root = result.epoch, result.closing_state_root
         self.payouts_left = result.payout_count
         self._seal_epoch, self._activated = None, b""
@@ -188,6 +195,13 @@ class LeafOrder:
         self.payouts_left -= 1
         if not self.payouts_left:
             self.phase = Phase.ACTIVATIONS
+
+    def _needs_activation(self, epoch: int) -> bool:
+        """Whether no rule can go on from the epoch before."""
+        trust = self.trust
+        return not self._rules_digest or (
+            trust is not None and trust.dao_key_at(epoch) != trust.dao_key_at(epoch - 1)
+        )
 
     def _enter(self, epoch: int) -> None:
         """Be in an epoch: the one after the last, and the same for all its leaves."""

@@ -34,13 +34,13 @@ def test_a_mirror_over_http_has_the_files_that_the_log_serves(tmp_path: Path) ->
     log.close(700).write(tmp_path / "log")
     with serve_folder(tmp_path / "log") as (url, _):
         first = mirror_url(url, tmp_path / "mirror", KEYS)
-    assert (first.old_size, first.new_size, first.epoch) == (0, 703, 0)
+    assert (first.old_size, first.new_size, first.epoch) == (0, 704, 0)
     old_size = len(log.leaves)
     log.close(600).close(3).write(tmp_path / "log", old_size=old_size)
     with serve_folder(tmp_path / "log") as (url, asked):
         grown = mirror_url(url, tmp_path / "mirror", KEYS)
         assert not any("entries/000" in path for path in asked), "an old bundle is read again"
-    assert (grown.old_size, grown.new_size, grown.epoch) == (703, len(log.leaves), 2)
+    assert (grown.old_size, grown.new_size, grown.epoch) == (704, len(log.leaves), 2)
     verified = verify_folder(tmp_path / "mirror", KEYS)
     assert (verified.tree_size, verified.last_epoch, verified.kept) == (len(log.leaves), 2, 2)
     mirrored, served = files_of(tmp_path / "mirror"), files_of(tmp_path / "log")
@@ -67,7 +67,7 @@ def test_a_stopped_run_is_gone_on_with(tmp_path: Path) -> None:
         mirror_url(url, tmp_path / "mirror", KEYS)
     assert "/tile/entries/000" not in asked
     assert not (tmp_path / "mirror" / ".incoming").exists()
-    assert verify_folder(tmp_path / "mirror", KEYS).tree_size == 1503
+    assert verify_folder(tmp_path / "mirror", KEYS).tree_size == 1504
 
 
 DAMAGES = ["leaf", "hash", "order", "cut", "missing", "checkpoint inside an epoch"]
@@ -135,7 +135,7 @@ def test_a_damaged_mirror_is_not_built_on(tmp_path: Path) -> None:
     mirror_log(FolderSource(tmp_path / "log"), tmp_path / "mirror", KEYS)
     tile = next((tmp_path / "mirror/tile/0").glob("001.p/*"))
     tile.write_bytes(bytes(len(tile.read_bytes())))
-    log.close(10).write(tmp_path / "log", old_size=303)
+    log.close(10).write(tmp_path / "log", old_size=304)
     with pytest.raises(UndecidableError, match="damaged"):
         mirror_log(FolderSource(tmp_path / "log"), tmp_path / "mirror", KEYS)
 

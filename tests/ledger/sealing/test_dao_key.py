@@ -1,4 +1,4 @@
-"""A DAO key that was replaced rules no more: nothing is sealed until its successor has activated."""
+"""A DAO key that was replaced rules no more: nothing is sealed before its successor activates."""
 
 from collections.abc import Iterator
 from dataclasses import replace
