@@ -6,7 +6,8 @@
     .incoming/              what a run has fetched and not proven yet
 
 Files take their places only after all of a run's files are proven, the checkpoint last, so that any
-reader of the folder sees a whole log, and a run that was killed is gone on with.
+reader of the folder sees a whole log, and a run that was killed is gone on with. One that is killed
+at its very end has kept a checkpoint that is not the folder's yet; the next run goes on from there.
 """
 
 import fcntl
@@ -90,7 +91,7 @@ class MirrorFolder:
             os.close(descriptor)
 
     def stage(self, path: str, content: bytes) -> None:
-        """Keep a file that is not proven yet.
+        """Keep a file that is not proven yet; a power cut may damage it.
 
         Raises:
             OSError: It cannot be written.

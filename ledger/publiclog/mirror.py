@@ -3,7 +3,8 @@
 A run fetches the checkpoint, then the new entry bundles; computes every hash tile from them and
 compares it with the one that the source serves; checks the order of the leaves, the signed root,
 the epoch's key and that the old tree is the new one's beginning. What is proven then replaces
-nothing but the checkpoint. A run that was stopped is gone on with from the bundles it has.
+nothing but the checkpoint. A run that was stopped is gone on with from the bundles it has; if what
+comes of them does not hold, they are fetched anew before anything is said against the source.
 """
 
 from collections.abc import Sequence
@@ -92,13 +93,7 @@ def mirror_log(
             return _stay(folder, kept, head, meter)
         if kept is not None:
             _require_whole(folder, kept)
-        run = _Run(folder, meter, keys, kept, head)
-        try:
-            run.require_no_fork()
-            paths, epoch = run.fetch()
-        except DisprovenError:
-            folder.discard()
-            raise
+        paths, epoch = _fetch(folder, meter, keys, kept, head)
         folder.adopt(paths, head)
     return Mirrored(
         old_size=old_size,
@@ -107,6 +102,28 @@ def mirror_log(
         files_written=len(paths),
         bytes_fetched=meter.bytes_fetched,
     )
+
+
+def _fetch(
+    folder: MirrorFolder,
+    meter: _Meter,
+    keys: LogKeys,
+    kept: SignedHead | None,
+    head: SignedHead,
+    *,
+    may_reuse: bool = True,
+) -> tuple[list[str], int | None]:
+    """Fetch and prove the new files; return their paths and the log's last epoch."""
+    run = _Run(folder, meter, keys, kept, head, may_reuse)
+    try:
+        run.require_no_fork()
+        return run.fetch()
+    except DisprovenError:
+        folder.discard()
+        if not run.has_reused:
+            raise
+    # A power cut may have damaged what the stopped run left: that says nothing about the source.
+    return _fetch(folder, meter, keys, kept, head, may_reuse=False)
 
 
 def _stay(folder: MirrorFolder, kept: SignedHead, head: SignedHead, meter: _Meter) -> Mirrored:
@@ -146,6 +163,10 @@ class _Run:
     keys: LogKeys
     kept: SignedHead | None
     head: SignedHead
+    may_reuse: bool
+    """Whether bundles that a stopped run left are taken."""
+
+    has_reused: bool = False
 
     def require_no_fork(self) -> None:
         """Look for two histories first: signatures prove more than a finding among leaves."""
@@ -224,10 +245,11 @@ class _Run:
 
     def _read_bundle(self, path: str) -> bytes | None:
         place = parse_tile_path(path)
-        if not place.is_partial and place.level is None:
+        if self.may_reuse and not place.is_partial and place.level is None:
             # Full bundles never change, so those of a stopped run are still good, or not adopted.
             known = self.folder.incoming.read(path)
             if known is not None:
+                self.has_reused = True
                 return known
         content = self.meter.read(path)
         if content is not None and not place.is_partial:

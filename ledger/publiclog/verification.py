@@ -45,7 +45,8 @@ def verify_folder(path: Path, keys: LogKeys) -> VerifiedLog:
     Raises:
         ForkError: A kept checkpoint and the newest one are of two histories.
         DisprovenError: Files, leaves and signed root do not go together.
-        UndecidableError: There is no checkpoint, or none that a known key signed.
+        UndecidableError: There is no checkpoint, none that a known key signed, or an older one than
+            was kept.
     """
     folder = MirrorFolder(path)
     head = folder.head(keys)
@@ -122,8 +123,10 @@ def _require_beginning(
     """An earlier checkpoint is of this log's beginning, and its epoch's key signed it."""
     size, old = head.checkpoint.tree_size, earlier.checkpoint
     if old.tree_size > size:
-        raise DisprovenError(
-            f"checkpoint: got {size} leaves, want at least the {old.tree_size} of a kept one"
+        # So does a mirror run that was killed leave it, and no log can: it is not the operator's.
+        raise UndecidableError(
+            f"checkpoint: got {size} leaves, want at least the {old.tree_size} of a kept one: "
+            "a mirror run was killed, or the folder changed by hand; run mirror again"
         )
     reader = TileReader(size, folder.source.read)
     if reader.root(old.tree_size) != old.root_hash:

@@ -12,6 +12,7 @@ from ledger.publiclog.log_keys import keys_of_texts, keys_of_trust
 from ledger.publiclog.mirror import mirror_log
 from ledger.publiclog.source import FolderSource, WebSource
 from ledger.publiclog.verification import verify_folder
+from ledger.sealing.files import write_file
 
 KEYS = keys_of_trust(make_trust())
 
@@ -68,6 +69,59 @@ def test_a_stopped_run_is_gone_on_with(tmp_path: Path) -> None:
     assert "/tile/entries/000" not in asked
     assert not (tmp_path / "mirror" / ".incoming").exists()
     assert verify_folder(tmp_path / "mirror", KEYS).tree_size == 1504
+
+
+def stop_a_run(tmp_path: Path) -> Path:
+    """A mirror run that is stopped; returns one of the bundles that it left."""
+    LogMaker().close(1500).write(tmp_path / "log")
+    source = FolderSource(tmp_path / "log")
+    with pytest.raises(UndecidableError, match="bytes in one run"):
+        mirror_log(source, tmp_path / "mirror", KEYS, bytes_max=200_000)
+    return tmp_path / "mirror/.incoming/tile/entries/001"
+
+
+@pytest.mark.parametrize("damage", ["empty", "zeros", "another byte"])
+def test_what_a_power_cut_damaged_is_fetched_anew(tmp_path: Path, damage: str) -> None:
+    staged = stop_a_run(tmp_path)
+    whole = staged.read_bytes()
+    flipped = whole[:-1] + bytes([whole[-1] ^ 1])
+    staged.write_bytes({"empty": b"", "zeros": bytes(len(whole)), "another byte": flipped}[damage])
+    source = FolderSource(tmp_path / "log")
+    assert mirror_log(source, tmp_path / "mirror", KEYS).new_size == 1504
+    assert verify_folder(tmp_path / "mirror", KEYS).tree_size == 1504
+
+
+def test_a_damaged_source_is_disproven_also_after_a_stopped_run(tmp_path: Path) -> None:
+    stop_a_run(tmp_path)
+    bundle = tmp_path / "log/tile/entries/005.p/224"
+    bundle.write_bytes(bundle.read_bytes()[:-1] + b"?")
+    with pytest.raises(DisprovenError):
+        mirror_log(FolderSource(tmp_path / "log"), tmp_path / "mirror", KEYS)
+    assert not (tmp_path / "mirror/checkpoint").exists()
+
+
+def test_a_run_that_is_killed_at_its_end_says_nothing_against_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = LogMaker()
+    log.close(20).write(tmp_path / "log")
+    source = FolderSource(tmp_path / "log")
+    mirror_log(source, tmp_path / "mirror", KEYS)
+    log.close(20).write(tmp_path / "log")
+
+    def kill(path: Path, content: bytes) -> None:
+        if path.name == "checkpoint":
+            raise KeyboardInterrupt
+        write_file(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ledger.publiclog.folder.write_file", kill)
+        with pytest.raises(KeyboardInterrupt):
+            mirror_log(source, tmp_path / "mirror", KEYS)
+    with pytest.raises(UndecidableError, match="run mirror again"):
+        verify_folder(tmp_path / "mirror", KEYS)
+    mirror_log(source, tmp_path / "mirror", KEYS)
+    assert verify_folder(tmp_path / "mirror", KEYS).kept == 2
 
 
 DAMAGES = ["leaf", "hash", "order", "cut", "missing", "checkpoint inside an epoch"]
