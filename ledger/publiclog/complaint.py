@@ -22,7 +22,11 @@ from ledger.publiclog.log_keys import SignedHead, keys_of_trust
 from ledger.publiclog.sealed_range import SealedRange, check_sealed_range
 
 COMPLAINT_FORMAT: Final = "swarmledger-complaint/1"
-COMPLAINT_CHARACTERS_MAX: Final = 256 << 20
+COMPLAINT_CHARACTERS_MAX: Final = 1 << 30
+"""Longest complaint that is written or read. A bundle leaf takes 327 characters, and a million
+viewers who send a payee's and a viewer's bundle each leave two million of them in a seal: 0.65 GB.
+"""
+
 _FIELDS: Final = {
     "format",
     "promise",
@@ -49,7 +53,7 @@ class ProvenComplaint:
 
 
 def format_complaint(promise: Signed[Promise], head: SignedHead, found: SealedRange) -> str:
-    """Return a complaint as JSON text, ending in a newline."""
+    """Return a complaint as JSON text, ending in a newline; it may be too long to be checked."""
     document = {
         "format": COMPLAINT_FORMAT,
         "promise": promise.raw.hex(),
@@ -59,7 +63,7 @@ def format_complaint(promise: Signed[Promise], head: SignedHead, found: SealedRa
         "leaves": [leaf.hex() for leaf in found.leaves],
         "hashes": [value.hex() for value in found.hashes],
     }
-    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(document, separators=(",", ":"), ensure_ascii=False) + "\n"
 
 
 def check_complaint(text: str, trust: Trust) -> ProvenComplaint:
@@ -120,7 +124,9 @@ def require_promise(promise: Signed[Promise], trust: Trust) -> None:
 
 def _parse(text: str) -> dict[str, Any]:
     if len(text) > COMPLAINT_CHARACTERS_MAX:
-        raise UndecidableError(f"complaint: got {len(text)} characters, want fewer")
+        raise UndecidableError(
+            f"complaint: got over {COMPLAINT_CHARACTERS_MAX} characters, want fewer"
+        )
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:

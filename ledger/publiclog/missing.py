@@ -18,7 +18,11 @@ from ledger.evidence.leaf import BundleLeaf
 from ledger.evidence.promise import Promise
 from ledger.evidence.tile_proofs import TileReader
 from ledger.publiclog.collector_answers import CollectorAnswers
-from ledger.publiclog.complaint import format_complaint, require_promise
+from ledger.publiclog.complaint import (
+    COMPLAINT_CHARACTERS_MAX,
+    format_complaint,
+    require_promise,
+)
 from ledger.publiclog.heads import epoch_of_head
 from ledger.publiclog.log_keys import SignedHead, keys_of_trust
 from ledger.publiclog.sealed_range import SealedRange, check_sealed_range, read_sealed_range
@@ -64,7 +68,7 @@ class Finding:
     """What to know besides; empty if nothing."""
 
     complaint: str = ""
-    """Text of the complaint if it is missing."""
+    """Text of the complaint if it is missing; empty if the seal is too large for one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,12 +152,13 @@ class _Search:
         found, leaves = seal
         leaf = leaves.get(bundle.digest)
         if leaf is None:
-            return Finding(
-                bundle=bundle,
-                fate=Fate.MISSING,
-                detail=f"epoch {epoch} is sealed with {len(leaves)} bundles, without it",
-                complaint=format_complaint(bundle.promise, self._head, found),
-            )
+            complaint = format_complaint(bundle.promise, self._head, found)
+            detail = f"epoch {epoch} is sealed with {len(leaves)} bundles, without it"
+            if len(complaint) > COMPLAINT_CHARACTERS_MAX:
+                # Nobody would read it. Whoever has the log finds the same with the promise.
+                complaint = ""
+                detail += "; too many for a complaint: the promise and the log are the evidence"
+            return Finding(bundle=bundle, fate=Fate.MISSING, detail=detail, complaint=complaint)
         fate = Fate.REFUSED if leaf.code else Fate.INCLUDED
         return Finding(bundle=bundle, fate=fate, detail=self._describe(bundle, leaf))
 

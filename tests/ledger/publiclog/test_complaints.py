@@ -23,6 +23,7 @@ from engine_plugin.spool import BundleState, Spool, SpooledBundle
 from ledger.audit.errors import DisprovenError, UndecidableError
 from ledger.evidence.bundle import BundleKind, parse_bundle
 from ledger.evidence.promise import PROMISE, Promise
+from ledger.publiclog import complaint, missing
 from ledger.publiclog.complaint import check_complaint
 from ledger.publiclog.missing import Fate, find_missing
 from ledger.publiclog.source import FolderSource
@@ -159,6 +160,34 @@ def test_a_complaint_is_proven_in_any_epoch_of_the_log(tmp_path: Path, epoch: in
     log = LogMaker().close(5).close(0).close(700)
     (finding,) = search(tmp_path, log, (raw, promise_of(raw))).bundles
     assert check_complaint(finding.complaint, TRUST).promise.sealing_epoch == epoch
+
+
+def test_complaints_about_the_seals_of_a_million_viewers_can_be_read(tmp_path: Path) -> None:
+    lengths = []
+    for bundles in (100, 300):
+        folder = tmp_path / str(bundles)
+        folder.mkdir()
+        raw = bundle_of(0)
+        (finding,) = search(folder, LogMaker().close(bundles), (raw, promise_of(raw))).bundles
+        lengths.append(len(finding.complaint))
+    characters_a_bundle = (lengths[1] - lengths[0]) / 200
+    assert 2_000_000 * characters_a_bundle < complaint.COMPLAINT_CHARACTERS_MAX
+
+
+def test_no_complaint_is_written_that_nobody_could_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = complaint_text(tmp_path)
+    for module in (complaint, missing):
+        monkeypatch.setattr(module, "COMPLAINT_CHARACTERS_MAX", len(text) - 1)
+    with pytest.raises(UndecidableError, match="characters"):
+        check_complaint(text, TRUST)
+    (tmp_path / "again").mkdir()
+    raw = bundle_of(1)
+    log = LogMaker().close(3).close(4).close(2)
+    (finding,) = search(tmp_path / "again", log, (raw, promise_of(raw))).bundles
+    assert (finding.fate, finding.complaint) == (Fate.MISSING, "")
+    assert "too many for a complaint" in finding.detail
 
 
 def complaint_text(tmp_path: Path) -> str:
