@@ -9,6 +9,7 @@ here: payees' instructions (`payee_command`), what the operator sees of accounts
 
 import json
 import sys
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final, Self
@@ -18,7 +19,7 @@ import typer
 
 from ledger.api.signed_clock import ClockUnknownError, read_ledger_ms
 from ledger.audit.address import format_account
-from ledger.audit.trust import Trust, TrustedKey, format_trust
+from ledger.audit.trust import Trust, TrustedKey, format_trust, parse_trust
 from ledger.evidence.errors import EvidenceError
 from ledger.evidence.instruction import REFUND, REFUND_ALL, RULING, Booking, Refund, Ruling
 from ledger.evidence.keys import network_id_of, public_key_of
@@ -109,38 +110,84 @@ def rule(
 
 @app.command()
 def activate(
-    terms_file: Annotated[Path, typer.Argument(metavar="TERMS", help="Signed first terms.")],
+    terms_file: Annotated[Path, typer.Argument(metavar="TERMS", help="Signed terms.")],
     key: Annotated[Path, typer.Option("--key", help="Seed file of the DAO key.")],
     passphrase: Annotated[str, typer.Option(help="The Stellar network's.")],
     out: Annotated[Path, typer.Option(help="A new file for the activation.")],
     trust_out: Annotated[Path, typer.Option(help="A new file: the trust.json to publish.")],
+    first_epoch: Annotated[
+        int | None, typer.Option(help="Epoch that it begins with. [default: the terms' first]")
+    ] = None,
+    trust_file: Annotated[
+        Path | None, typer.Option("--trust", help="Published trust.json: the key is added to it.")
+    ] = None,
 ) -> None:
-    """Put the contract that terms name in force from their first epoch; sends nothing."""
+    """Put the contract that terms name in force from an epoch on; sends nothing."""
     seed = _seed(key)
     for path in (out, trust_out):
         if path.exists():
             raise typer.BadParameter(f"{path}: is there already, want a new file")
-    try:
-        signed = parse_terms(terms_file.read_bytes())
-        require_valid_terms(signed)
-    except (OSError, EvidenceError) as error:
-        raise typer.BadParameter(f"{terms_file}: {error}") from None
-    terms = signed.value
-    if network_id_of(passphrase) != terms.network_id:
-        raise typer.BadParameter(f"passphrase: got {passphrase!r}, want that of the terms' network")
+    terms = _read_terms(terms_file, passphrase)
+    begins = terms.first_epoch if first_epoch is None else first_epoch
+    if not terms.first_epoch <= begins <= terms.last_epoch:
+        raise typer.BadParameter(
+            f"first-epoch: got {begins}, want {terms.first_epoch}..{terms.last_epoch}"
+        )
     activation = Activation(
         network_id=terms.network_id,
         broadcaster_account=terms.broadcaster_account,
         rules_digest=terms.rules_digest,
-        first_epoch=terms.first_epoch,
+        first_epoch=begins,
         evidence_kind=EVIDENCE_DAO_KEY,
         dao_key=public_key_of(seed),
     )
+    if trust_file is None:
+        trust = _trust_of(terms, passphrase, activation)
+    else:
+        trust = _trust_with(trust_file, activation)
     out.write_bytes(ACTIVATION.sign(activation, seed).raw)
-    trust_out.write_text(format_trust(_trust_of(terms, passphrase, activation)), "utf-8")
+    trust_out.write_text(format_trust(trust), "utf-8")
     print(
-        json.dumps({"rules_digest": terms.rules_digest.hex(), "dao_key": activation.dao_key.hex()})
+        json.dumps(
+            {
+                "rules_digest": terms.rules_digest.hex(),
+                "dao_key": activation.dao_key.hex(),
+                "first_epoch": begins,
+            }
+        )
     )
+
+
+def _read_terms(path: Path, passphrase: str) -> Terms:
+    try:
+        signed = parse_terms(path.read_bytes())
+        require_valid_terms(signed)
+    except (OSError, EvidenceError) as error:
+        raise typer.BadParameter(f"{path}: {error}") from None
+    if network_id_of(passphrase) != signed.value.network_id:
+        raise typer.BadParameter(f"passphrase: got {passphrase!r}, want that of the terms' network")
+    return signed.value
+
+
+def _trust_with(path: Path, activation: Activation) -> Trust:
+    """Return a published trust with the activation's key after those it names."""
+    try:
+        trust = parse_trust(path.read_text("utf-8"))
+    except (OSError, ValueError, EvidenceError) as error:
+        raise typer.BadParameter(f"{path}: {error}") from None
+    known = (trust.network_id, trust.broadcaster_account)
+    if known != (activation.network_id, activation.broadcaster_account):
+        raise typer.BadParameter(f"{path}: got another broadcaster's, want that of the terms")
+    last = trust.dao_keys[-1]
+    if last.key == activation.dao_key:
+        return trust
+    if activation.first_epoch <= last.first_epoch:
+        raise typer.BadParameter(
+            f"first-epoch: got {activation.first_epoch}, want one after {last.first_epoch}, "
+            "the first of the DAO key before"
+        )
+    added = TrustedKey(key=activation.dao_key, first_epoch=activation.first_epoch)
+    return replace(trust, dao_keys=(*trust.dao_keys, added))
 
 
 def _trust_of(terms: Terms, passphrase: str, activation: Activation) -> Trust:

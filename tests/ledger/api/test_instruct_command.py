@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 
 from ledger.api.app import make_app
 from ledger.api.instruct_command import app
-from ledger.audit.trust import parse_trust
+from ledger.audit.trust import format_trust, parse_trust
 from ledger.store.epoch_store import load_closing_state
-from ledger.store.shard_store import parse_registration
+from ledger.store.shard_store import activation_in_force, parse_registration, register
 
 pytestmark = pytest.mark.postgres
 
@@ -118,3 +118,44 @@ def test_a_dao_puts_a_contract_in_force_and_says_whom_to_trust(
     assert [one.key for one in trust.dao_keys] == [key("dao")]
     again = CliRunner().invoke(app, [*arguments, PASSPHRASE])
     assert again.exit_code == 2
+
+
+def test_another_dao_key_puts_the_contract_in_force_from_its_own_first_epoch(
+    scene: ShardScene, tmp_path: Path
+) -> None:
+    terms_file, published = tmp_path / "terms", tmp_path / "trust"
+    terms_file.write_bytes(scene.operator.signed_terms.raw)
+    published.write_text(format_trust(scene.operator.trust))
+
+    def activate(name: str, **options: object):
+        named = {
+            "key": key_file(tmp_path, name),
+            "passphrase": PASSPHRASE,
+            "out": tmp_path / "activation 2",
+            "trust-out": tmp_path / "trust 2",
+            "trust": published,
+            **options,
+        }
+        words = [word for option, value in named.items() for word in (f"--{option}", str(value))]
+        return CliRunner().invoke(app, ["activate", str(terms_file), *words])
+
+    last = scene.operator.terms.last_epoch
+    for epoch, words in ((0, "want one after 0"), (last + 1, f"want 0..{last}")):
+        refused = activate("dao 2", **{"first-epoch": epoch})
+        assert refused.exit_code == 2
+        assert words in " ".join(refused.output.replace("│", " ").split())
+    assert not (tmp_path / "activation 2").exists()
+    done = activate("dao 2", **{"first-epoch": 2})
+    assert done.exit_code == 0, done.output
+    assert answer_in(done.stdout)["first_epoch"] == 2
+    trust = parse_trust((tmp_path / "trust 2").read_text())
+    assert (trust.dao_key_at(1), trust.dao_key_at(2)) == (key("dao"), key("dao 2"))
+    assert trust.log_keys == scene.operator.trust.log_keys
+    registration = parse_registration(
+        terms=terms_file.read_bytes(),
+        binding=scene.operator.issuing_binding,
+        activation=(tmp_path / "activation 2").read_bytes(),
+    )
+    with scene.sessions.begin() as session:
+        register(session, registration)
+        assert activation_in_force(session, scene.shard, 2) == registration.activation
