@@ -77,17 +77,26 @@ def _format_row(row: LogRow) -> str:
     day, rest_ms = divmod(row.time_ms, DAY_MS)
     seconds, milliseconds = divmod(rest_ms, 1000)
     clock = f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}.{milliseconds:03d}"
-    path = quote(row.path, safe="/:@!$&'()*+,;=~-._", errors="surrogateescape")
+    path, host = _escape(row.path, "/:@!$&'()*+,;=~-._"), _escape(row.host, ":[]-._")
     return "\t".join(
         [
             format_day(day),
             clock,
-            row.method or "-",
-            f"http://{row.host}{path}" if row.host else path,
+            _escape(row.method, "-") or "-",
+            f"http://{host}{path}" if host else path,
             f"{row.status:03d}",
             "-" if row.total_bytes is None else str(row.total_bytes),
             "-" if row.body_bytes is None else str(row.body_bytes),
-            row.host or "-",
+            host or "-",
             row.session_id.hex() or "-",
         ]
     )
+
+
+def _escape(text: str, safe: str) -> str:
+    """Percent-encode what a line cannot hold; a client may have sent bytes that are no text."""
+    try:
+        return quote(text, safe, errors="surrogateescape")
+    except UnicodeEncodeError:
+        # Half a character, as JSON can state it.
+        return quote(text, safe, errors="surrogatepass")

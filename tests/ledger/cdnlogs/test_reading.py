@@ -401,6 +401,20 @@ def test_paths_are_percent_decoded_and_exported_escaped() -> None:
     assert rows_of("cdni", exported)[0].path == row.path
 
 
+@pytest.mark.parametrize(
+    "odd", [chr(0xDCFF), chr(0xD800), chr(0xD800) + chr(0xDCFF), "\t", "\r\n", "é"]
+)
+def test_what_no_line_can_hold_is_escaped_in_the_exported_log(odd: str) -> None:
+    [row] = rows_of("nginx", write_log("nginx", [FIRST]))
+    odd_row = row._replace(host=f"cdn{odd}.example", path=f"/film{odd}", method=f"GET{odd}")
+    exported = b"".join(format_cdni_log([odd_row], uuid="urn:uuid:1", origin="cdn.example"))
+    plain = b"".join(format_cdni_log([row], uuid="urn:uuid:1", origin="cdn.example"))
+    assert exported.isascii()
+    assert [line.count(b"\t") for line in exported.split(b"\r\n")] == [
+        line.count(b"\t") for line in plain.split(b"\r\n")
+    ]
+
+
 def test_a_long_log_is_read_in_little_memory() -> None:
     line = write_log("nginx", [FIRST])
     chunk = line * (1 + (64 << 10) // len(line))
