@@ -23,7 +23,11 @@ BEGIN
   PERFORM pg_advisory_xact_lock(hashtextextended('make_partitions', of_epoch));
   FOREACH parent IN ARRAY parents LOOP
     part := format('%s_e%s', parent, of_epoch);
-    CONTINUE WHEN to_regclass(part) IS NOT NULL;
+    -- Read from the table: what to_regclass() did not find before the lock it may not find yet.
+    CONTINUE WHEN EXISTS (
+      SELECT FROM pg_class
+      WHERE relname = part
+        AND relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = parent::regclass));
     -- Attached, not created as a partition: that would wait for everybody who reads the parent.
     EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING ALL)', part, parent);
     IF parent <> 'lanes' THEN

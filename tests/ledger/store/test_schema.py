@@ -12,12 +12,13 @@ from alembic.config import Config
 from shard_scene import ShardScene, make_shard_scene
 from simulated_operator import key, make_entitlement, make_payee_bundle, make_receipt, seed
 from sqlalchemy import text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from ledger.evidence.bundle import parse_bundle
 from ledger.store.bundle_store import insert_bundle, lock_sealing_epoch
 from ledger.store.command import main
 from ledger.store.epoch_store import EpochState, begin_sealing, find_epoch
+from ledger.store.expiry_store import list_partitions
 from ledger.store.migrate import describe_drift, find_migrations, upgrade
 
 pytestmark = pytest.mark.postgres
@@ -276,3 +277,28 @@ def test_a_promise_is_signed_by_the_log_key(scene):
     scene.reach_epoch(0)
     promise = scene.upload(bundle(scene))
     assert PROMISE.is_signed_by(promise, public_key_of(seed("log")))
+
+
+def test_many_that_come_first_to_an_epoch_make_its_partitions_once(scene):
+    threads_count, epochs = 6, range(100, 125)
+    together = threading.Barrier(threads_count)
+    faults: list[Exception] = []
+
+    def make() -> None:
+        for epoch in epochs:
+            together.wait(60)
+            try:
+                with scene.sessions.begin() as session:
+                    session.execute(text("SELECT make_partitions(:epoch)"), {"epoch": epoch})
+            except DBAPIError as error:
+                faults.append(error)
+
+    threads = [threading.Thread(target=make) for _ in range(threads_count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert faults == []
+    with scene.sessions.begin() as session:
+        for parent in ("bundle_raws", "receipts", "lanes"):
+            assert set(epochs) <= set(list_partitions(session, parent))
