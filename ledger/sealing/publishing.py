@@ -65,14 +65,16 @@ def publish(sessions: SessionFactory, shard: Shard, log_dir: Path) -> int:
     """
     folder = log_folder(log_dir, shard)
     with sessions.begin() as session:
-        newest = find_published(session, shard)
-        wanted = _find_wanted(session, shard, folder, newest)
+        newest, shown = find_published(session, shard), read_published(folder)
+        wanted = _find_wanted(session, shard, folder, newest, shown)
         if not wanted:
             return 0
         # The key of the checkpoint that is published last.
         terms = terms_in_force(session, shard, wanted[-1]).value
     key = VerifierKey(name=terms.log_origin, public_key=terms.log_key)
     write_file(folder / "log.vkey", format_verifier_key(key).encode() + b"\n")
+    # Readers may know the larger of these: an older one would look like a rollback.
+    known_size = max(one.tree_size if one else 0 for one in (newest, shown))
     for number in wanted:
         with sessions.begin() as session:
             checkpoint = find_checkpoint(session, shard, number)
@@ -81,8 +83,7 @@ def publish(sessions: SessionFactory, shard: Shard, log_dir: Path) -> int:
             files = _growth(session, shard, folder, checkpoint)
             files += _instruction_list(session, shard, number)
         _write_files(folder, files)
-        # Readers may know the newest: an older one would look like a rollback.
-        if newest is None or number >= newest.epoch:
+        if checkpoint.tree_size >= known_size:
             write_file(folder / "checkpoint", checkpoint.note)
             sync_folders([folder])
     with sessions.begin() as session:
@@ -111,13 +112,16 @@ def read_published(folder: Path) -> Checkpoint | None:
 
 
 def _find_wanted(
-    session: Session, shard: Shard, folder: Path, newest: StoredCheckpoint | None
+    session: Session,
+    shard: Shard,
+    folder: Path,
+    newest: StoredCheckpoint | None,
+    shown: Checkpoint | None,
 ) -> list[int]:
     """Return the epochs whose files are to be written: the unpublished, or all of them."""
     unpublished, _ = find_unwritten(session, shard)
     if newest is None:
         return unpublished
-    shown = read_published(folder)
     is_shown = shown is not None and shown.tree_size >= newest.tree_size
     if is_shown and (not unpublished or _has_edge(folder, newest)):
         return unpublished

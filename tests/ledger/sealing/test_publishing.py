@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from shard_scene import ShardScene, make_shard_scene
 from simulated_operator import ORIGIN, seed
-from sqlalchemy import event
+from sqlalchemy import event, text
 
 from ledger.evidence.checkpoint import Checkpoint, sign_checkpoint
 from ledger.evidence.merkle import RootBuilder, leaf_hash
@@ -122,6 +122,13 @@ def test_folder_of_an_older_copy_is_filled_before_its_checkpoint_grows(
     assert files_of(scene) == whole
     assert [note.splitlines()[1] for note in shown] == [b"700"]
     require_log(scene, 700)
+    # A restored database does not know what was published; the folder's readers do.
+    with scene.sessions.begin() as session:
+        session.execute(text("SET LOCAL session_replication_role = replica"))
+        session.execute(text("UPDATE epochs SET published_at = NULL"))
+    assert publish(scene.sessions, scene.shard, scene.log_dir) == 5
+    assert [note.splitlines()[1] for note in shown] == [b"700", b"700"]
+    assert files_of(scene) == whole
 
 
 @pytest.mark.parametrize("damage", ["missing", "changed hash", "changed leaf", "short"])
